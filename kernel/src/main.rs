@@ -1,0 +1,2 @@
+//! The kernel's executable.
+fn main() {}

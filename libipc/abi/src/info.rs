@@ -1,0 +1,138 @@
+//! Topics, fields and operations of the small calls.
+
+/// What [`Info`](crate::Call::Info) is asked for, with the results in order
+/// `rdi rsi rdx r8 r9 r10 r12 r13 r14 r15`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum InfoTopic {
+    /// No handle. Nanoseconds since boot; time-stamp counter ticks per second.
+    Clock = 0,
+    /// System (OBSERVE). Frames: total, free, named more than once, used for reference counts.
+    /// Pages since boot: copied by messages, remapped by messages, copied on a write fault,
+    /// reclaimed by their last owner, filled with zeros, freed.
+    Memory = 1,
+    /// Space (READ). 1 if alive; private pages; pages shared copy-on-write (named more than
+    /// once); shared-memory pages; untouched demand-zero pages; page-table frames; threads;
+    /// handles.
+    Space = 2,
+    /// Thread (READ). [`ThreadState`]; nanoseconds run; base priority; effective priority.
+    Thread = 3,
+}
+
+impl InfoTopic {
+    /// Decodes an argument.
+    #[must_use]
+    pub const fn from_user(value: u64) -> Option<Self> {
+        match value {
+            0 => Some(Self::Clock),
+            1 => Some(Self::Memory),
+            2 => Some(Self::Space),
+            3 => Some(Self::Thread),
+            _ => None,
+        }
+    }
+}
+
+/// What a thread does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum ThreadState {
+    /// Created and not started.
+    Stopped = 0,
+    /// Running or ready to run.
+    Runnable = 1,
+    /// Waits in a send for a receiver.
+    Sending = 2,
+    /// Waits in a receive.
+    Receiving = 3,
+    /// Its message arrived; waits for the reply.
+    AwaitingReply = 4,
+    /// Faulted; waits for its supervisor.
+    Faulted = 5,
+    /// Exited or killed.
+    Dead = 6,
+}
+
+impl ThreadState {
+    /// Decodes a result.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        match word {
+            0 => Self::Stopped,
+            1 => Self::Runnable,
+            2 => Self::Sending,
+            3 => Self::Receiving,
+            4 => Self::AwaitingReply,
+            5 => Self::Faulted,
+            _ => Self::Dead,
+        }
+    }
+}
+
+/// What [`ThreadSet`](crate::Call::ThreadSet) changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum ThreadField {
+    /// Base priority, 0 (idle work) to 31; never above the caller's own.
+    Priority = 0,
+    /// Base address of the `fs` segment (thread-local storage).
+    FsBase = 1,
+}
+
+impl ThreadField {
+    /// Decodes an argument.
+    #[must_use]
+    pub const fn from_user(value: u64) -> Option<Self> {
+        match value {
+            0 => Some(Self::Priority),
+            1 => Some(Self::FsBase),
+            _ => None,
+        }
+    }
+}
+
+/// What [`PortIo`](crate::Call::PortIo) does: width in bytes, plus 8 for a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum PortIo {
+    /// Reads 8 bits.
+    Read8 = 1,
+    /// Reads 16 bits.
+    Read16 = 2,
+    /// Reads 32 bits.
+    Read32 = 4,
+    /// Writes 8 bits.
+    Write8 = 9,
+    /// Writes 16 bits.
+    Write16 = 10,
+    /// Writes 32 bits.
+    Write32 = 12,
+}
+
+impl PortIo {
+    /// Decodes an argument.
+    #[must_use]
+    pub const fn from_user(value: u64) -> Option<Self> {
+        match value {
+            1 => Some(Self::Read8),
+            2 => Some(Self::Read16),
+            4 => Some(Self::Read32),
+            9 => Some(Self::Write8),
+            10 => Some(Self::Write16),
+            12 => Some(Self::Write32),
+            _ => None,
+        }
+    }
+
+    /// How many ports the operation touches, starting at the one named.
+    #[must_use]
+    pub const fn width(self) -> u64 {
+        self as u64 & 7
+    }
+
+    /// Whether the operation writes.
+    #[must_use]
+    pub const fn is_write(self) -> bool {
+        self as u64 & 8 != 0
+    }
+}

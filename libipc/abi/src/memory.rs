@@ -1,0 +1,70 @@
+//! Address-space layout and the words of the memory calls.
+
+use bitflags::bitflags;
+
+/// Bytes in a page and in a frame.
+pub const PAGE_SIZE: usize = 4096;
+
+/// The first address that user memory cannot have.
+///
+/// The last page of the lower half is left out: an instruction that ends there would leave a
+/// non-canonical return address.
+pub const USER_END: u64 = 0x7fff_ffff_f000;
+
+/// The longest range, in bytes, of a message, of [`Map`](crate::Call::Map) and of
+/// [`Protect`](crate::Call::Protect): 1 GiB. Unmap and share take any range of user memory.
+pub const MAX_RANGE: u64 = 1 << 30;
+
+bitflags! {
+    /// Access rights of a mapping. Every mapping can be read; none is writable and executable.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Perm: u64 {
+        /// Readable.
+        const READ = 1;
+        /// Writable.
+        const WRITE = 2;
+        /// Executable.
+        const EXECUTE = 4;
+    }
+}
+
+impl Perm {
+    /// Read-only.
+    pub const R: Perm = Perm::READ;
+    /// Readable and writable.
+    pub const RW: Perm = Perm::READ.union(Perm::WRITE);
+    /// Readable and executable.
+    pub const RX: Perm = Perm::READ.union(Perm::EXECUTE);
+
+    /// Decodes an argument: R, RW and RX are the only legal ones.
+    #[must_use]
+    pub fn from_user(bits: u64) -> Option<Self> {
+        let perm = Self::from_bits(bits)?;
+        [Self::R, Self::RW, Self::RX].contains(&perm).then_some(perm)
+    }
+}
+
+/// How [`Share`](crate::Call::Share) relates the two ranges afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum ShareMode {
+    /// Both sides see the same bytes until one writes; then that side has its own page.
+    CopyOnWrite = 0,
+    /// Both sides see each other's writes, for ever.
+    Shared = 1,
+    /// The pages leave the source, which is unmapped there.
+    Move = 2,
+}
+
+impl ShareMode {
+    /// Decodes an argument.
+    #[must_use]
+    pub const fn from_user(value: u64) -> Option<Self> {
+        match value {
+            0 => Some(Self::CopyOnWrite),
+            1 => Some(Self::Shared),
+            2 => Some(Self::Move),
+            _ => None,
+        }
+    }
+}
