@@ -1,2 +1,55 @@
-//! Development tasks.
-fn main() {}
+//! Cowslip's development tasks: `cargo xtask <task>`.
+//!
+//! One file per task; what tasks share is in `workspace` (paths, cargo), `archive`, `cmdline`,
+//! `limine_conf`, `machine` (QEMU) and `ending` (what became of a run).
+
+mod archive;
+mod build;
+mod cmdline;
+mod ending;
+mod firmware;
+mod limine_conf;
+mod machine;
+mod run;
+mod serial;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Cowslip's development tasks", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the kernel, the user programs and the boot archive
+    Build(build::BuildArgs),
+    /// Boot Cowslip in QEMU, with a shell or one program
+    Run(run::RunArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Build(args) => build::main(&args),
+        Task::Run(args) => run::main(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,119 @@
+//! `cargo xtask run`: boots Cowslip in QEMU.
+//!
+//! On a terminal the guest has the keyboard, Ctrl-C included; Ctrl-A X leaves. Otherwise stdout
+//! carries what the guest's programs print and nothing else, and everything that xtask itself has
+//! to say goes to stderr.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::build::{BuildArgs, Built, build, discard_own_archive, shown};
+use crate::cmdline::command_line;
+use crate::ending::Ending;
+use crate::limine_conf;
+use crate::machine::{Firmware, Machine, Medium};
+
+/// How to boot, and what to run.
+#[derive(clap::Args)]
+pub(crate) struct RunArgs {
+    /// Number of CPUs
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    smp: u32,
+    /// Amount of memory
+    #[arg(long, value_name = "SIZE", default_value = "128M")]
+    mem: String,
+    /// The door to boot through
+    #[arg(long, value_enum, default_value_t = Door::Direct)]
+    boot: Door,
+    /// The firmware under Limine
+    #[arg(long, value_enum, default_value_t = Firmware::Bios)]
+    firmware: Firmware,
+    /// Count instructions instead of time: slow, single-CPU and exactly repeatable
+    #[arg(long)]
+    icount: bool,
+    /// Wait for a debugger on port 1234 before the first instruction
+    #[arg(long)]
+    gdb: bool,
+    /// Stop the machine after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Keep what comes over the serial line in a file
+    #[arg(long, value_name = "FILE")]
+    keep_log: Option<PathBuf>,
+    /// The kernel's log level: off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    #[command(flatten)]
+    build: BuildArgs,
+    /// The program to run, with its arguments; without one, a shell
+    #[arg(last = true, value_name = "PROGRAM [ARGS]")]
+    program: Vec<String>,
+}
+
+/// The ways into the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Door {
+    /// QEMU loads the kernel itself (PVH)
+    Direct,
+    /// The Limine boot loader, from a disc
+    Limine,
+}
+
+/// Runs the task.
+pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
+    if args.icount && args.smp != 1 {
+        bail!("--icount goes with one CPU only");
+    }
+    let built = build(&args.build)?;
+    let ending = boot(args, &built);
+    discard_own_archive(&args.build, &built);
+    let ending = ending?;
+    if ending != Ending::Exit(0) {
+        eprintln!("xtask: {ending}");
+    }
+    Ok(ExitCode::from(ending.status()))
+}
+
+fn boot(args: &RunArgs, built: &Built) -> Result<Ending> {
+    let entry = limine_conf::entry()?;
+    let cmdline = command_line(&entry.cmdline, args.log.as_deref(), &args.program);
+    let medium = match args.boot {
+        Door::Direct => Medium::Direct {
+            kernel: built.kernel.clone(),
+            archive: built.archive.clone(),
+            cmdline,
+        },
+        Door::Limine => bail!("the Limine door is not open"),
+    };
+    let machine = Machine {
+        medium,
+        smp: args.smp,
+        mem: args.mem.clone(),
+        icount: args.icount,
+        gdb: args.gdb,
+        log: args.keep_log.clone(),
+    };
+    if args.gdb {
+        explain_debugging(built);
+    }
+    let limit = args.timeout.map(Duration::from_secs);
+    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        eprintln!("xtask: Ctrl-A X leaves the machine");
+        machine.run_on_terminal(limit)
+    } else {
+        machine.converse(std::io::stdin(), std::io::stdout(), limit)
+    }
+}
+
+fn explain_debugging(built: &Built) {
+    let kernel = shown(&built.kernel);
+    eprintln!("xtask: the machine waits for a debugger; attach with");
+    eprintln!("    rust-gdb {kernel} -ex 'target remote :1234'");
+    eprintln!(
+        "xtask: before paging is on, only hardware breakpoints work: hbreak NAME, then continue"
+    );
+}

@@ -1,0 +1,130 @@
+//! Where things are, and how cargo is called.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// The target of the kernel and of every user program.
+pub(crate) const BARE_METAL: &str = "x86_64-unknown-none";
+
+/// The workspace's root folder.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask is a folder of the workspace")
+}
+
+/// Cargo's target folder; below it, every kind of build has a folder of its own.
+pub(crate) fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => root().join(dir),
+        None => root().join("target"),
+    }
+}
+
+/// A folder below the target folder for what xtask itself makes; created on demand.
+pub(crate) fn output_dir() -> Result<PathBuf> {
+    let dir = target_dir().join("cowslip");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Cargo, run in the workspace's root.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Which part of the system a bare-metal cargo call is for: the parts differ in flags, and a
+/// target folder each keeps them from invalidating each other's artifacts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The kernel.
+    Kernel,
+    /// Servers and other user programs.
+    User,
+}
+
+impl Part {
+    /// The part's target folder.
+    pub(crate) fn target_dir(self) -> PathBuf {
+        target_dir().join(match self {
+            Part::Kernel => "kernel",
+            Part::User => "user",
+        })
+    }
+
+    /// The packages and targets that make up the part.
+    fn selection(self) -> &'static [&'static str] {
+        match self {
+            Part::Kernel => &["-p", "kernel", "--bin", "cowslip"],
+            Part::User => &["-p", "servers", "-p", "user-apps", "--bins"],
+        }
+    }
+
+    fn rustflags(self) -> &'static [&'static str] {
+        match self {
+            Part::Kernel => &["-Crelocation-model=static", "-Cforce-frame-pointers=yes"],
+            Part::User => &[
+                "-Crelocation-model=static",
+                "-Ccode-model=small",
+                "-Cforce-frame-pointers=yes",
+            ],
+        }
+    }
+
+    /// `cargo SUBCOMMAND` over the part, for bare metal.
+    ///
+    /// Flags inherited from the environment are made for the host; here they would silently
+    /// replace the ones that the linker scripts rely on, so they are dropped.
+    pub(crate) fn cargo(self, subcommand: &str) -> Command {
+        let mut command = cargo();
+        command
+            .env_remove("RUSTFLAGS")
+            .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags().join("\x1f"))
+            .arg(subcommand)
+            .args(self.selection())
+            .args(["--target", BARE_METAL, "--target-dir"])
+            .arg(self.target_dir());
+        command
+    }
+}
+
+/// Runs a command to its end and fails unless it succeeds.
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {}", words(command)))?;
+    if !status.success() {
+        bail!("`{}` failed: {status}", words(command));
+    }
+    Ok(())
+}
+
+/// Runs a command, lets its messages through to stderr, and returns what it wrote to stdout.
+pub(crate) fn stdout_of(command: &mut Command) -> Result<Vec<u8>> {
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {}", words(command)))?;
+    if !output.status.success() {
+        bail!("`{}` failed: {}", words(command), output.status);
+    }
+    Ok(output.stdout)
+}
+
+/// A command in words, the way a person would type it: programs by name, without their folder.
+pub(crate) fn words(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let name = program
+        .file_name()
+        .unwrap_or(command.get_program())
+        .to_string_lossy();
+    let args = command.get_args().map(|arg| arg.to_string_lossy());
+    std::iter::once(name)
+        .chain(args)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
