@@ -1,0 +1,2 @@
+//! Clock.
+pub fn now_ns() -> u64 { 0 }
