@@ -1,0 +1,195 @@
+//! The direct map: physical memory as the kernel reaches it.
+//!
+//! Physical address `p` lies at `base + p`. This is the one place where a frame becomes memory.
+//! Page tables are read as arrays of atomics, because the hardware and other CPUs read (and, for
+//! the accessed and dirty bits, write) them at any time; the bytes of user frames are only ever
+//! touched by raw copies, never by references, because user code may write them at any time.
+
+use core::{fmt, ptr, sync::atomic::AtomicU64};
+
+use cowslip_abi::PAGE_SIZE;
+
+/// Bytes in a frame, as an address difference.
+pub const FRAME_SIZE: u64 = PAGE_SIZE as u64;
+
+/// Physical addresses have at most this many bits: what the direct map has room for.
+pub const PHYS_BITS: u32 = 47;
+
+/// The entries of a page table, or of a node of the reference counts.
+pub type Table = [AtomicU64; 512];
+
+/// A physical address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct PhysAddr(pub u64);
+
+impl fmt::Debug for PhysAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p:{:#x}", self.0)
+    }
+}
+
+/// A 4 KiB frame of physical memory, named by the address of its first byte.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Frame(u64);
+
+impl Frame {
+    /// The frame that contains `addr`.
+    ///
+    /// # Panics
+    ///
+    /// If the address has more than [`PHYS_BITS`] bits.
+    #[must_use]
+    pub const fn containing(addr: PhysAddr) -> Self {
+        assert!(addr.0 >> PHYS_BITS == 0, "physical address out of range");
+        Self(addr.0 & !(FRAME_SIZE - 1))
+    }
+
+    /// The frame whose address is in the address bits (12 to 46) of a page-table entry.
+    #[must_use]
+    pub const fn of_entry(entry: u64) -> Self {
+        Self(entry & ((1 << PHYS_BITS) - 1) & !(FRAME_SIZE - 1))
+    }
+
+    /// The address of the first byte.
+    #[must_use]
+    pub const fn addr(self) -> PhysAddr {
+        PhysAddr(self.0)
+    }
+
+    /// The number of frames below this one.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0 / FRAME_SIZE
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "frame:{:#x}", self.0)
+    }
+}
+
+/// The direct map of physical memory `0..limit`.
+#[derive(Clone, Copy, Debug)]
+pub struct PhysMap {
+    base: *mut u8,
+    limit: u64,
+}
+
+// SAFETY: the map is an address range that every CPU sees alike; its methods give out atomics or
+// make raw copies, and hold no state.
+unsafe impl Send for PhysMap {}
+// SAFETY: as above.
+unsafe impl Sync for PhysMap {}
+
+impl PhysMap {
+    /// The map with physical address 0 at `base`, for addresses below `limit` (bytes).
+    ///
+    /// # Safety
+    ///
+    /// While the map or a copy of it is used, every frame below `limit` that is passed to a method
+    /// must be readable and writable at its place, and reached in no other way than through this
+    /// map, by hardware page walks, or by user code.
+    #[must_use]
+    pub const unsafe fn new(base: *mut u8, limit: u64) -> Self {
+        Self { base, limit }
+    }
+
+    /// The address at which the kernel reaches `addr`: for registers and structures that are not
+    /// frames of the allocator, such as ACPI tables.
+    #[must_use]
+    pub const fn pointer(&self, addr: PhysAddr) -> *mut u8 {
+        self.base.wrapping_add(addr.0 as usize)
+    }
+
+    /// A frame as 512 entries.
+    #[must_use]
+    pub fn table(&self, frame: Frame) -> &Table {
+        let pointer = self.frame_pointer(frame).cast::<Table>();
+        // SAFETY: the frame is mapped (`new`) and page-aligned; entries are atomics, which any
+        // number of writers may share.
+        unsafe { &*pointer }
+    }
+
+    /// Fills a frame with zeros.
+    pub fn zero(&self, frame: Frame) {
+        let pointer = self.frame_pointer(frame);
+        // SAFETY: the frame is mapped, one page long, and no `&[u8]` to it exists anywhere.
+        unsafe { ptr::write_bytes(pointer, 0, PAGE_SIZE) }
+    }
+
+    /// Copies a whole frame.
+    pub fn copy_frame(&self, from: Frame, to: Frame) {
+        debug_assert_ne!(from, to);
+        let (from, to) = (self.frame_pointer(from), self.frame_pointer(to));
+        // SAFETY: both frames are mapped, one page long, and different.
+        unsafe { ptr::copy_nonoverlapping(from, to, PAGE_SIZE) }
+    }
+
+    /// Copies `len` bytes between frames, or within one as if through a buffer.
+    ///
+    /// # Panics
+    ///
+    /// If a range leaves its frame.
+    pub fn copy_bytes(
+        &self,
+        from: Frame,
+        from_offset: usize,
+        to: Frame,
+        to_offset: usize,
+        len: usize,
+    ) {
+        let from = self.byte_pointer(from, from_offset, len);
+        let to = self.byte_pointer(to, to_offset, len);
+        // SAFETY: both ranges lie in mapped frames; `ptr::copy` allows overlap.
+        unsafe { ptr::copy(from, to, len) }
+    }
+
+    /// Fills `len` bytes of a frame with zeros.
+    ///
+    /// # Panics
+    ///
+    /// If the range leaves the frame.
+    pub fn zero_bytes(&self, frame: Frame, offset: usize, len: usize) {
+        let pointer = self.byte_pointer(frame, offset, len);
+        // SAFETY: the range lies in a mapped frame.
+        unsafe { ptr::write_bytes(pointer, 0, len) }
+    }
+
+    /// Reads bytes of a frame.
+    ///
+    /// # Panics
+    ///
+    /// If the range leaves the frame.
+    pub fn read_bytes(&self, frame: Frame, offset: usize, into: &mut [u8]) {
+        let pointer = self.byte_pointer(frame, offset, into.len());
+        // SAFETY: the range lies in a mapped frame, which no `&mut` slice can be part of.
+        unsafe { ptr::copy_nonoverlapping(pointer, into.as_mut_ptr(), into.len()) }
+    }
+
+    /// Writes bytes of a frame.
+    ///
+    /// # Panics
+    ///
+    /// If the range leaves the frame.
+    pub fn write_bytes(&self, frame: Frame, offset: usize, bytes: &[u8]) {
+        let pointer = self.byte_pointer(frame, offset, bytes.len());
+        // SAFETY: the range lies in a mapped frame, which no slice can be part of.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), pointer, bytes.len()) }
+    }
+
+    fn byte_pointer(&self, frame: Frame, offset: usize, len: usize) -> *mut u8 {
+        assert!(
+            offset <= PAGE_SIZE && len <= PAGE_SIZE - offset,
+            "range leaves its frame"
+        );
+        self.frame_pointer(frame).wrapping_add(offset)
+    }
+
+    fn frame_pointer(&self, frame: Frame) -> *mut u8 {
+        assert!(frame.0 < self.limit, "{frame:?} is outside the direct map");
+        self.pointer(frame.addr())
+    }
+}

@@ -1,0 +1,173 @@
+//! Walking a page table, many neighbouring pages at a time.
+//!
+//! A [`Cursor`] remembers the last lowest-level table, so that a loop over pages walks from the
+//! root once for every 2 MiB. Where an upper-level entry is empty it says how far the hole
+//! reaches, so that 128 TiB of emptiness are 256 steps.
+
+use core::ops::Range;
+
+use crate::{
+    mm::{Frame, PhysMap, Reserve, Table, phys::FRAME_SIZE},
+    vm::entry::{Entry, Slot},
+};
+
+/// Levels of a page table. Level 0 has the pages.
+pub(super) const LEVELS: u32 = 4;
+
+/// Log2 of the bytes that an entry of this level covers.
+pub(super) const fn shift(level: u32) -> u32 {
+    12 + 9 * level
+}
+
+/// Bytes that an entry of this level covers.
+pub(super) const fn coverage(level: u32) -> u64 {
+    1 << shift(level)
+}
+
+/// The index of the entry for `addr` in a table of this level.
+pub(super) const fn index(addr: u64, level: u32) -> usize {
+    (addr >> shift(level)) as usize % 512
+}
+
+/// A hole: there is no lowest-level table up to this address.
+pub(super) struct Hole {
+    pub(super) end: u64,
+}
+
+/// A place in a page table.
+pub(super) struct Cursor<'m> {
+    map: &'m PhysMap,
+    root: Frame,
+    /// The table of the 2 MiB from this address.
+    leaf: Option<(u64, &'m Table)>,
+}
+
+impl<'m> Cursor<'m> {
+    pub(super) const fn new(map: &'m PhysMap, root: Frame) -> Self {
+        Self {
+            map,
+            root,
+            leaf: None,
+        }
+    }
+
+    /// The entry for the page that contains `addr`, or the hole that does.
+    pub(super) fn slot(&mut self, addr: u64) -> Result<Slot<'m>, Hole> {
+        let block = addr & !(coverage(1) - 1);
+        if let Some((cached, table)) = self.leaf
+            && cached == block
+        {
+            return Ok(Slot::new(&table[index(addr, 0)]));
+        }
+        let mut table = self.map.table(self.root);
+        for level in (1..LEVELS).rev() {
+            let entry = Slot::new(&table[index(addr, level)]).get();
+            let Some(below) = entry.table_below() else {
+                return Err(Hole {
+                    end: (addr | (coverage(level) - 1)) + 1,
+                });
+            };
+            table = self.map.table(below);
+        }
+        self.leaf = Some((block, table));
+        Ok(Slot::new(&table[index(addr, 0)]))
+    }
+
+    /// The value of the entry for `addr`; empty where there is no table.
+    pub(super) fn get(&mut self, addr: u64) -> Entry {
+        self.slot(addr).map_or(Entry::EMPTY, Slot::get)
+    }
+
+    /// The first non-empty entry in the range, which then starts behind it.
+    pub(super) fn next(&mut self, range: &mut Range<u64>) -> Option<(u64, Slot<'m>)> {
+        while range.start < range.end {
+            let addr = range.start;
+            match self.slot(addr) {
+                Ok(slot) => {
+                    range.start += FRAME_SIZE;
+                    if !slot.get().is_empty() {
+                        return Some((addr, slot));
+                    }
+                }
+                Err(hole) => range.start = hole.end,
+            }
+        }
+        None
+    }
+
+    /// The entry for `addr`; missing tables are made of frames from the reserve, and condemned
+    /// ones are taken back into use.
+    pub(super) fn make_slot(&mut self, addr: u64, reserve: &mut Reserve<'_>) -> Slot<'m> {
+        let block = addr & !(coverage(1) - 1);
+        if let Some((cached, table)) = self.leaf
+            && cached == block
+        {
+            return Slot::new(&table[index(addr, 0)]);
+        }
+        let mut table = self.map.table(self.root);
+        for level in (1..LEVELS).rev() {
+            let slot = Slot::new(&table[index(addr, level)]);
+            let below = match slot.get().table_below() {
+                Some(below) => below,
+                None => reserve.take_zeroed(),
+            };
+            let entry = slot.get();
+            if entry.is_empty() || entry.is_condemned() {
+                slot.set(Entry::table(below));
+            }
+            table = self.map.table(below);
+        }
+        self.leaf = Some((block, table));
+        Slot::new(&table[index(addr, 0)])
+    }
+
+    /// How many tables exist on the path to the page at `addr`, without the root.
+    fn depth(&self, addr: u64) -> u32 {
+        let mut table = self.map.table(self.root);
+        for level in (1..LEVELS).rev() {
+            match Slot::new(&table[index(addr, level)]).get().table_below() {
+                Some(below) => table = self.map.table(below),
+                None => return LEVELS - 1 - level,
+            }
+        }
+        LEVELS - 1
+    }
+}
+
+/// Counts the tables that have to be made for pages at ascending addresses.
+pub(super) struct Missing<'m> {
+    cursor: Cursor<'m>,
+    /// For each upper level, the last address (without the bits below) that was looked at.
+    last: [u64; LEVELS as usize],
+    nr_tables: usize,
+}
+
+impl<'m> Missing<'m> {
+    pub(super) const fn new(map: &'m PhysMap, root: Frame) -> Self {
+        Self {
+            cursor: Cursor::new(map, root),
+            last: [u64::MAX; LEVELS as usize],
+            nr_tables: 0,
+        }
+    }
+
+    /// The page at `addr` will be mapped.
+    pub(super) fn add(&mut self, addr: u64) {
+        if self.last[1] == addr >> shift(1) {
+            return;
+        }
+        let depth = self.cursor.depth(addr);
+        for level in 1..LEVELS {
+            let block = addr >> shift(level);
+            if LEVELS - level > depth && self.last[level as usize] != block {
+                self.nr_tables += 1;
+            }
+            self.last[level as usize] = block;
+        }
+    }
+
+    /// So many frames are needed.
+    pub(super) const fn nr_tables(&self) -> usize {
+        self.nr_tables
+    }
+}

@@ -1,0 +1,337 @@
+//! Page-table entries: what a page is, in 64 bits that the hardware reads too.
+//!
+//! ```text
+//!  63  62  54 53   52  51                   12 11  10    9    8  7 6 5   4  3  2 1 0
+//! +---+------+----+----+----------------------+--+-----+-----+----+-+-+-----+--+-+-+-+
+//! | NX|  0   | CX | CW |     frame            | 0| SHR |RIGHT| 0  |D|A| KIND |U|W|P|
+//! +---+------+----+----+----------------------+--+-----+-----+----+-+-+-----+--+-+-+-+
+//! ```
+//!
+//! | kind | P | meaning |
+//! | --- | --- | --- |
+//! | empty | 0 | all bits zero |
+//! | zero | 0 | demand-zero: the first access gets a zeroed frame |
+//! | private | 1 | W set only while this is the frame's only reference |
+//! | shared | 1 | SHR: shared memory, never copy-on-write; W as RIGHT says |
+//! | condemned | 0 | during one operation: still holds the reference, no longer reachable |
+//!
+//! - RIGHT is the right to write, which W grants to the hardware. A private page with RIGHT and
+//!   without W is copy-on-write.
+//! - CW and CX are the ceiling: the rights that the mapping was made with, which `protect` never
+//!   exceeds. Every mapping can be read; NX is the absence of the right to execute.
+//! - KIND tells the non-present kinds apart; in present entries its bits (PWT, PCD) are zero.
+//! - A, and D with W, are set from the start, which saves the hardware from doing it.
+
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Release},
+};
+
+use cowslip_abi::{Access, FoundEntry, Perm};
+
+use crate::mm::Frame;
+
+const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const KIND_ZERO: u64 = 1 << 3;
+const KIND_CONDEMNED: u64 = 1 << 4;
+const KIND_MASK: u64 = KIND_ZERO | KIND_CONDEMNED;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const RIGHT: u64 = 1 << 9;
+const SHARED: u64 = 1 << 10;
+const CEILING_WRITE: u64 = 1 << 52;
+const CEILING_EXECUTE: u64 = 1 << 53;
+const NO_EXECUTE: u64 = 1 << 63;
+
+/// What a mapping allows, and the most that it may be made to allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// What user code may do.
+    pub perm: Perm,
+    /// What `protect` may raise it to.
+    pub ceiling: Perm,
+}
+
+impl Rights {
+    /// The rights of a mapping that is made with `perm`.
+    #[must_use]
+    pub const fn new(perm: Perm) -> Self {
+        Self {
+            perm,
+            ceiling: perm,
+        }
+    }
+
+    fn bits(self) -> u64 {
+        let bit = |set: bool, bit: u64| if set { bit } else { 0 };
+        bit(self.perm.contains(Perm::WRITE), RIGHT)
+            | bit(!self.perm.contains(Perm::EXECUTE), NO_EXECUTE)
+            | bit(self.ceiling.contains(Perm::WRITE), CEILING_WRITE)
+            | bit(self.ceiling.contains(Perm::EXECUTE), CEILING_EXECUTE)
+    }
+}
+
+/// What a page is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing is mapped.
+    Empty,
+    /// Demand-zero.
+    Zero,
+    /// A page of this space alone, perhaps copy-on-write.
+    Private(Frame),
+    /// A page of shared memory.
+    Shared(Frame),
+    /// A page that is on its way out, in the middle of an operation.
+    Condemned(Frame),
+}
+
+/// The value of an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Entry(u64);
+
+impl Entry {
+    /// Nothing.
+    pub const EMPTY: Self = Self(0);
+
+    /// A demand-zero page.
+    #[must_use]
+    pub fn zero(rights: Rights) -> Self {
+        Self(KIND_ZERO | rights.bits())
+    }
+
+    /// A private page; `exclusive` if no other entry names the frame.
+    #[must_use]
+    pub fn private(frame: Frame, rights: Rights, exclusive: bool) -> Self {
+        Self(PRESENT | USER | ACCESSED | frame.addr().0 | rights.bits()).with_writable(exclusive)
+    }
+
+    /// A page of shared memory.
+    #[must_use]
+    pub fn shared(frame: Frame, rights: Rights) -> Self {
+        Self(PRESENT | USER | ACCESSED | SHARED | frame.addr().0 | rights.bits())
+            .with_writable(true)
+    }
+
+    /// The entry of an upper level that names the table below. It restricts nothing.
+    #[must_use]
+    pub fn table(frame: Frame) -> Self {
+        Self(PRESENT | WRITABLE | USER | ACCESSED | frame.addr().0)
+    }
+
+    /// What the entry of the lowest level is.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        let frame = Frame::of_entry(self.0);
+        if self.0 & PRESENT != 0 {
+            if self.0 & SHARED != 0 {
+                Kind::Shared(frame)
+            } else {
+                Kind::Private(frame)
+            }
+        } else {
+            match self.0 & KIND_MASK {
+                KIND_ZERO => Kind::Zero,
+                KIND_CONDEMNED => Kind::Condemned(frame),
+                _ => Kind::Empty,
+            }
+        }
+    }
+
+    /// The table that an entry of an upper level names, condemned or not.
+    #[must_use]
+    pub fn table_below(self) -> Option<Frame> {
+        (self.0 & (PRESENT | KIND_CONDEMNED) != 0).then(|| Frame::of_entry(self.0))
+    }
+
+    /// Whether nothing is mapped.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether the hardware cannot use the entry, though it names a frame.
+    #[must_use]
+    pub const fn is_condemned(self) -> bool {
+        self.0 & (PRESENT | KIND_CONDEMNED) == KIND_CONDEMNED
+    }
+
+    /// Whether the page is, or was before it was condemned, shared memory.
+    #[must_use]
+    pub const fn is_shared(self) -> bool {
+        self.0 & SHARED != 0
+    }
+
+    /// What user code may do, and may be allowed to do. Meaningless for an empty entry.
+    #[must_use]
+    pub fn rights(self) -> Rights {
+        let perm = |write, execute| {
+            let mut perm = Perm::R;
+            perm.set(Perm::WRITE, write);
+            perm.set(Perm::EXECUTE, execute);
+            perm
+        };
+        Rights {
+            perm: perm(self.0 & RIGHT != 0, self.0 & NO_EXECUTE == 0),
+            ceiling: perm(self.0 & CEILING_WRITE != 0, self.0 & CEILING_EXECUTE != 0),
+        }
+    }
+
+    /// Whether user code has the right to write, now or after a fault.
+    #[must_use]
+    pub const fn may_write(self) -> bool {
+        self.0 & RIGHT != 0
+    }
+
+    /// Whether user code has the right to this access, now or after a fault.
+    #[must_use]
+    pub const fn permits(self, access: Access) -> bool {
+        match access {
+            _ if self.is_empty() => false,
+            Access::Read => true,
+            Access::Write => self.may_write(),
+            Access::Execute => self.0 & NO_EXECUTE == 0,
+        }
+    }
+
+    /// What a fault message says about the entry.
+    #[must_use]
+    pub const fn found(self) -> FoundEntry {
+        if self.is_empty() {
+            FoundEntry::Empty
+        } else if self.may_write() {
+            FoundEntry::ReadWrite
+        } else if self.0 & NO_EXECUTE == 0 {
+            FoundEntry::ReadExecute
+        } else {
+            FoundEntry::ReadOnly
+        }
+    }
+
+    /// Whether the hardware lets user code write.
+    #[must_use]
+    pub const fn is_writable(self) -> bool {
+        self.0 & (PRESENT | WRITABLE) == PRESENT | WRITABLE
+    }
+
+    /// The page with W set (if there is the right to write) or clear.
+    #[must_use]
+    pub const fn with_writable(self, writable: bool) -> Self {
+        if writable && self.0 & RIGHT != 0 {
+            Self(self.0 | WRITABLE | DIRTY)
+        } else {
+            Self(self.0 & !WRITABLE)
+        }
+    }
+
+    /// The same page with other rights. W is kept only if it was there and still may be.
+    #[must_use]
+    pub fn with_rights(self, rights: Rights) -> Self {
+        let mask = RIGHT | NO_EXECUTE | CEILING_WRITE | CEILING_EXECUTE;
+        Self(self.0 & !mask | rights.bits()).with_writable(self.is_writable())
+    }
+
+    /// Whether going from `self` to `to` takes something from the hardware that a TLB may have.
+    #[must_use]
+    pub const fn needs_flush(self, to: Self) -> bool {
+        let lost_write = self.is_writable() && !to.is_writable();
+        let lost_execute = self.0 & NO_EXECUTE == 0 && to.0 & NO_EXECUTE != 0;
+        self.0 & PRESENT != 0 && (lost_write || lost_execute)
+    }
+
+    /// The same frame and rights, out of reach of the hardware.
+    #[must_use]
+    pub const fn condemned(self) -> Self {
+        Self(self.0 & !(PRESENT | WRITABLE | USER | ACCESSED | DIRTY) | KIND_CONDEMNED)
+    }
+}
+
+/// An entry in its place.
+///
+/// Stores are releases: whoever sees the entry sees what is in the frame.
+#[derive(Clone, Copy)]
+pub struct Slot<'m>(&'m AtomicU64);
+
+impl<'m> Slot<'m> {
+    /// The place as an entry.
+    #[must_use]
+    pub const fn new(place: &'m AtomicU64) -> Self {
+        Self(place)
+    }
+
+    /// Reads the entry.
+    #[must_use]
+    pub fn get(self) -> Entry {
+        Entry(self.0.load(Acquire))
+    }
+
+    /// Writes the entry.
+    pub fn set(self, entry: Entry) {
+        self.0.store(entry.0, Release);
+    }
+}
+
+impl core::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:?} {:?} ({:#x})", self.kind(), self.rights(), self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::PhysAddr;
+
+    const ALL: [Perm; 3] = [Perm::R, Perm::RW, Perm::RX];
+
+    fn all_rights() -> impl Iterator<Item = Rights> {
+        ALL.into_iter()
+            .flat_map(|perm| ALL.into_iter().map(move |ceiling| Rights { perm, ceiling }))
+    }
+
+    #[test]
+    fn kind_frame_and_rights_survive_encoding() {
+        let frame = Frame::containing(PhysAddr((1 << 47) - 4096));
+        for rights in all_rights() {
+            let pages = [
+                (Entry::zero(rights), Kind::Zero),
+                (Entry::private(frame, rights, true), Kind::Private(frame)),
+                (Entry::private(frame, rights, false), Kind::Private(frame)),
+                (Entry::shared(frame, rights), Kind::Shared(frame)),
+                (
+                    Entry::private(frame, rights, true).condemned(),
+                    Kind::Condemned(frame),
+                ),
+            ];
+            for (entry, kind) in pages {
+                assert_eq!((entry.kind(), entry.rights()), (kind, rights));
+                assert!(!entry.is_empty());
+                assert_eq!(entry.permits(Access::Write), rights.perm == Perm::RW);
+                assert_eq!(entry.permits(Access::Execute), rights.perm == Perm::RX);
+                assert!(rights.perm == Perm::RW || !entry.is_writable());
+            }
+        }
+        assert_eq!(Entry::EMPTY.kind(), Kind::Empty);
+        assert!(!Entry::EMPTY.permits(Access::Read));
+    }
+
+    #[test]
+    fn rights_never_grant_w_by_themselves() {
+        let frame = Frame::containing(PhysAddr(0x5000));
+        let raised = Rights {
+            perm: Perm::RW,
+            ceiling: Perm::RW,
+        };
+        let lowered = Rights {
+            perm: Perm::R,
+            ceiling: Perm::RW,
+        };
+        let page = Entry::private(frame, raised, true);
+        assert!(page.is_writable());
+        assert!(page.needs_flush(page.with_rights(lowered)));
+        assert!(!page.with_rights(lowered).with_rights(raised).is_writable());
+        assert!(!page.with_writable(false).needs_flush(page));
+    }
+}

@@ -1,0 +1,70 @@
+//! Writing to a page as its owner: the one place where copy-on-write is broken.
+//!
+//! A write fault, the ragged end of a message and a kernel write to user memory all come here, so
+//! none of them can forget what the others know (Dirty COW was a second path that forgot). Three
+//! steps, for any number of pages: the plan counts those that [need a frame](needs_frame),
+//! [`detach`] takes them out of reach, and after the flush [`write`] fills and publishes them.
+//!
+//! Out of reach first, published last: otherwise one CPU could write to the copy while another goes
+//! on reading the original through a stale entry.
+
+use crate::{
+    mm::{Flush, Flushed, Frame, Mm, Reserve},
+    vm::entry::{Entry, Kind, Slot},
+};
+
+/// Whether writing to the page takes a new frame.
+pub(super) fn needs_frame(mm: &Mm, entry: Entry) -> bool {
+    match entry.kind() {
+        Kind::Zero => true,
+        Kind::Private(frame) => mm.counts.get(frame) > 1,
+        _ => false,
+    }
+}
+
+/// Condemns the page if others name its frame.
+pub(super) fn detach(mm: &Mm, root: Frame, addr: u64, slot: Slot<'_>, flush: &mut Flush) {
+    let entry = slot.get();
+    if let Kind::Private(_) = entry.kind()
+        && needs_frame(mm, entry)
+    {
+        slot.set(entry.condemned());
+        flush.add(root, addr);
+    }
+}
+
+/// Lets `fill` write to the page's frame: its own one, or a new one with the same bytes, which
+/// replaces what was detached. If `fill` writes all of the page, it need not have the same bytes.
+pub(super) fn write(
+    mm: &Mm,
+    slot: Slot<'_>,
+    fills_all: bool,
+    reserve: &mut Reserve<'_>,
+    flushed: &Flushed,
+    fill: impl FnOnce(Frame),
+) {
+    let entry = slot.get();
+    match entry.kind() {
+        Kind::Private(frame) | Kind::Shared(frame) => fill(frame),
+        Kind::Zero => {
+            let frame = reserve.take();
+            if !fills_all {
+                mm.map.zero(frame);
+                mm.stats.zero_filled.add(1);
+            }
+            fill(frame);
+            slot.set(Entry::private(frame, entry.rights(), true));
+        }
+        Kind::Condemned(old) => {
+            let frame = reserve.take();
+            if !fills_all {
+                mm.map.copy_frame(old, frame);
+                mm.stats.cow_broken.add(1);
+            }
+            fill(frame);
+            slot.set(Entry::private(frame, entry.rights(), true));
+            mm.release(old, flushed);
+        }
+        Kind::Empty => unreachable!("written pages were checked"),
+    }
+}
