@@ -1,0 +1,202 @@
+//! The moment when a message passes from one thread to another.
+//!
+//! Handles first, then bytes, then registers: the first two can fail, and then nothing has
+//! happened; the last cannot. Bytes go through the one generic copy, [`vm::copy`], which remaps
+//! whole pages copy-on-write where source and destination allow it.
+
+use cowslip_abi::{Error, Handle, MAX_HANDLES, MessageKind, Rights, Tag, pack_handles, unpack_handles};
+
+use crate::object::{HandleEntry, Id, Kernel, Outgoing, Space, State, Thread};
+use crate::vm::{self, ByteRange, Side};
+
+/// Why a delivery failed, and to whom it is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The sender's buffer or handles, or a lack of resources.
+    OfSender(Error),
+    /// The receiver's buffer.
+    OfReceiver(Error),
+}
+
+/// Bits of a reply token that hold the slot of the waiting thread; the others are the sequence
+/// number of the delivery, which no other token has.
+const TOKEN_INDEX_BITS: u32 = 24;
+
+pub(super) fn token_index(token: u64) -> usize {
+    (token & ((1 << TOKEN_INDEX_BITS) - 1)) as usize
+}
+
+pub(super) fn token_sequence(token: u64) -> u64 {
+    token >> TOKEN_INDEX_BITS
+}
+
+impl Kernel {
+    /// Passes the message of a thread in state `Sending` to one in state `Receiving`, both in no
+    /// queue. Afterwards the sender waits for the reply, and the receiver is ready to be let run.
+    pub(super) fn deliver(&mut self, from: Id<Thread>, to: Id<Thread>) -> Result<(), Fault> {
+        let gone = Fault::OfSender(Error::Died);
+        let sender = self.threads.get(from).ok_or(gone)?;
+        let receiver = self.threads.get(to).ok_or(gone)?;
+        let State::Sending { badge, message, reply, .. } = sender.state else { return Err(gone) };
+        let State::Receiving { buffer, .. } = receiver.state else { return Err(gone) };
+        let (fault, priority) = (sender.fault, sender.priority);
+        let (client, server) = (sender.space, receiver.space);
+
+        let (tag, words, len) = match fault {
+            Some(fault) => (fault.tag(), fault.words(&sender.regs), 0),
+            None => {
+                let words = self.transfer(from, client, server, message, buffer)?;
+                let tag = message.tag.with_kind(MessageKind::Message);
+                (Tag(tag.0 & !MOVE_MARK), words, message.data.len())
+            }
+        };
+        let accepted = len.min(buffer.len());
+
+        self.reply_sequence += 1;
+        let sequence = self.reply_sequence;
+        let token = sequence << TOKEN_INDEX_BITS | from.index() as u64;
+        if let Some(receiver) = self.threads.get_mut(to) {
+            receiver.regs.rax = 0;
+            receiver.regs.rdi = badge;
+            receiver.regs.rsi = tag.with_truncation(accepted < len, false).0;
+            receiver.regs.rdx = len;
+            receiver.regs.r8 = token;
+            receiver.regs.set_words(words);
+            receiver.priority = receiver.priority.max(priority);
+        }
+        if let Some(sender) = self.threads.get_mut(from) {
+            let request_truncated = accepted < len;
+            sender.state =
+                State::AwaitingReply { server, sequence, accepted, request_truncated, reply };
+        }
+        if let Some(server) = self.spaces.get_mut(server) {
+            server.callers.push_back(&mut self.threads, from);
+        }
+        Ok(())
+    }
+
+    /// Passes a reply to a thread in state `AwaitingReply`, which stays in it. Returns whether the
+    /// reply was longer than the thread's buffer.
+    pub(super) fn deliver_reply(
+        &mut self,
+        from: Id<Thread>,
+        to: Id<Thread>,
+        message: Outgoing,
+    ) -> Result<bool, Fault> {
+        let gone = Fault::OfSender(Error::StaleToken);
+        let server = self.threads.get(from).ok_or(gone)?.space;
+        let client = self.threads.get(to).ok_or(gone)?;
+        let State::AwaitingReply { accepted, request_truncated, reply, .. } = client.state else {
+            return Err(gone);
+        };
+        let words = self.transfer(from, server, client.space, message, reply)?;
+
+        let truncated = message.data.len() > reply.len();
+        if let Some(client) = self.threads.get_mut(to) {
+            let tag = Tag(message.tag.0 & !MOVE_MARK).with_truncation(truncated, request_truncated);
+            client.regs.rax = 0;
+            client.regs.rsi = tag.0;
+            client.regs.rdx = message.data.len();
+            client.regs.r8 = accepted;
+            client.regs.set_words(words);
+        }
+        Ok(truncated)
+    }
+
+    /// Passes handles and bytes; returns the words for the receiver.
+    fn transfer(
+        &mut self,
+        sender: Id<Thread>,
+        from: Id<Space>,
+        to: Id<Space>,
+        message: Outgoing,
+        buffer: ByteRange,
+    ) -> Result<[u64; 4], Fault> {
+        let mut words = match self.threads.get(sender) {
+            Some(thread) => thread.regs.words(),
+            None => return Err(Fault::OfSender(Error::Died)),
+        };
+        let count = message.tag.handles();
+        if count == 0 {
+            self.copy_bytes(from, to, message.data, buffer)?;
+            return Ok(words);
+        }
+
+        let sent = unpack_handles([words[2], words[3]]);
+        let entries = self.readable_handles(from, &sent[..count]).map_err(Fault::OfSender)?;
+        let installed = self.install_all(to, &entries[..count]).map_err(Fault::OfSender)?;
+        if let Err(fault) = self.copy_bytes(from, to, message.data, buffer) {
+            self.close_all(to, &installed[..count]);
+            return Err(fault);
+        }
+        if message.tag.moves_handles() {
+            self.close_all(from, &sent[..count]);
+        }
+        [words[2], words[3]] = pack_handles(installed);
+        Ok(words)
+    }
+
+    fn copy_bytes(
+        &self,
+        from: Id<Space>,
+        to: Id<Space>,
+        data: ByteRange,
+        buffer: ByteRange,
+    ) -> Result<(), Fault> {
+        let len = data.len().min(buffer.len());
+        if len == 0 {
+            return Ok(());
+        }
+        let source = self.spaces.get(from).ok_or(Fault::OfSender(Error::Died))?;
+        let target = self.spaces.get(to).ok_or(Fault::OfSender(Error::Died))?;
+        vm::copy(self.mm, &target.table, buffer.addr(), &source.table, data.addr(), len).map_err(
+            |failure| match failure.side {
+                Side::Destination => Fault::OfReceiver(failure.error),
+                Side::Source | Side::Memory => Fault::OfSender(failure.error),
+            },
+        )
+    }
+
+    /// The entries of handles that are to go along in a message.
+    fn readable_handles(
+        &self,
+        space: Id<Space>,
+        handles: &[Handle],
+    ) -> Result<[HandleEntry; MAX_HANDLES], Error> {
+        let table = &self.spaces.get(space).ok_or(Error::Died)?.handles;
+        let mut entries = [HandleEntry::NOTHING; MAX_HANDLES];
+        for (entry, handle) in entries.iter_mut().zip(handles) {
+            *entry = table.get(*handle)?.having(Rights::COPY)?;
+        }
+        Ok(entries)
+    }
+
+    /// Installs all entries or none.
+    fn install_all(
+        &mut self,
+        space: Id<Space>,
+        entries: &[HandleEntry],
+    ) -> Result<[Handle; MAX_HANDLES], Error> {
+        let mut installed = [Handle::NONE; MAX_HANDLES];
+        for (i, entry) in entries.iter().enumerate() {
+            match self.install(space, entry.object, entry.rights, entry.badge) {
+                Ok(handle) => installed[i] = handle,
+                Err(error) => {
+                    self.close_all(space, &installed[..i]);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(installed)
+    }
+
+    /// Closes handles; one that is named twice is closed once.
+    fn close_all(&mut self, space: Id<Space>, handles: &[Handle]) {
+        for handle in handles {
+            let _ = self.close(space, *handle);
+        }
+    }
+}
+
+/// The mark that handles move means nothing to the receiver.
+const MOVE_MARK: u64 = Tag(0).moving_handles().0;

@@ -1,0 +1,59 @@
+//! Faults as messages.
+//!
+//! A thread that cannot go on sends its report to its supervisor as if it had called `send`, and
+//! waits for the verdict as for a reply. Its registers stay as they were, so resuming it repeats
+//! the instruction.
+
+use cowslip_abi::{FaultVerdict, MessageKind, Tag};
+
+use crate::object::{Fault, Id, Kernel, Outgoing, Registers, State, Thread};
+use crate::vm::ByteRange;
+
+impl Fault {
+    /// The tag of the fault message.
+    pub(super) fn tag(self) -> Tag {
+        Tag::new(self.kind as u32).with_kind(MessageKind::Fault)
+    }
+
+    /// The words of the fault message.
+    pub(super) fn words(self, regs: &Registers) -> [u64; 4] {
+        let what = self.access as u64 | (self.found as u64) << 8;
+        [self.address, regs.rip, what, regs.rsp]
+    }
+}
+
+impl Kernel {
+    /// Reports a fault of a running thread to its supervisor; without one the thread ends.
+    pub fn report_fault(&mut self, id: Id<Thread>, fault: Fault) {
+        let Some(thread) = self.threads.get_mut(id) else { return };
+        let Some(supervisor) = thread.supervisor else { return self.kill_thread(id) };
+        thread.fault = Some(fault);
+        thread.state = State::Sending {
+            endpoint: supervisor.endpoint,
+            badge: supervisor.badge,
+            message: Outgoing { tag: fault.tag(), data: ByteRange::default() },
+            reply: ByteRange::default(),
+        };
+        if self.offer(id, supervisor.endpoint).is_err() {
+            if let Some(thread) = self.threads.get_mut(id) {
+                thread.state = State::Stopped; // in no queue
+            }
+            self.kill_thread(id);
+        }
+    }
+
+    /// Does with a faulted thread, which is in no list, what its supervisor wants.
+    pub(super) fn give_verdict(&mut self, id: Id<Thread>, verdict: FaultVerdict) {
+        let Some(thread) = self.threads.get_mut(id) else { return };
+        match verdict {
+            FaultVerdict::Resume => {
+                thread.fault = None;
+                self.make_runnable_next(id);
+            }
+            FaultVerdict::Kill => {
+                thread.state = State::Stopped;
+                self.kill_thread(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Messages: send, receive, reply.
+//!
+//! ```text
+//!             send                      recv                       reply
+//!  Runnable --------> Sending --------------------> AwaitingReply --------> Runnable
+//!     |    (nobody receives)                             ^
+//!     +--------------------------------------------------+
+//!                   send (somebody receives)
+//! ```
+//!
+//! A message is copied once, from sender to receiver, at the moment when both are there. What can
+//! fail in that is either the sender's fault or the receiver's ([`Fault`]); the other side is left
+//! as if the call had not been made.
+
+mod deliver;
+mod fault;
+
+use cowslip_abi::{Error, FaultVerdict, RecvFlags, Tag};
+
+use crate::object::{Endpoint, Id, Kernel, Outgoing, State, Thread};
+use crate::vm::ByteRange;
+use deliver::Fault;
+
+/// What a call that may block did to its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The results are in the caller's registers.
+    Done,
+    /// The caller waits, or is gone.
+    Blocked,
+}
+
+impl Kernel {
+    /// Sends a message and waits for the reply.
+    pub fn send(
+        &mut self,
+        caller: Id<Thread>,
+        to: Id<Endpoint>,
+        badge: u64,
+        message: Outgoing,
+        reply: ByteRange,
+    ) -> Result<Outcome, Error> {
+        let sending = State::Sending { endpoint: to, badge, message, reply };
+        self.set_state(caller, sending);
+        let result = self.offer(caller, to);
+        if result.is_err() {
+            self.set_state(caller, State::Runnable);
+        }
+        result
+    }
+
+    /// Brings a thread in state `Sending` together with a receiver, or queues it.
+    fn offer(&mut self, sender: Id<Thread>, to: Id<Endpoint>) -> Result<Outcome, Error> {
+        loop {
+            let endpoint = self.endpoints.get_mut(to).ok_or(Error::Died)?;
+            let Some(receiver) = endpoint.receivers.pop(&mut self.threads) else {
+                endpoint.senders.push_back(&mut self.threads, sender);
+                return Ok(Outcome::Blocked);
+            };
+            match self.deliver(sender, receiver) {
+                Ok(()) => {
+                    self.make_runnable_next(receiver);
+                    return Ok(Outcome::Blocked);
+                }
+                Err(Fault::OfReceiver(error)) => self.fail(receiver, error),
+                Err(Fault::OfSender(error)) => {
+                    let endpoint = self.endpoints.get_mut(to).ok_or(Error::Died)?;
+                    endpoint.receivers.push_front(&mut self.threads, receiver);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Takes the next event of an endpoint, or waits for it.
+    pub fn receive(
+        &mut self,
+        caller: Id<Thread>,
+        from: Id<Endpoint>,
+        buffer: ByteRange,
+        flags: RecvFlags,
+    ) -> Result<Outcome, Error> {
+        self.set_state(caller, State::Receiving { endpoint: from, buffer });
+        let result = self.accept(caller, from, flags);
+        if matches!(result, Err(_) | Ok(Outcome::Done)) {
+            self.set_state(caller, State::Runnable);
+        }
+        result
+    }
+
+    /// Brings a thread in state `Receiving` together with an event, or queues it.
+    fn accept(
+        &mut self,
+        receiver: Id<Thread>,
+        from: Id<Endpoint>,
+        flags: RecvFlags,
+    ) -> Result<Outcome, Error> {
+        loop {
+            let endpoint = self.endpoints.get_mut(from).ok_or(Error::Died)?;
+            if endpoint.bits != 0 {
+                self.take_bits(from, receiver);
+                return Ok(Outcome::Done);
+            }
+            let Some(sender) = endpoint.senders.pop(&mut self.threads) else {
+                if flags.contains(RecvFlags::NONBLOCK) {
+                    return Err(Error::WouldBlock);
+                }
+                endpoint.receivers.push_back(&mut self.threads, receiver);
+                return Ok(Outcome::Blocked);
+            };
+            match self.deliver(sender, receiver) {
+                Ok(()) => return Ok(Outcome::Done),
+                Err(Fault::OfSender(error)) => self.fail(sender, error),
+                Err(Fault::OfReceiver(error)) => {
+                    let endpoint = self.endpoints.get_mut(from).ok_or(Error::Died)?;
+                    endpoint.senders.push_front(&mut self.threads, sender);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Answers the thread that a token names. Returns the tag for the caller.
+    pub fn reply(
+        &mut self,
+        caller: Id<Thread>,
+        token: u64,
+        message: Outgoing,
+    ) -> Result<Tag, Error> {
+        let sender = self.awaiting(caller, token).ok_or(Error::StaleToken)?;
+        let faulted = self.threads.get(sender).is_some_and(|thread| thread.fault.is_some());
+        let tag = if faulted {
+            let verdict =
+                FaultVerdict::from_label(message.tag.label()).ok_or(Error::BadArgument)?;
+            self.leave_callers(sender);
+            self.give_verdict(sender, verdict);
+            Tag::default()
+        } else {
+            let delivered = match self.deliver_reply(caller, sender, message) {
+                Err(Fault::OfSender(error)) => return Err(error),
+                delivered => delivered,
+            };
+            self.leave_callers(sender);
+            match delivered {
+                Ok(truncated) => {
+                    self.make_runnable_next(sender);
+                    Tag::default().with_truncation(false, truncated)
+                }
+                Err(Fault::OfReceiver(error) | Fault::OfSender(error)) => {
+                    self.fail(sender, error);
+                    Tag::default()
+                }
+            }
+        };
+        self.return_priority(caller);
+        Ok(tag)
+    }
+
+    /// The thread that waits for the reply to this token from the caller's space.
+    fn awaiting(&self, caller: Id<Thread>, token: u64) -> Option<Id<Thread>> {
+        let space = self.threads.get(caller)?.space;
+        let id = self.threads.id_at(deliver::token_index(token))?;
+        match self.threads.get(id)?.state {
+            State::AwaitingReply { server, sequence, .. }
+                if server == space && sequence == deliver::token_sequence(token) =>
+            {
+                Some(id)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes a thread out of the list of those who wait for a reply.
+    fn leave_callers(&mut self, id: Id<Thread>) {
+        if let Some(State::AwaitingReply { server, .. }) = self.threads.get(id).map(|t| t.state)
+            && let Some(server) = self.spaces.get_mut(server)
+        {
+            server.callers.remove(&mut self.threads, id);
+        }
+    }
+
+    /// Ends the loan of a sender's priority: the thread has answered.
+    fn return_priority(&mut self, id: Id<Thread>) {
+        if let Some(thread) = self.threads.get_mut(id) {
+            thread.priority = thread.base_priority;
+        }
+    }
+
+    fn set_state(&mut self, id: Id<Thread>, state: State) {
+        if let Some(thread) = self.threads.get_mut(id) {
+            thread.state = state;
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The end of threads, spaces and endpoints.
+//!
+//! Whoever waits for something dead is woken with [`Error::Died`]; whatever the dead held goes back.
+//! Death spreads (a space takes its children and its handles along, a handle may be an endpoint's
+//! last), so spaces to be torn down are put on a list and [`Kernel::reap`] works it off: no
+//! recursion, whatever a program has built.
+
+use cowslip_abi::{Error, MessageKind, Rights, Tag};
+
+use super::{Endpoint, HandleEntry, Id, Kernel, Object, Space, State, Thread};
+
+impl Kernel {
+    /// Ends a thread, whatever it is doing. The space dies with its last started thread.
+    pub fn kill_thread(&mut self, id: Id<Thread>) {
+        self.remove_thread(id);
+        self.reap();
+    }
+
+    /// Ends a space and all that is in it.
+    pub fn kill_space(&mut self, id: Id<Space>) {
+        self.doom(id);
+        self.reap();
+    }
+
+    /// Takes back a space that nobody has heard of yet.
+    pub fn discard_space(&mut self, id: Id<Space>) {
+        if let Some(space) = self.spaces.get_mut(id) {
+            space.death = None;
+        }
+        self.kill_space(id);
+    }
+
+    /// Raises notification bits of an endpoint and wakes a receiver with them.
+    pub fn raise(&mut self, id: Id<Endpoint>, bits: u64) {
+        if let Some(endpoint) = self.endpoints.get_mut(id) {
+            endpoint.bits |= bits;
+            if let Some(receiver) = endpoint.receivers.pop(&mut self.threads) {
+                self.take_bits(id, receiver);
+                self.make_runnable(receiver);
+            }
+        }
+    }
+
+    /// Takes an endpoint's bits and stores them as the result of a thread's receive.
+    pub fn take_bits(&mut self, id: Id<Endpoint>, receiver: Id<Thread>) {
+        let Some(endpoint) = self.endpoints.get_mut(id) else { return };
+        let bits = core::mem::take(&mut endpoint.bits);
+        if let Some(thread) = self.threads.get_mut(receiver) {
+            let regs = &mut thread.regs;
+            regs.rax = 0;
+            regs.rdi = 0;
+            regs.rsi = Tag::default().with_kind(MessageKind::Notification).0;
+            regs.rdx = 0;
+            regs.r8 = 0;
+            regs.set_words([bits, 0, 0, 0]);
+        }
+    }
+
+    /// Ends a blocked call with an error. A faulted thread has no call to end: it is killed.
+    pub fn fail(&mut self, id: Id<Thread>, error: Error) {
+        let Some(thread) = self.threads.get_mut(id) else { return };
+        if thread.fault.is_some() {
+            thread.state = State::Stopped; // in no list any more
+            self.remove_thread(id);
+        } else {
+            thread.regs.rax = error as u64;
+            self.make_runnable(id);
+        }
+    }
+
+    /// Undoes what a handle stood for, after it left its table.
+    pub(super) fn forget_handle(&mut self, entry: HandleEntry) {
+        match entry.object {
+            Object::Endpoint(id) if entry.rights.contains(Rights::RECV) => {
+                let Some(endpoint) = self.endpoints.get_mut(id) else { return };
+                endpoint.nr_receive_handles -= 1;
+                if endpoint.nr_receive_handles == 0 {
+                    self.kill_endpoint(id);
+                }
+            }
+            Object::Space(id) => {
+                let Some(space) = self.spaces.get_mut(id) else { return };
+                space.nr_handles -= 1;
+                if space.nr_handles == 0 && space.nr_started == 0 {
+                    self.doom(id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Tears down every doomed space, and those that are doomed by that.
+    pub fn reap(&mut self) {
+        if core::mem::replace(&mut self.reaping, true) {
+            return; // the loop below goes on with what was added
+        }
+        while let Some(id) = self.doomed {
+            self.doomed = self.spaces.get(id).and_then(|space| space.doomed).flatten();
+            self.tear_down(id);
+        }
+        self.reaping = false;
+    }
+
+    fn doom(&mut self, id: Id<Space>) {
+        let next = self.doomed;
+        if let Some(space) = self.spaces.get_mut(id).filter(|space| space.doomed.is_none()) {
+            space.doomed = Some(next);
+            self.doomed = Some(id);
+        }
+    }
+
+    fn tear_down(&mut self, id: Id<Space>) {
+        while let Some(thread) = self.spaces.get(id).and_then(|space| space.threads.first()) {
+            self.remove_thread(thread);
+        }
+        while let Some(space) = self.spaces.get_mut(id) {
+            let Some(caller) = space.callers.pop(&mut self.threads) else { break };
+            self.fail(caller, Error::Died);
+        }
+        while let Some(space) = self.spaces.get_mut(id) {
+            let Some(entry) = space.handles.remove_any(self.mm) else { break };
+            self.forget_handle(entry);
+        }
+        let Some(space) = self.spaces.remove(self.mm, id) else { return };
+        if space.nr_children > 0 {
+            self.doom_children(id);
+        }
+        if let Some(owner) = space.owner.and_then(|owner| self.spaces.get_mut(owner)) {
+            owner.nr_children -= 1;
+        }
+        self.platform.retire(space.table.root());
+        space.table.destroy(self.mm);
+        if let Some((endpoint, bits)) = space.death {
+            self.raise(endpoint, bits);
+        }
+    }
+
+    fn doom_children(&mut self, parent: Id<Space>) {
+        let mut index = 0;
+        while let Some(child) = self.spaces.next_id(index) {
+            index = child.index() + 1;
+            if self.spaces.get(child).is_some_and(|space| space.owner == Some(parent)) {
+                self.doom(child);
+            }
+        }
+    }
+
+    /// Takes a thread out of everything it is in, and dooms its space if it was the last one.
+    fn remove_thread(&mut self, id: Id<Thread>) {
+        self.set_timer(id, None);
+        self.leave_queue(id);
+        let Some(thread) = self.threads.get(id) else { return };
+        let started = !matches!(thread.state, State::Stopped) || thread.fault.is_some();
+        let home = thread.space;
+        let mut last = false;
+        if let Some(space) = self.spaces.get_mut(home) {
+            space.threads.remove(&mut self.threads, id);
+            space.nr_threads -= 1;
+            if started {
+                space.nr_started -= 1;
+                last = space.nr_started == 0;
+            }
+        }
+        if let Some(thread) = self.threads.remove(self.mm, id)
+            && let Some(frame) = thread.fpu
+        {
+            self.mm.frames.free(frame);
+        }
+        if self.current == Some(id) {
+            self.current = None;
+        }
+        if last {
+            self.doom(home);
+        }
+    }
+
+    fn leave_queue(&mut self, id: Id<Thread>) {
+        let Some(state) = self.threads.get(id).map(|thread| thread.state) else { return };
+        let threads = &mut self.threads;
+        match state {
+            State::Stopped => {}
+            State::Runnable if self.current == Some(id) => {}
+            State::Runnable => self.run_queue.remove(threads, id),
+            State::Sending { endpoint, .. } => {
+                if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
+                    endpoint.senders.remove(threads, id);
+                }
+            }
+            State::Receiving { endpoint, .. } => {
+                if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
+                    endpoint.receivers.remove(threads, id);
+                }
+            }
+            State::AwaitingReply { server, .. } => {
+                if let Some(server) = self.spaces.get_mut(server) {
+                    server.callers.remove(threads, id);
+                }
+            }
+        }
+    }
+
+    fn kill_endpoint(&mut self, id: Id<Endpoint>) {
+        while let Some(endpoint) = self.endpoints.get_mut(id) {
+            let next = endpoint.receivers.pop(&mut self.threads);
+            match next.or_else(|| endpoint.senders.pop(&mut self.threads)) {
+                Some(thread) => self.fail(thread, Error::Died),
+                None => break,
+            }
+        }
+        self.endpoints.remove(self.mm, id);
+    }
+}

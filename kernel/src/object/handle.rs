@@ -1,0 +1,130 @@
+//! Handle tables: what a space may name, and what it may do with it.
+
+use cowslip_abi::{Error, Handle, Rights};
+
+use super::pool::{Pool, PoolError};
+use super::{Endpoint, Id, Space, Thread};
+use crate::mm::Mm;
+
+/// Frames of entries that a space's table may have.
+const MAX_CHUNKS: usize = 40;
+const INDEX_BITS: u32 = 12;
+const GENERATION_MASK: u64 = (1 << (32 - INDEX_BITS)) - 1;
+
+/// What a handle names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A message endpoint.
+    Endpoint(Id<Endpoint>),
+    /// An address space.
+    Space(Id<Space>),
+    /// A thread.
+    Thread(Id<Thread>),
+    /// The machine as a whole.
+    System,
+    /// Interrupt lines: the one in the badge, or all of them ([`HandleEntry::ALL_LINES`]).
+    Interrupt,
+    /// I/O ports: `first | count << 16` in the badge.
+    Ports,
+}
+
+/// One entry of a handle table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandleEntry {
+    /// What it names.
+    pub object: Object,
+    /// What the holder may do.
+    pub rights: Rights,
+    /// Endpoint: what the receiver sees, and the bits that a notification raises. Device: which.
+    pub badge: u64,
+}
+
+impl HandleEntry {
+    /// A placeholder that allows nothing.
+    pub const NOTHING: Self =
+        Self { object: Object::System, rights: Rights::empty(), badge: 0 };
+
+    /// The badge of an interrupt handle that stands for every line.
+    pub const ALL_LINES: u64 = u64::MAX;
+
+    /// This entry, if it has all these rights.
+    pub fn having(self, rights: Rights) -> Result<Self, Error> {
+        if self.rights.contains(rights) { Ok(self) } else { Err(Error::Denied) }
+    }
+}
+
+/// The handles of one space.
+///
+/// A handle number is the slot in its low 12 bits and the low 20 bits of the slot's generation
+/// above: a number that was closed stays an error until its table has seen a million handles more.
+#[derive(Default)]
+pub struct HandleTable {
+    entries: Pool<HandleEntry, MAX_CHUNKS>,
+}
+
+// Every slot has an index that fits the number.
+const _: () = assert!(
+    MAX_CHUNKS * Pool::<HandleEntry, MAX_CHUNKS>::SLOTS_PER_CHUNK <= 1 << INDEX_BITS
+);
+
+impl HandleTable {
+    /// An empty table, which owns no frame.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { entries: Pool::new() }
+    }
+
+    /// How many handles there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are no handles.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds a handle.
+    pub fn insert(&mut self, mm: &Mm, entry: HandleEntry) -> Result<Handle, Error> {
+        loop {
+            match self.entries.insert(mm, entry) {
+                // `Handle::NONE` must stay free.
+                Ok(id) if Self::number(id).is_none() => {
+                    self.entries.remove(mm, id);
+                }
+                Ok(id) => return Ok(Self::number(id)),
+                Err((PoolError::Full, _)) => return Err(Error::TableFull),
+                Err((PoolError::NoMemory, _)) => return Err(Error::NoMemory),
+            }
+        }
+    }
+
+    /// The entry of a handle.
+    pub fn get(&self, handle: Handle) -> Result<HandleEntry, Error> {
+        let id = self.id(handle).ok_or(Error::BadHandle)?;
+        self.entries.get(id).copied().ok_or(Error::BadHandle)
+    }
+
+    /// Takes a handle out.
+    pub fn remove(&mut self, mm: &Mm, handle: Handle) -> Result<HandleEntry, Error> {
+        let id = self.id(handle).ok_or(Error::BadHandle)?;
+        self.entries.remove(mm, id).ok_or(Error::BadHandle)
+    }
+
+    /// Takes any one handle out; `None` when the table is empty, and then owns no frame.
+    pub fn remove_any(&mut self, mm: &Mm) -> Option<HandleEntry> {
+        let id = self.entries.next_id(0)?;
+        self.entries.remove(mm, id)
+    }
+
+    fn number(id: Id<HandleEntry>) -> Handle {
+        Handle(((id.generation() & GENERATION_MASK) << INDEX_BITS) as u32 | id.index() as u32)
+    }
+
+    fn id(&self, handle: Handle) -> Option<Id<HandleEntry>> {
+        let id = self.entries.id_at(handle.0 as usize & ((1 << INDEX_BITS) - 1))?;
+        (Self::number(id) == handle && !handle.is_none()).then_some(id)
+    }
+}

@@ -1,0 +1,321 @@
+//! Kernel objects: spaces, threads, endpoints, and the handles that name them.
+//!
+//! All objects are in [`Kernel`], behind one lock (as in seL4): a system call has them to itself, and
+//! the borrow checker sees to the rest. Frames, reference counts and statistics are in
+//! [`Mm`](crate::mm::Mm), which has locks and atomics of its own.
+
+mod death;
+mod handle;
+mod pool;
+mod queue;
+mod registers;
+mod run_queue;
+mod thread;
+mod timers;
+
+pub use handle::{HandleEntry, HandleTable, Object};
+pub use pool::{Id, Pool, PoolError};
+pub use queue::{Kind, Queue};
+pub use registers::Registers;
+pub use run_queue::RunQueue;
+pub use thread::{Fault, MAX_PRIORITY, Outgoing, State, Supervisor, Thread, Timer};
+
+use cowslip_abi::{Error, Handle, Rights};
+
+use crate::mm::Mm;
+use crate::platform::Platform;
+use crate::vm::PageTable;
+
+/// The interrupt lines that can be bound.
+pub const MAX_LINES: usize = 64;
+
+const MAX_CHUNKS: usize = 2048;
+
+/// The pool of threads.
+pub type Threads = Pool<Thread, MAX_CHUNKS>;
+/// The pool of spaces.
+pub type Spaces = Pool<Space, MAX_CHUNKS>;
+/// The pool of endpoints.
+pub type Endpoints = Pool<Endpoint, MAX_CHUNKS>;
+
+/// An address space with its authority.
+pub struct Space {
+    /// What is mapped.
+    pub table: PageTable,
+    /// What it may name.
+    pub handles: HandleTable,
+    /// Its threads.
+    pub threads: Queue,
+    /// Threads that wait for a reply from this space.
+    pub callers: Queue,
+    /// Threads in the list.
+    pub nr_threads: u32,
+    /// Threads that have been started and have not ended.
+    pub nr_started: u32,
+    /// Handles that name this space, in any table.
+    pub nr_handles: u32,
+    /// The space that created this one, and with which it dies.
+    pub owner: Option<Id<Space>>,
+    /// Spaces that this one created.
+    pub nr_children: u32,
+    /// Whom to tell when it dies, and the bits to raise.
+    pub death: Option<(Id<Endpoint>, u64)>,
+    /// It is about to be torn down; the next such space.
+    doomed: Option<Option<Id<Space>>>,
+}
+
+/// Where messages, faults and notifications arrive.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Threads with a message, first come first served.
+    pub senders: Queue,
+    /// Threads that wait for one.
+    pub receivers: Queue,
+    /// Notification bits raised and not yet received.
+    pub bits: u64,
+    /// Handles with the right to receive; the endpoint dies with the last one.
+    pub nr_receive_handles: u32,
+}
+
+/// Whom an interrupt line notifies.
+#[derive(Clone, Copy, Debug)]
+pub struct InterruptBinding {
+    /// The endpoint.
+    pub endpoint: Id<Endpoint>,
+    /// The bits that the line raises.
+    pub bits: u64,
+}
+
+/// Everything that system calls act on.
+pub struct Kernel {
+    /// Physical memory.
+    pub mm: &'static Mm,
+    /// The machine.
+    pub platform: &'static dyn Platform,
+    /// All spaces.
+    pub spaces: Spaces,
+    /// All threads.
+    pub threads: Threads,
+    /// All endpoints.
+    pub endpoints: Endpoints,
+    /// Threads that can run and do not.
+    pub run_queue: RunQueue,
+    /// Threads with a set timer, the earliest deadline first.
+    pub timers: Queue,
+    /// Bound interrupt lines.
+    pub interrupts: [Option<InterruptBinding>; MAX_LINES],
+    /// The thread that runs.
+    pub current: Option<Id<Thread>>,
+    /// When the running thread's turn began, and when its time slice ends.
+    pub turn: Turn,
+    /// The last reply token's sequence number.
+    pub reply_sequence: u64,
+    kernel_half: [u64; 256],
+    doomed: Option<Id<Space>>,
+    reaping: bool,
+}
+
+/// The running thread's share of the CPU, in nanoseconds since boot.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Turn {
+    /// When the thread began to run.
+    pub began_ns: u64,
+    /// When others of the same priority get their turn.
+    pub slice_end_ns: u64,
+    /// The slice has ended.
+    pub expired: bool,
+}
+
+impl Kernel {
+    /// A kernel without any objects. `kernel_half` is the upper half of every page-table root.
+    #[must_use]
+    pub fn new(mm: &'static Mm, platform: &'static dyn Platform, kernel_half: [u64; 256]) -> Self {
+        Self {
+            mm,
+            platform,
+            spaces: Pool::new(),
+            threads: Pool::new(),
+            endpoints: Pool::new(),
+            run_queue: RunQueue::new(),
+            timers: Queue::new(Kind::Timer),
+            interrupts: [None; MAX_LINES],
+            current: None,
+            turn: Turn::default(),
+            reply_sequence: 0,
+            kernel_half,
+            doomed: None,
+            reaping: false,
+        }
+    }
+
+    /// Creates an empty space that dies with `owner` and then raises `death`'s bits.
+    ///
+    /// It also dies when the last handle to it goes away before a thread was started in it.
+    pub fn create_space(
+        &mut self,
+        owner: Option<Id<Space>>,
+        death: Option<(Id<Endpoint>, u64)>,
+    ) -> Result<Id<Space>, Error> {
+        let table = PageTable::new(self.mm, &self.kernel_half).map_err(|_| Error::NoMemory)?;
+        let space = Space {
+            table,
+            handles: HandleTable::new(),
+            threads: Queue::new(Kind::Member),
+            callers: Queue::new(Kind::Wait),
+            nr_threads: 0,
+            nr_started: 0,
+            nr_handles: 0,
+            owner,
+            nr_children: 0,
+            death,
+            doomed: None,
+        };
+        match self.spaces.insert(self.mm, space) {
+            Ok(id) => {
+                if let Some(owner) = owner.and_then(|owner| self.spaces.get_mut(owner)) {
+                    owner.nr_children += 1;
+                }
+                Ok(id)
+            }
+            Err((error, space)) => {
+                space.table.destroy(self.mm);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Creates a stopped thread.
+    pub fn create_thread(
+        &mut self,
+        space: Id<Space>,
+        supervisor: Option<Supervisor>,
+        priority: u8,
+    ) -> Result<Id<Thread>, Error> {
+        let home = self.spaces.get_mut(space).ok_or(Error::Died)?;
+        let thread = Thread::new(space, supervisor, priority.min(MAX_PRIORITY));
+        let id = self.threads.insert(self.mm, thread).map_err(|(error, _)| error)?;
+        home.threads.push_back(&mut self.threads, id);
+        home.nr_threads += 1;
+        Ok(id)
+    }
+
+    /// Starts a stopped thread.
+    pub fn start_thread(
+        &mut self,
+        id: Id<Thread>,
+        ip: u64,
+        sp: u64,
+        args: [u64; 3],
+        fs_base: u64,
+    ) -> Result<(), Error> {
+        let thread = self.threads.get_mut(id).ok_or(Error::Died)?;
+        if !matches!(thread.state, State::Stopped) {
+            return Err(Error::BadState);
+        }
+        thread.regs = Registers {
+            rip: ip,
+            rsp: sp,
+            rdi: args[0],
+            rsi: args[1],
+            rdx: args[2],
+            cs: Registers::USER_CS,
+            ss: Registers::USER_SS,
+            rflags: Registers::USER_RFLAGS,
+            ..Registers::default()
+        };
+        thread.fs_base = fs_base;
+        let space = thread.space;
+        if let Some(space) = self.spaces.get_mut(space) {
+            space.nr_started += 1;
+        }
+        self.make_runnable(id);
+        Ok(())
+    }
+
+    /// Creates an endpoint that nobody can name yet.
+    pub fn create_endpoint(&mut self) -> Result<Id<Endpoint>, Error> {
+        let endpoint = Endpoint {
+            senders: Queue::new(Kind::Wait),
+            receivers: Queue::new(Kind::Wait),
+            bits: 0,
+            nr_receive_handles: 0,
+        };
+        self.endpoints.insert(self.mm, endpoint).map_err(|(error, _)| error.into())
+    }
+
+    /// Puts a handle into a space's table.
+    pub fn install(
+        &mut self,
+        space: Id<Space>,
+        object: Object,
+        rights: Rights,
+        badge: u64,
+    ) -> Result<Handle, Error> {
+        let entry = HandleEntry { object, rights, badge };
+        let table = &mut self.spaces.get_mut(space).ok_or(Error::Died)?.handles;
+        let handle = table.insert(self.mm, entry)?;
+        self.count_handle(entry);
+        Ok(handle)
+    }
+
+    /// Takes a handle out of a space's table.
+    pub fn close(&mut self, space: Id<Space>, handle: Handle) -> Result<(), Error> {
+        let table = &mut self.spaces.get_mut(space).ok_or(Error::Died)?.handles;
+        let entry = table.remove(self.mm, handle)?;
+        self.forget_handle(entry);
+        self.reap();
+        Ok(())
+    }
+
+    /// Whether the object of a handle still lives.
+    #[must_use]
+    pub fn is_alive(&self, object: Object) -> bool {
+        match object {
+            Object::Endpoint(id) => self.endpoints.get(id).is_some(),
+            Object::Space(id) => self.spaces.get(id).is_some(),
+            Object::Thread(id) => self.threads.get(id).is_some(),
+            Object::System | Object::Interrupt | Object::Ports => true,
+        }
+    }
+
+    /// Lets a thread run that waits in no list, behind the others of its priority.
+    pub fn make_runnable(&mut self, id: Id<Thread>) {
+        if let Some(thread) = self.threads.get_mut(id) {
+            thread.state = State::Runnable;
+            self.run_queue.push_back(&mut self.threads, id);
+        }
+    }
+
+    /// Lets a thread run before the others of its priority: the partner in an exchange of messages.
+    pub fn make_runnable_next(&mut self, id: Id<Thread>) {
+        if let Some(thread) = self.threads.get_mut(id) {
+            thread.state = State::Runnable;
+            self.run_queue.push_front(&mut self.threads, id);
+        }
+    }
+
+    fn count_handle(&mut self, entry: HandleEntry) {
+        match entry.object {
+            Object::Endpoint(id) if entry.rights.contains(Rights::RECV) => {
+                if let Some(endpoint) = self.endpoints.get_mut(id) {
+                    endpoint.nr_receive_handles += 1;
+                }
+            }
+            Object::Space(id) => {
+                if let Some(space) = self.spaces.get_mut(id) {
+                    space.nr_handles += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl From<PoolError> for Error {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Full => Error::TableFull,
+            PoolError::NoMemory => Error::NoMemory,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Lists of threads, linked through the threads themselves.
+//!
+//! A thread is in at most one list of each kind: one list says what it waits for (the run queue of
+//! its priority, an endpoint's senders or receivers, or a space that owes it a reply), one that it
+//! belongs to its space, and one that its timer is set. Putting it into a second list of a kind is a bug, and
+//! debug builds stop there.
+
+use super::{Id, Thread, Threads};
+
+/// What a list is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// What the thread waits for.
+    Wait = 0,
+    /// The threads of a space.
+    Member = 1,
+    /// Set timers.
+    Timer = 2,
+}
+
+/// How many kinds of list there are.
+pub(super) const KINDS: usize = 3;
+
+/// A thread's place in a list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Link {
+    next: Option<Id<Thread>>,
+    previous: Option<Id<Thread>>,
+    linked: bool,
+}
+
+/// A doubly linked list of threads.
+#[derive(Clone, Copy, Debug)]
+pub struct Queue {
+    head: Option<Id<Thread>>,
+    tail: Option<Id<Thread>>,
+    kind: Kind,
+}
+
+impl Queue {
+    /// An empty list.
+    #[must_use]
+    pub const fn new(kind: Kind) -> Self {
+        Self { head: None, tail: None, kind }
+    }
+
+    /// Whether nobody is in the list.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.head.is_none()
+    }
+
+    /// The first thread.
+    #[must_use]
+    pub fn first(&self) -> Option<Id<Thread>> {
+        self.head
+    }
+
+    /// The thread behind `thread`.
+    #[must_use]
+    pub fn after(&self, threads: &Threads, thread: Id<Thread>) -> Option<Id<Thread>> {
+        threads.get(thread)?.links[self.kind as usize].next
+    }
+
+    /// Appends a thread.
+    pub fn push_back(&mut self, threads: &mut Threads, thread: Id<Thread>) {
+        self.insert(threads, thread, self.tail, None);
+    }
+
+    /// Puts a thread in front of all others.
+    pub fn push_front(&mut self, threads: &mut Threads, thread: Id<Thread>) {
+        self.insert(threads, thread, None, self.head);
+    }
+
+    /// Puts a thread in front of `next`; `None` appends it.
+    pub fn insert_before(&mut self, threads: &mut Threads, thread: Id<Thread>, next: Option<Id<Thread>>) {
+        let previous = match next {
+            Some(next) => self.link(threads, next).and_then(|link| link.previous),
+            None => self.tail,
+        };
+        self.insert(threads, thread, previous, next);
+    }
+
+    /// Takes the first thread out.
+    pub fn pop(&mut self, threads: &mut Threads) -> Option<Id<Thread>> {
+        let first = self.head?;
+        self.remove(threads, first);
+        Some(first)
+    }
+
+    /// Takes a thread out that is in this list.
+    pub fn remove(&mut self, threads: &mut Threads, thread: Id<Thread>) {
+        let Some(link) = self.link(threads, thread) else { return };
+        debug_assert!(link.linked, "{thread:?} is in no {:?} list", self.kind);
+        let Link { next, previous, .. } = core::mem::take(link);
+        match previous.and_then(|previous| self.link(threads, previous)) {
+            Some(link) => link.next = next,
+            None => self.head = next,
+        }
+        match next.and_then(|next| self.link(threads, next)) {
+            Some(link) => link.previous = previous,
+            None => self.tail = previous,
+        }
+    }
+
+    fn insert(
+        &mut self,
+        threads: &mut Threads,
+        thread: Id<Thread>,
+        previous: Option<Id<Thread>>,
+        next: Option<Id<Thread>>,
+    ) {
+        let Some(link) = self.link(threads, thread) else { return };
+        debug_assert!(!link.linked, "{thread:?} is in a {:?} list already", self.kind);
+        *link = Link { next, previous, linked: true };
+        match previous.and_then(|previous| self.link(threads, previous)) {
+            Some(link) => link.next = Some(thread),
+            None => self.head = Some(thread),
+        }
+        match next.and_then(|next| self.link(threads, next)) {
+            Some(link) => link.previous = Some(thread),
+            None => self.tail = Some(thread),
+        }
+    }
+
+    fn link<'t>(&self, threads: &'t mut Threads, thread: Id<Thread>) -> Option<&'t mut Link> {
+        Some(&mut threads.get_mut(thread)?.links[self.kind as usize])
+    }
+}

@@ -1,0 +1,64 @@
+//! Threads that can run and do not, by priority.
+
+use super::queue::{Kind, Queue};
+use super::{Id, MAX_PRIORITY, Thread, Threads};
+
+/// One list for each priority, and a bit for each list that is not empty.
+#[derive(Debug)]
+pub struct RunQueue {
+    lists: [Queue; MAX_PRIORITY as usize + 1],
+    occupied: u32,
+}
+
+impl RunQueue {
+    /// Nobody wants to run.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { lists: [Queue::new(Kind::Wait); MAX_PRIORITY as usize + 1], occupied: 0 }
+    }
+
+    /// The highest priority at which a thread waits.
+    #[must_use]
+    pub fn highest(&self) -> Option<u8> {
+        self.occupied.checked_ilog2().map(|priority| priority as u8)
+    }
+
+    /// Adds a thread behind the others of its priority.
+    pub fn push_back(&mut self, threads: &mut Threads, id: Id<Thread>) {
+        let Some(thread) = threads.get(id) else { return };
+        let priority = thread.priority as usize;
+        self.lists[priority].push_back(threads, id);
+        self.occupied |= 1 << priority;
+    }
+
+    /// Adds a thread before the others of its priority.
+    pub fn push_front(&mut self, threads: &mut Threads, id: Id<Thread>) {
+        let Some(thread) = threads.get(id) else { return };
+        let priority = thread.priority as usize;
+        self.lists[priority].push_front(threads, id);
+        self.occupied |= 1 << priority;
+    }
+
+    /// Takes the first thread of the highest priority.
+    pub fn pop(&mut self, threads: &mut Threads) -> Option<Id<Thread>> {
+        let first = self.lists[self.highest()? as usize].first()?;
+        self.remove(threads, first);
+        Some(first)
+    }
+
+    /// Takes out a thread that is in the queue, at the priority it has.
+    pub fn remove(&mut self, threads: &mut Threads, id: Id<Thread>) {
+        let Some(thread) = threads.get(id) else { return };
+        let priority = thread.priority as usize;
+        self.lists[priority].remove(threads, id);
+        if self.lists[priority].is_empty() {
+            self.occupied &= !(1 << priority);
+        }
+    }
+}
+
+impl Default for RunQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,164 @@
+//! Threads: saved registers and what they wait for.
+
+use cowslip_abi::{Access, FaultKind, FoundEntry, MAX_HANDLES, Tag, ThreadState};
+
+use super::queue::{KINDS, Link};
+use super::{Endpoint, Id, Registers, Space};
+use crate::mm::Frame;
+use crate::vm::ByteRange;
+
+/// The highest priority.
+pub const MAX_PRIORITY: u8 = 31;
+
+/// A message that its sender has been allowed to send, or a reply.
+///
+/// The words are not here: they stay in the sender's registers until the message is delivered.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    /// Label, handle count, and whether the handles move.
+    pub tag: Tag,
+    /// Bytes that go along.
+    pub data: ByteRange,
+}
+
+/// What a thread does.
+#[derive(Clone, Copy, Debug)]
+pub enum State {
+    /// Created and not started.
+    Stopped,
+    /// Runs, or waits in a run queue.
+    Runnable,
+    /// Waits in an endpoint's queue of senders.
+    Sending {
+        /// Where it waits.
+        endpoint: Id<Endpoint>,
+        /// The badge that the receiver will see.
+        badge: u64,
+        /// What it sends; a faulted thread sends its report instead.
+        message: Outgoing,
+        /// Where the reply shall go.
+        reply: ByteRange,
+    },
+    /// Waits in an endpoint's queue of receivers.
+    Receiving {
+        /// Where it waits.
+        endpoint: Id<Endpoint>,
+        /// Where a message shall go.
+        buffer: ByteRange,
+    },
+    /// Its message was received; waits in the receiving space's list of callers.
+    AwaitingReply {
+        /// The space that owes the reply.
+        server: Id<Space>,
+        /// What makes the reply token valid once.
+        sequence: u64,
+        /// How many bytes of the request the receiver took.
+        accepted: u64,
+        /// Whether that was less than all.
+        request_truncated: bool,
+        /// Where the reply shall go.
+        reply: ByteRange,
+    },
+}
+
+/// Why a thread cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What kind of obstacle.
+    pub kind: FaultKind,
+    /// The address touched, or the exception vector.
+    pub address: u64,
+    /// What the thread tried.
+    pub access: Access,
+    /// What the page table holds there.
+    pub found: FoundEntry,
+}
+
+/// Who learns of a thread's faults.
+#[derive(Clone, Copy, Debug)]
+pub struct Supervisor {
+    /// Where fault messages arrive.
+    pub endpoint: Id<Endpoint>,
+    /// The badge that they carry.
+    pub badge: u64,
+}
+
+/// A set timer.
+#[derive(Clone, Copy, Debug)]
+pub struct Timer {
+    /// Nanoseconds since boot.
+    pub deadline_ns: u64,
+    /// Whom it notifies.
+    pub endpoint: Id<Endpoint>,
+    /// The bits that it raises.
+    pub bits: u64,
+}
+
+/// A thread of execution in a space.
+#[derive(Debug)]
+pub struct Thread {
+    /// Its registers while it does not run.
+    pub regs: Registers,
+    /// The space it runs in.
+    pub space: Id<Space>,
+    /// What it does.
+    pub state: State,
+    /// The fault that it waits with, in `Sending` or `AwaitingReply`.
+    pub fault: Option<Fault>,
+    /// Who learns of its faults.
+    pub supervisor: Option<Supervisor>,
+    /// Its own priority.
+    pub base_priority: u8,
+    /// The priority it runs at: its own, or what the sender that it works for has lent it.
+    pub priority: u8,
+    /// Base address of the `fs` segment.
+    pub fs_base: u64,
+    /// Saved vector registers, once it has used any.
+    pub fpu: Option<Frame>,
+    /// Its timer.
+    pub timer: Option<Timer>,
+    /// Nanoseconds it has run, without the current turn.
+    pub run_ns: u64,
+    /// Its places in lists.
+    pub links: [Link; KINDS],
+}
+
+impl Thread {
+    /// A stopped thread.
+    #[must_use]
+    pub fn new(space: Id<Space>, supervisor: Option<Supervisor>, priority: u8) -> Self {
+        Self {
+            regs: Registers::default(),
+            space,
+            state: State::Stopped,
+            fault: None,
+            supervisor,
+            base_priority: priority,
+            priority,
+            fs_base: 0,
+            fpu: None,
+            timer: None,
+            run_ns: 0,
+            links: [Link::default(); KINDS],
+        }
+    }
+
+    /// The state in the words of the system-call interface.
+    #[must_use]
+    pub fn abi_state(&self) -> ThreadState {
+        match self.state {
+            _ if self.fault.is_some() => ThreadState::Faulted,
+            State::Stopped => ThreadState::Stopped,
+            State::Runnable => ThreadState::Runnable,
+            State::Sending { .. } => ThreadState::Sending,
+            State::Receiving { .. } => ThreadState::Receiving,
+            State::AwaitingReply { .. } => ThreadState::AwaitingReply,
+        }
+    }
+
+    /// The handles that the thread's message announces.
+    #[must_use]
+    pub fn outgoing_handles(&self) -> [cowslip_abi::Handle; MAX_HANDLES] {
+        cowslip_abi::unpack_handles([self.regs.r14, self.regs.r15])
+    }
+}

@@ -1,0 +1,36 @@
+//! What the kernel needs of the machine, apart from memory.
+//!
+//! `arch` implements this for real hardware, tests implement it in a few lines; nothing above
+//! knows the difference.
+
+use crate::mm::Frame;
+
+/// The machine as the portable part of the kernel sees it.
+pub trait Platform: Sync {
+    /// Nanoseconds since boot; never goes backwards.
+    fn now_ns(&self) -> u64;
+
+    /// Ticks per second of the time-stamp counter.
+    fn tsc_hz(&self) -> u64;
+
+    /// Returns once no CPU uses the page table at `root` any more, nor caches anything of it.
+    fn retire(&self, root: Frame);
+
+    /// Whether the interrupt controllers have this line (a global system interrupt).
+    fn interrupt_exists(&self, line: u32) -> bool;
+
+    /// Lets the line interrupt once more, or stops it from doing so.
+    fn interrupt_enable(&self, line: u32, enabled: bool);
+
+    /// Reads `width` bytes (1, 2 or 4) from an I/O port.
+    fn port_read(&self, port: u16, width: u64) -> u32;
+
+    /// Writes `width` bytes (1, 2 or 4) to an I/O port.
+    fn port_write(&self, port: u16, width: u64, value: u32);
+
+    /// Writes a program's text to the kernel's log.
+    fn log(&self, text: &[u8]);
+
+    /// Ends the machine with this status.
+    fn shutdown(&self, status: u64);
+}

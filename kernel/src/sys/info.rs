@@ -1,0 +1,97 @@
+//! The calls that ask about the system, write its log, and end it.
+
+use cowslip_abi::{Error, InfoTopic, Rights, ThreadState};
+
+use super::request::{Request, Values};
+use super::{Answer, Done};
+use crate::object::{Kernel, Object};
+use crate::vm::{self, ByteRange};
+
+/// The longest text that one call logs, in bytes.
+const MAX_LOG: u64 = 1024;
+
+pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
+    let topic = InfoTopic::from_user(request.args[0]).ok_or(Error::BadArgument)?;
+    let values = match topic {
+        InfoTopic::Clock => {
+            Values::of([kernel.platform.now_ns(), kernel.platform.tsc_hz()])
+        }
+        InfoTopic::Memory => memory(kernel, request)?,
+        InfoTopic::Space => space(kernel, request)?,
+        InfoTopic::Thread => thread(kernel, request)?,
+    };
+    Ok(values.into())
+}
+
+fn memory(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
+    request.machine(kernel, Object::System, Rights::OBSERVE)?;
+    let mm = kernel.mm;
+    Ok(Values::of([
+        mm.frames.total_count(),
+        mm.frames.free_count(),
+        mm.counts.shared(),
+        mm.counts.nodes(),
+        mm.stats.copied.get(),
+        mm.stats.remapped.get(),
+        mm.stats.cow_broken.get(),
+        mm.stats.reclaimed.get(),
+        mm.stats.zero_filled.get(),
+        mm.stats.freed.get(),
+    ]))
+}
+
+fn space(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
+    let entry = request.entry(kernel, request.handle)?;
+    let Object::Space(id) = entry.object else { return Err(Error::WrongType) };
+    entry.having(Rights::READ)?;
+    let Some(space) = kernel.spaces.get(id) else { return Ok(Values::of([0; 8])) };
+    let pages = space.table.statistics(kernel.mm);
+    Ok(Values::of([
+        1,
+        pages.private,
+        pages.cow_shared,
+        pages.shared,
+        pages.zero,
+        pages.tables,
+        space.nr_threads.into(),
+        space.handles.len() as u64,
+    ]))
+}
+
+fn thread(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
+    let entry = request.entry(kernel, request.handle)?;
+    let Object::Thread(id) = entry.object else { return Err(Error::WrongType) };
+    entry.having(Rights::READ)?;
+    let Some(thread) = kernel.threads.get(id) else {
+        return Ok(Values::of([ThreadState::Dead as u64, 0, 0, 0]));
+    };
+    let current_turn = if kernel.current == Some(id) {
+        kernel.platform.now_ns().saturating_sub(kernel.turn.began_ns)
+    } else {
+        0
+    };
+    Ok(Values::of([
+        thread.abi_state() as u64,
+        thread.run_ns + current_turn,
+        thread.base_priority.into(),
+        thread.priority.into(),
+    ]))
+}
+
+pub(super) fn log(kernel: &mut Kernel, request: &Request) -> Answer {
+    request.machine(kernel, Object::System, Rights::OBSERVE)?;
+    let [text, len, ..] = request.args;
+    let text = ByteRange::from_user(text, len, MAX_LOG)?;
+    let table = &kernel.spaces.get(request.space).ok_or(Error::Died)?.table;
+    let mut bytes = [0; MAX_LOG as usize];
+    let bytes = &mut bytes[..text.len() as usize];
+    vm::read_user(kernel.mm, table, text.addr(), bytes)?;
+    kernel.platform.log(bytes);
+    Ok(Values::none().into())
+}
+
+pub(super) fn shutdown(kernel: &mut Kernel, request: &Request) -> Answer {
+    request.machine(kernel, Object::System, Rights::POWER)?;
+    kernel.platform.shutdown(request.args[0]);
+    Ok(Done::InPlace)
+}

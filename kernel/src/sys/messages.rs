@@ -1,0 +1,82 @@
+//! The calls on endpoints.
+
+use cowslip_abi::{Error, MAX_RANGE, RecvFlags, Rights, Tag};
+
+use super::request::{Request, Values};
+use super::{Answer, Done};
+use crate::object::{Endpoint, Id, Kernel, Outgoing, Timer};
+use crate::vm::ByteRange;
+
+pub(super) fn send(kernel: &mut Kernel, request: &Request) -> Answer {
+    let (endpoint, badge) = request.endpoint(kernel, request.handle, Rights::SEND)?;
+    let message = outgoing(request)?;
+    let reply = buffer(request)?;
+    Ok(kernel.send(request.thread, endpoint, badge, message, reply)?.into())
+}
+
+pub(super) fn recv(kernel: &mut Kernel, request: &Request) -> Answer {
+    let (endpoint, _) = request.endpoint(kernel, request.handle, Rights::RECV)?;
+    let buffer = buffer(request)?;
+    let flags = RecvFlags::from_bits(request.args[1]).ok_or(Error::BadArgument)?;
+    Ok(kernel.receive(request.thread, endpoint, buffer, flags)?.into())
+}
+
+pub(super) fn reply(kernel: &mut Kernel, request: &Request) -> Answer {
+    let message = outgoing(request)?;
+    let tag = kernel.reply(request.thread, request.args[0], message)?;
+    if let Some(caller) = kernel.threads.get_mut(request.thread) {
+        caller.regs.rax = 0;
+        caller.regs.rsi = tag.0;
+    }
+    Ok(Done::InPlace)
+}
+
+pub(super) fn reply_recv(kernel: &mut Kernel, request: &Request) -> Answer {
+    let (endpoint, _) = request.endpoint(kernel, request.handle, Rights::RECV)?;
+    let message = outgoing(request)?;
+    let buffer = buffer(request)?;
+    kernel.reply(request.thread, request.args[0], message)?;
+    kernel.reap();
+    receive_after_reply(kernel, request, endpoint, buffer)
+}
+
+/// The second half of `reply_recv`. The reply may have ended the caller, or the endpoint.
+fn receive_after_reply(
+    kernel: &mut Kernel,
+    request: &Request,
+    endpoint: Id<Endpoint>,
+    buffer: ByteRange,
+) -> Answer {
+    if kernel.threads.get(request.thread).is_none() {
+        return Ok(Done::InPlace);
+    }
+    Ok(kernel.receive(request.thread, endpoint, buffer, RecvFlags::empty())?.into())
+}
+
+pub(super) fn notify(kernel: &mut Kernel, request: &Request) -> Answer {
+    let (endpoint, bits) = request.endpoint(kernel, request.handle, Rights::NOTIFY)?;
+    kernel.raise(endpoint, bits);
+    Ok(Values::none().into())
+}
+
+pub(super) fn timer(kernel: &mut Kernel, request: &Request) -> Answer {
+    let (endpoint, bits) = request.endpoint(kernel, request.handle, Rights::NOTIFY)?;
+    let deadline_ns = request.args[0];
+    let timer = (deadline_ns != 0).then_some(Timer { deadline_ns, endpoint, bits });
+    kernel.set_timer(request.thread, timer);
+    Ok(Values::none().into())
+}
+
+/// The message in `rsi`, `rdx` and `r8`.
+fn outgoing(request: &Request) -> Result<Outgoing, Error> {
+    let [_, tag, data, len, ..] = request.args;
+    let data = ByteRange::from_user(data, len, MAX_RANGE)?;
+    let tag = Tag(tag);
+    if tag.is_valid_from_user() { Ok(Outgoing { tag, data }) } else { Err(Error::BadArgument) }
+}
+
+/// The buffer in `r9` and `r10`.
+fn buffer(request: &Request) -> Result<ByteRange, Error> {
+    let [.., buffer, capacity] = request.args;
+    ByteRange::from_user(buffer, capacity, MAX_RANGE)
+}

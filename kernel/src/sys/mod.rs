@@ -1,0 +1,99 @@
+//! System calls: decode, dispatch, encode.
+//!
+//! Every argument is an allegation. A call checks its handles first (number, type, right, life), then its other
+//! arguments, and only then does something; `docs/syscalls.md` is the normative list. Nothing here
+//! touches user memory by its address.
+
+mod devices;
+mod handles;
+mod info;
+mod memory;
+mod messages;
+mod request;
+mod schedule;
+mod threads;
+mod traps;
+
+pub use schedule::{Next, next, tick};
+pub use traps::{exception, fault_out_of_memory, interrupt, page_fault};
+
+use cowslip_abi::{Call, Error};
+
+use crate::ipc::Outcome;
+use crate::object::{Id, Kernel, Thread};
+use request::{Request, Values};
+
+/// What a system call did.
+enum Done {
+    /// These are the results.
+    Values(Values),
+    /// The caller's registers hold the results already, or it waits, or it is gone.
+    InPlace,
+}
+
+type Answer = Result<Done, Error>;
+
+/// Carries out the system call that is in the registers of the running thread.
+pub fn syscall(kernel: &mut Kernel, caller: Id<Thread>) {
+    let Some(request) = Request::of(kernel, caller) else { return };
+    let answer = match Call::from_number(request.number) {
+        Some(call) => dispatch(kernel, call, &request),
+        None => Err(Error::UnknownCall),
+    };
+    kernel.reap();
+    if let Some(thread) = kernel.threads.get_mut(caller) {
+        match answer {
+            Ok(Done::Values(values)) => values.store(&mut thread.regs),
+            Ok(Done::InPlace) => {}
+            Err(error) => thread.regs.rax = error as u64,
+        }
+    }
+}
+
+fn dispatch(kernel: &mut Kernel, call: Call, request: &Request) -> Answer {
+    match call {
+        Call::Send => messages::send(kernel, request),
+        Call::Recv => messages::recv(kernel, request),
+        Call::Reply => messages::reply(kernel, request),
+        Call::ReplyRecv => messages::reply_recv(kernel, request),
+        Call::Notify => messages::notify(kernel, request),
+        Call::Timer => messages::timer(kernel, request),
+        Call::EndpointCreate => handles::endpoint_create(kernel, request),
+        Call::HandleClose => handles::close(kernel, request),
+        Call::HandleCopy => handles::copy(kernel, request),
+        Call::SpaceCreate => memory::space_create(kernel, request),
+        Call::Map => memory::map(kernel, request),
+        Call::Unmap => memory::unmap(kernel, request),
+        Call::Protect => memory::protect(kernel, request),
+        Call::Share => memory::share(kernel, request),
+        Call::ThreadCreate => threads::create(kernel, request),
+        Call::ThreadStart => threads::start(kernel, request),
+        Call::ThreadSet => threads::set(kernel, request),
+        Call::ThreadExit => threads::exit(kernel, request),
+        Call::Yield => threads::yield_now(kernel, request),
+        Call::Kill => threads::kill(kernel, request),
+        Call::InterruptBind => devices::interrupt_bind(kernel, request),
+        Call::InterruptAck => devices::interrupt_ack(kernel, request),
+        Call::PortIo => devices::port_io(kernel, request),
+        Call::Info => info::info(kernel, request),
+        Call::Log => info::log(kernel, request),
+        Call::Shutdown => info::shutdown(kernel, request),
+    }
+}
+
+impl From<Outcome> for Done {
+    fn from(_: Outcome) -> Self {
+        // Either way there is nothing to store: a message's results are put into the registers of
+        // whoever receives it, at the moment of delivery.
+        Done::InPlace
+    }
+}
+
+impl From<Values> for Done {
+    fn from(values: Values) -> Self {
+        Done::Values(values)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! Which thread runs next, and until when.
+
+use crate::object::{Id, Kernel, State, Thread};
+
+/// How long a thread runs before others of its priority get their turn, in nanoseconds.
+const SLICE_NS: u64 = 10_000_000;
+
+/// What the CPU does after the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// The thread to resume; `None`: wait for an interrupt.
+    pub thread: Option<Id<Thread>>,
+    /// When the kernel wants the next timer interrupt, in nanoseconds since boot.
+    pub timer: Option<u64>,
+}
+
+/// Chooses the thread to run: the highest priority, and within it the one that runs already until
+/// its time slice ends.
+pub fn next(kernel: &mut Kernel) -> Next {
+    kernel.reap();
+    let chosen = kernel.choose();
+    if chosen != kernel.current {
+        kernel.begin_turn(chosen);
+    }
+    let slice_end = chosen.map(|_| kernel.turn.slice_end_ns);
+    let timer = match (slice_end, kernel.next_deadline()) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    Next { thread: chosen, timer }
+}
+
+/// The timer interrupt: raises what is due and ends the time slice if it is over.
+pub fn tick(kernel: &mut Kernel) {
+    let now = kernel.platform.now_ns();
+    while let Some(timer) = kernel.take_expired_timer(now) {
+        kernel.raise(timer.endpoint, timer.bits);
+    }
+    if now >= kernel.turn.slice_end_ns {
+        kernel.turn.expired = true;
+    }
+}
+
+impl Kernel {
+    fn choose(&mut self) -> Option<Id<Thread>> {
+        let running = self.current.and_then(|id| {
+            let thread = self.threads.get(id)?;
+            matches!(thread.state, State::Runnable).then_some((id, thread.priority))
+        });
+        let expired = core::mem::take(&mut self.turn.expired);
+        if expired {
+            self.turn.slice_end_ns = self.platform.now_ns() + SLICE_NS;
+        }
+        let Some((id, priority)) = running else { return self.run_queue.pop(&mut self.threads) };
+        match self.run_queue.highest() {
+            Some(highest) if highest > priority => {
+                self.run_queue.push_front(&mut self.threads, id);
+                self.run_queue.pop(&mut self.threads)
+            }
+            Some(highest) if highest == priority && expired => {
+                self.run_queue.push_back(&mut self.threads, id);
+                self.run_queue.pop(&mut self.threads)
+            }
+            _ => Some(id),
+        }
+    }
+
+    /// Accounts for the turn that ends and begins another.
+    fn begin_turn(&mut self, next: Option<Id<Thread>>) {
+        let now = self.platform.now_ns();
+        if let Some(previous) = self.current.and_then(|id| self.threads.get_mut(id)) {
+            previous.run_ns += now.saturating_sub(self.turn.began_ns);
+        }
+        self.turn.began_ns = now;
+        if now >= self.turn.slice_end_ns {
+            self.turn.slice_end_ns = now + SLICE_NS;
+        }
+        self.current = next;
+    }
+}

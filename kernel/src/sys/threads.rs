@@ -1,0 +1,120 @@
+//! The calls on threads.
+
+use cowslip_abi::{Error, Rights, ThreadField, USER_END};
+
+use super::request::{Request, Values};
+use super::{Answer, Done};
+use crate::object::{Id, Kernel, MAX_PRIORITY, Object, State, Supervisor, Thread};
+
+pub(super) fn create(kernel: &mut Kernel, request: &Request) -> Answer {
+    let space = request.space(kernel, request.handle, Rights::MANAGE)?;
+    let supervisor = request.optional_endpoint(kernel, request.args[0], Rights::SEND)?;
+    let supervisor = supervisor.map(|(endpoint, badge)| Supervisor { endpoint, badge });
+    let priority = allowed_priority(kernel, request, request.args[1])?;
+
+    let thread = kernel.create_thread(space, supervisor, priority)?;
+    match kernel.install(request.space, Object::Thread(thread), Rights::THREAD, 0) {
+        Ok(handle) => Ok(Values::of([handle.0.into()]).into()),
+        Err(error) => {
+            kernel.kill_thread(thread);
+            Err(error)
+        }
+    }
+}
+
+pub(super) fn start(kernel: &mut Kernel, request: &Request) -> Answer {
+    let thread = request.thread(kernel, Rights::MANAGE)?;
+    let [ip, sp, arg0, arg1, arg2, fs_base] = request.args;
+    for address in [ip, sp, fs_base] {
+        user_address(address)?;
+    }
+    kernel.start_thread(thread, ip, sp, [arg0, arg1, arg2], fs_base)?;
+    Ok(Values::none().into())
+}
+
+pub(super) fn set(kernel: &mut Kernel, request: &Request) -> Answer {
+    let thread = if request.handle.is_none() {
+        request.thread
+    } else {
+        request.thread(kernel, Rights::MANAGE)?
+    };
+    let [field, value, ..] = request.args;
+    match ThreadField::from_user(field).ok_or(Error::BadArgument)? {
+        ThreadField::Priority => {
+            let priority = allowed_priority(kernel, request, value)?;
+            kernel.set_base_priority(thread, priority);
+        }
+        ThreadField::FsBase => {
+            user_address(value)?;
+            kernel.threads.get_mut(thread).ok_or(Error::Died)?.fs_base = value;
+        }
+    }
+    Ok(Values::none().into())
+}
+
+pub(super) fn exit(kernel: &mut Kernel, request: &Request) -> Answer {
+    kernel.kill_thread(request.thread);
+    Ok(Done::InPlace)
+}
+
+pub(super) fn yield_now(kernel: &mut Kernel, request: &Request) -> Answer {
+    kernel.current = None;
+    kernel.make_runnable(request.thread);
+    Ok(Values::none().into())
+}
+
+pub(super) fn kill(kernel: &mut Kernel, request: &Request) -> Answer {
+    let entry = request.entry(kernel, request.handle)?;
+    match entry.object {
+        Object::Thread(_) | Object::Space(_) => entry.having(Rights::MANAGE)?,
+        _ => return Err(Error::WrongType),
+    };
+    if !kernel.is_alive(entry.object) {
+        return Err(Error::Died);
+    }
+    match entry.object {
+        Object::Thread(thread) => kernel.kill_thread(thread),
+        Object::Space(space) => kernel.kill_space(space),
+        _ => {}
+    }
+    Ok(Values::none().into())
+}
+
+/// A priority that the caller may give.
+fn allowed_priority(kernel: &Kernel, request: &Request, value: u64) -> Result<u8, Error> {
+    let highest = kernel.threads.get(request.thread).ok_or(Error::Died)?.base_priority;
+    match u8::try_from(value) {
+        Ok(priority) if priority <= highest => Ok(priority),
+        Ok(priority) if priority <= MAX_PRIORITY => Err(Error::Denied),
+        _ => Err(Error::BadArgument),
+    }
+}
+
+/// An address that a thread may start with.
+fn user_address(address: u64) -> Result<(), Error> {
+    const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
+    match address {
+        0..USER_END => Ok(()),
+        KERNEL_HALF.. => Err(Error::KernelAddress),
+        _ => Err(Error::NonCanonical),
+    }
+}
+
+impl Kernel {
+    /// Changes a thread's own priority; a lent one above it stays.
+    fn set_base_priority(&mut self, id: Id<Thread>, priority: u8) {
+        let Some(thread) = self.threads.get(id) else { return };
+        let queued = matches!(thread.state, State::Runnable) && self.current != Some(id);
+        let lent = thread.priority > thread.base_priority;
+        if queued {
+            self.run_queue.remove(&mut self.threads, id);
+        }
+        if let Some(thread) = self.threads.get_mut(id) {
+            thread.base_priority = priority;
+            thread.priority = if lent { thread.priority.max(priority) } else { priority };
+        }
+        if queued {
+            self.run_queue.push_back(&mut self.threads, id);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What comes into the kernel other than by system call.
+
+use cowslip_abi::{Access, FaultKind, FoundEntry};
+
+use crate::object::{Fault, Id, Kernel, Thread};
+use crate::vm;
+
+/// A page fault of the running thread, in user mode.
+pub fn page_fault(kernel: &mut Kernel, id: Id<Thread>, address: u64, access: Access) {
+    let space = kernel.threads.get(id).and_then(|thread| kernel.spaces.get(thread.space));
+    let Some(space) = space else { return };
+    let (kind, found) = match vm::fault(kernel.mm, &space.table, address, access) {
+        vm::Fault::Resolved => return,
+        vm::Fault::Denied(found) => (FaultKind::Page, found),
+        // Only memory that may be written needs a frame to go on.
+        vm::Fault::OutOfMemory => (FaultKind::OutOfMemory, FoundEntry::ReadWrite),
+    };
+    kernel.report_fault(id, Fault { kind, address, access, found });
+    kernel.reap();
+}
+
+/// Another processor exception of the running thread, in user mode.
+pub fn exception(kernel: &mut Kernel, id: Id<Thread>, vector: u64) {
+    let fault = Fault {
+        kind: FaultKind::Exception,
+        address: vector,
+        access: Access::Execute,
+        found: FoundEntry::Empty,
+    };
+    kernel.report_fault(id, fault);
+    kernel.reap();
+}
+
+/// The running thread needs a frame for something that has no address of its own, such as room for
+/// its vector registers, and there is none.
+pub fn fault_out_of_memory(kernel: &mut Kernel, id: Id<Thread>, address: u64) {
+    let fault = Fault {
+        kind: FaultKind::OutOfMemory,
+        address,
+        access: Access::Execute,
+        found: FoundEntry::Empty,
+    };
+    kernel.report_fault(id, fault);
+    kernel.reap();
+}
+
+/// A device interrupted. The line stays silent until its driver acknowledges.
+pub fn interrupt(kernel: &mut Kernel, line: u32) {
+    kernel.platform.interrupt_enable(line, false);
+    let binding = kernel.interrupts.get(line as usize).copied().flatten();
+    if let Some(binding) = binding {
+        kernel.raise(binding.endpoint, binding.bits);
+    }
+}
