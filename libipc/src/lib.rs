@@ -1,1 +1,49 @@
-//! libipc.
+//! What programs and servers of Cowslip are written against.
+//!
+//! | layer | modules |
+//! | --- | --- |
+//! | the instruction | [`raw`] |
+//! | kernel objects as types that own their handle | [`object`], [`message`], [`buffer`], [`thread`] |
+//! | what a program starts with | [`start`], [`rt`], [`io`] |
+//! | servers, and clients of the standard ones | [`server`], [`services`] |
+//! | processes, and the course's send / recv / reply between them | [`process`], [`course`] |
+//! | host tests | [`fake`] |
+//!
+//! A program is a function and one line:
+//!
+//! ```ignore
+//! #![cfg_attr(target_os = "none", no_std, no_main)]
+//! libipc::program!(run);
+//!
+//! fn run() {
+//!     libipc::println!("hello");
+//! }
+//! ```
+#![cfg_attr(target_os = "none", no_std)]
+
+#[cfg(target_os = "none")]
+extern crate alloc;
+
+pub use ::abi;
+
+pub mod buffer;
+pub mod course;
+#[cfg(not(target_os = "none"))]
+pub mod fake;
+pub mod io;
+pub mod message;
+pub mod object;
+pub mod process;
+pub mod ranges;
+pub mod raw;
+pub mod rt;
+pub mod server;
+pub mod services;
+pub mod start;
+pub mod thread;
+
+pub use abi::{Error, Handle, PAGE_SIZE, Perm, Rights, ShareMode};
+pub use buffer::PageBuffer;
+pub use message::{Fault, Incoming, Message, Received, ReplyToken, Sent};
+pub use object::{Borrowed, Endpoint, Interrupt, Ports, Space, System, Thread};
+pub use process::{exit, fork, getpid, getppid};

@@ -1,1 +1,2 @@
-//! user-apps.
+//! Programs of Cowslip, one file each in `src/bin`.
+#![cfg_attr(target_os = "none", no_std)]

@@ -1,0 +1,163 @@
+//! Page-aligned memory of one's own: what messages that move pages are made of.
+
+use core::ops::{Deref, DerefMut};
+
+use abi::{Error, PAGE_SIZE};
+
+/// Demand-zero memory in a mapping of its own, given back when it is dropped.
+///
+/// Pages cost a frame only once they are touched. In a forked child the buffer is the child's,
+/// copy-on-write, at the same address.
+#[derive(Debug)]
+pub struct PageBuffer {
+    addr: u64,
+    /// Bytes in the mapping, a multiple of the page size.
+    mapped: usize,
+    len: usize,
+}
+
+impl PageBuffer {
+    /// A buffer of `len` bytes, all zero. Large ones start where a page table (2 MiB) or a page
+    /// directory (1 GiB) starts, which lets messages share whole tables.
+    ///
+    /// # Errors
+    /// Those of the call `map`; `NoMemory` also when no addresses are left.
+    pub fn new(len: usize) -> Result<Self, Error> {
+        let mapped = len
+            .max(1)
+            .checked_next_multiple_of(PAGE_SIZE)
+            .ok_or(Error::TooLong)?;
+        let addr = memory::map(mapped)?;
+        Ok(PageBuffer { addr, mapped, len })
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn addr(&self) -> u64 {
+        self.addr
+    }
+
+    /// The length of its mapping: that of the buffer, rounded up to whole pages.
+    #[must_use]
+    pub fn mapped_len(&self) -> usize {
+        self.mapped
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: the mapping is this buffer's alone, readable, and lives as long as it does.
+        unsafe { core::slice::from_raw_parts(self.addr as *const u8, self.len) }
+    }
+
+    /// The bytes, for writing.
+    #[must_use]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping is this buffer's alone, writable, and lives as long as it does.
+        unsafe { core::slice::from_raw_parts_mut(self.addr as *mut u8, self.len) }
+    }
+}
+
+impl Deref for PageBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
+impl DerefMut for PageBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.as_mut_slice()
+    }
+}
+
+impl Drop for PageBuffer {
+    fn drop(&mut self) {
+        memory::unmap(self.addr, self.mapped);
+    }
+}
+
+#[cfg(target_os = "none")]
+mod memory {
+    use abi::{Error, PAGE_SIZE, Perm};
+    use spin::mutex::SpinMutex;
+
+    use crate::object::Space;
+    use crate::ranges::Ranges;
+    use crate::rt::YieldRelax;
+
+    const PAGE: u64 = PAGE_SIZE as u64;
+    const TABLE: u64 = 1 << 21;
+    const DIRECTORY: u64 = 1 << 30;
+
+    /// Where buffers are: 16 TiB.
+    static RANGES: SpinMutex<Ranges, YieldRelax> =
+        SpinMutex::new(Ranges::new(0x2000_0000_0000, 0x3000_0000_0000));
+
+    pub(super) fn map(len: usize) -> Result<u64, Error> {
+        let len = len as u64;
+        let align = match len {
+            DIRECTORY.. => DIRECTORY,
+            TABLE.. => TABLE,
+            _ => PAGE,
+        };
+        let addr = RANGES.lock().take(len, align).ok_or(Error::NoMemory)?;
+        match Space::own().map(addr, len, Perm::RW) {
+            Ok(()) => Ok(addr),
+            Err(error) => {
+                RANGES.lock().give(addr, len);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn unmap(addr: u64, len: usize) {
+        // Addresses that could not be unmapped are not free.
+        if Space::own().unmap(addr, len as u64).is_ok() {
+            RANGES.lock().give(addr, len as u64);
+        }
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+mod memory {
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+    use abi::{Error, PAGE_SIZE};
+
+    fn layout(len: usize) -> Result<Layout, Error> {
+        Layout::from_size_align(len, PAGE_SIZE).map_err(|_| Error::TooLong)
+    }
+
+    pub(super) fn map(len: usize) -> Result<u64, Error> {
+        // SAFETY: the length is at least a page.
+        let memory = unsafe { alloc_zeroed(layout(len)?) };
+        if memory.is_null() {
+            Err(Error::NoMemory)
+        } else {
+            Ok(memory as u64)
+        }
+    }
+
+    pub(super) fn unmap(addr: u64, len: usize) {
+        if let Ok(layout) = layout(len) {
+            // SAFETY: `map` allocated it with the same layout.
+            unsafe { dealloc(addr as *mut u8, layout) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_whole_zero_pages() {
+        let mut buffer = PageBuffer::new(5000).unwrap();
+        assert_eq!(buffer.addr() % PAGE_SIZE as u64, 0);
+        assert_eq!((buffer.len(), buffer.mapped_len()), (5000, 8192));
+        assert!(buffer.iter().all(|&byte| byte == 0));
+        buffer[4999] = 1;
+    }
+}

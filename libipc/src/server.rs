@@ -1,0 +1,92 @@
+//! The loop of a server, around whatever it serves.
+//!
+//! A [`Service`] says what to answer; [`serve`] receives and replies in one entry, and goes on when
+//! a client is gone. Host tests call the same services through the [fake kernel](crate::fake).
+
+use abi::Error;
+
+use crate::message::{Fault, Incoming, Message, Received, ReplyToken};
+use crate::object::Endpoint;
+
+/// What a server answers.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// Whom.
+    pub token: ReplyToken,
+    /// The inline part.
+    pub message: Message,
+    /// The bytes.
+    pub data: &'a [u8],
+}
+
+impl ReplyToken {
+    /// An answer without bytes.
+    #[must_use]
+    pub fn answer(self, message: Message) -> Option<Answer<'static>> {
+        Some(Answer {
+            token: self,
+            message,
+            data: &[],
+        })
+    }
+
+    /// An answer with bytes.
+    #[must_use]
+    pub fn answer_with(self, message: Message, data: &[u8]) -> Option<Answer<'_>> {
+        Some(Answer {
+            token: self,
+            message,
+            data,
+        })
+    }
+}
+
+/// What a server does with what arrives.
+pub trait Service {
+    /// A message with its bytes. `None`: the answer comes later, by the token.
+    fn message(&mut self, incoming: Incoming, data: &[u8]) -> Option<Answer<'_>>;
+
+    /// Notification bits.
+    fn notification(&mut self, bits: u64) {
+        let _ = bits;
+    }
+
+    /// A fault of a thread that the endpoint supervises.
+    fn fault(&mut self, fault: Fault) {
+        let _ = fault.decide(abi::FaultVerdict::Kill);
+    }
+}
+
+/// Serves until the endpoint cannot be received on any more; returns why.
+pub fn serve(endpoint: &Endpoint, buffer: &mut [u8], service: &mut impl Service) -> Error {
+    let mut next = endpoint.recv(buffer);
+    loop {
+        let answer = match next {
+            Ok(Received::Message(incoming)) => {
+                let len = incoming.len;
+                service.message(incoming, &buffer[..len])
+            }
+            Ok(Received::Notification(bits)) => {
+                service.notification(bits);
+                None
+            }
+            Ok(Received::Fault(fault)) => {
+                service.fault(fault);
+                None
+            }
+            Err(error) => return error,
+        };
+        next = match answer {
+            None => endpoint.recv(buffer),
+            // A reply that fails is the client's loss. Whether the receive half failed instead,
+            // the receive says again.
+            Some(Answer {
+                token,
+                message,
+                data,
+            }) => endpoint
+                .reply_recv(token, message, data, buffer)
+                .or_else(|_| endpoint.recv(buffer)),
+        };
+    }
+}
