@@ -4,7 +4,9 @@
 //! happened; the last cannot. Bytes go through the one generic copy, [`vm::copy`], which remaps
 //! whole pages copy-on-write where source and destination allow it.
 
-use cowslip_abi::{Error, Handle, MAX_HANDLES, MessageKind, Rights, Tag, pack_handles, unpack_handles};
+use cowslip_abi::{
+    Error, Handle, MAX_HANDLES, MessageKind, Rights, Tag, pack_handles, unpack_handles,
+};
 
 use crate::object::{HandleEntry, Id, Kernel, Outgoing, Space, State, Thread};
 use crate::vm::{self, ByteRange, Side};
@@ -37,8 +39,18 @@ impl Kernel {
         let gone = Fault::OfSender(Error::Died);
         let sender = self.threads.get(from).ok_or(gone)?;
         let receiver = self.threads.get(to).ok_or(gone)?;
-        let State::Sending { badge, message, reply, .. } = sender.state else { return Err(gone) };
-        let State::Receiving { buffer, .. } = receiver.state else { return Err(gone) };
+        let State::Sending {
+            badge,
+            message,
+            reply,
+            ..
+        } = sender.state
+        else {
+            return Err(gone);
+        };
+        let State::Receiving { buffer, .. } = receiver.state else {
+            return Err(gone);
+        };
         let (fault, priority) = (sender.fault, sender.priority);
         let (client, server) = (sender.space, receiver.space);
 
@@ -66,8 +78,13 @@ impl Kernel {
         }
         if let Some(sender) = self.threads.get_mut(from) {
             let request_truncated = accepted < len;
-            sender.state =
-                State::AwaitingReply { server, sequence, accepted, request_truncated, reply };
+            sender.state = State::AwaitingReply {
+                server,
+                sequence,
+                accepted,
+                request_truncated,
+                reply,
+            };
         }
         if let Some(server) = self.spaces.get_mut(server) {
             server.callers.push_back(&mut self.threads, from);
@@ -86,7 +103,13 @@ impl Kernel {
         let gone = Fault::OfSender(Error::StaleToken);
         let server = self.threads.get(from).ok_or(gone)?.space;
         let client = self.threads.get(to).ok_or(gone)?;
-        let State::AwaitingReply { accepted, request_truncated, reply, .. } = client.state else {
+        let State::AwaitingReply {
+            accepted,
+            request_truncated,
+            reply,
+            ..
+        } = client.state
+        else {
             return Err(gone);
         };
         let words = self.transfer(from, server, client.space, message, reply)?;
@@ -123,8 +146,12 @@ impl Kernel {
         }
 
         let sent = unpack_handles([words[2], words[3]]);
-        let entries = self.readable_handles(from, &sent[..count]).map_err(Fault::OfSender)?;
-        let installed = self.install_all(to, &entries[..count]).map_err(Fault::OfSender)?;
+        let entries = self
+            .readable_handles(from, &sent[..count])
+            .map_err(Fault::OfSender)?;
+        let installed = self
+            .install_all(to, &entries[..count])
+            .map_err(Fault::OfSender)?;
         if let Err(fault) = self.copy_bytes(from, to, message.data, buffer) {
             self.close_all(to, &installed[..count]);
             return Err(fault);
@@ -149,12 +176,18 @@ impl Kernel {
         }
         let source = self.spaces.get(from).ok_or(Fault::OfSender(Error::Died))?;
         let target = self.spaces.get(to).ok_or(Fault::OfSender(Error::Died))?;
-        vm::copy(self.mm, &target.table, buffer.addr(), &source.table, data.addr(), len).map_err(
-            |failure| match failure.side {
-                Side::Destination => Fault::OfReceiver(failure.error),
-                Side::Source | Side::Memory => Fault::OfSender(failure.error),
-            },
+        vm::copy(
+            self.mm,
+            &target.table,
+            buffer.addr(),
+            &source.table,
+            data.addr(),
+            len,
         )
+        .map_err(|failure| match failure.side {
+            Side::Destination => Fault::OfReceiver(failure.error),
+            Side::Source | Side::Memory => Fault::OfSender(failure.error),
+        })
     }
 
     /// The entries of handles that are to go along in a message.

@@ -25,13 +25,20 @@ impl Fault {
 impl Kernel {
     /// Reports a fault of a running thread to its supervisor; without one the thread ends.
     pub fn report_fault(&mut self, id: Id<Thread>, fault: Fault) {
-        let Some(thread) = self.threads.get_mut(id) else { return };
-        let Some(supervisor) = thread.supervisor else { return self.kill_thread(id) };
+        let Some(thread) = self.threads.get_mut(id) else {
+            return;
+        };
+        let Some(supervisor) = thread.supervisor else {
+            return self.kill_thread(id);
+        };
         thread.fault = Some(fault);
         thread.state = State::Sending {
             endpoint: supervisor.endpoint,
             badge: supervisor.badge,
-            message: Outgoing { tag: fault.tag(), data: ByteRange::default() },
+            message: Outgoing {
+                tag: fault.tag(),
+                data: ByteRange::default(),
+            },
             reply: ByteRange::default(),
         };
         if self.offer(id, supervisor.endpoint).is_err() {
@@ -44,7 +51,9 @@ impl Kernel {
 
     /// Does with a faulted thread, which is in no list, what its supervisor wants.
     pub(super) fn give_verdict(&mut self, id: Id<Thread>, verdict: FaultVerdict) {
-        let Some(thread) = self.threads.get_mut(id) else { return };
+        let Some(thread) = self.threads.get_mut(id) else {
+            return;
+        };
         match verdict {
             FaultVerdict::Resume => {
                 thread.fault = None;

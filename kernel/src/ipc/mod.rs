@@ -40,7 +40,12 @@ impl Kernel {
         message: Outgoing,
         reply: ByteRange,
     ) -> Result<Outcome, Error> {
-        let sending = State::Sending { endpoint: to, badge, message, reply };
+        let sending = State::Sending {
+            endpoint: to,
+            badge,
+            message,
+            reply,
+        };
         self.set_state(caller, sending);
         let result = self.offer(caller, to);
         if result.is_err() {
@@ -80,7 +85,13 @@ impl Kernel {
         buffer: ByteRange,
         flags: RecvFlags,
     ) -> Result<Outcome, Error> {
-        self.set_state(caller, State::Receiving { endpoint: from, buffer });
+        self.set_state(
+            caller,
+            State::Receiving {
+                endpoint: from,
+                buffer,
+            },
+        );
         let result = self.accept(caller, from, flags);
         if matches!(result, Err(_) | Ok(Outcome::Done)) {
             self.set_state(caller, State::Runnable);
@@ -128,7 +139,10 @@ impl Kernel {
         message: Outgoing,
     ) -> Result<Tag, Error> {
         let sender = self.awaiting(caller, token).ok_or(Error::StaleToken)?;
-        let faulted = self.threads.get(sender).is_some_and(|thread| thread.fault.is_some());
+        let faulted = self
+            .threads
+            .get(sender)
+            .is_some_and(|thread| thread.fault.is_some());
         let tag = if faulted {
             let verdict =
                 FaultVerdict::from_label(message.tag.label()).ok_or(Error::BadArgument)?;
@@ -161,11 +175,9 @@ impl Kernel {
         let space = self.threads.get(caller)?.space;
         let id = self.threads.id_at(deliver::token_index(token))?;
         match self.threads.get(id)?.state {
-            State::AwaitingReply { server, sequence, .. }
-                if server == space && sequence == deliver::token_sequence(token) =>
-            {
-                Some(id)
-            }
+            State::AwaitingReply {
+                server, sequence, ..
+            } if server == space && sequence == deliver::token_sequence(token) => Some(id),
             _ => None,
         }
     }

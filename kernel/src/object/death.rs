@@ -43,7 +43,9 @@ impl Kernel {
 
     /// Takes an endpoint's bits and stores them as the result of a thread's receive.
     pub fn take_bits(&mut self, id: Id<Endpoint>, receiver: Id<Thread>) {
-        let Some(endpoint) = self.endpoints.get_mut(id) else { return };
+        let Some(endpoint) = self.endpoints.get_mut(id) else {
+            return;
+        };
         let bits = core::mem::take(&mut endpoint.bits);
         if let Some(thread) = self.threads.get_mut(receiver) {
             let regs = &mut thread.regs;
@@ -58,7 +60,9 @@ impl Kernel {
 
     /// Ends a blocked call with an error. A faulted thread has no call to end: it is killed.
     pub fn fail(&mut self, id: Id<Thread>, error: Error) {
-        let Some(thread) = self.threads.get_mut(id) else { return };
+        let Some(thread) = self.threads.get_mut(id) else {
+            return;
+        };
         if thread.fault.is_some() {
             thread.state = State::Stopped; // in no list any more
             self.remove_thread(id);
@@ -72,14 +76,18 @@ impl Kernel {
     pub(super) fn forget_handle(&mut self, entry: HandleEntry) {
         match entry.object {
             Object::Endpoint(id) if entry.rights.contains(Rights::RECV) => {
-                let Some(endpoint) = self.endpoints.get_mut(id) else { return };
+                let Some(endpoint) = self.endpoints.get_mut(id) else {
+                    return;
+                };
                 endpoint.nr_receive_handles -= 1;
                 if endpoint.nr_receive_handles == 0 {
                     self.kill_endpoint(id);
                 }
             }
             Object::Space(id) => {
-                let Some(space) = self.spaces.get_mut(id) else { return };
+                let Some(space) = self.spaces.get_mut(id) else {
+                    return;
+                };
                 space.nr_handles -= 1;
                 if space.nr_handles == 0 && space.nr_started == 0 {
                     self.doom(id);
@@ -103,7 +111,11 @@ impl Kernel {
 
     fn doom(&mut self, id: Id<Space>) {
         let next = self.doomed;
-        if let Some(space) = self.spaces.get_mut(id).filter(|space| space.doomed.is_none()) {
+        if let Some(space) = self
+            .spaces
+            .get_mut(id)
+            .filter(|space| space.doomed.is_none())
+        {
             space.doomed = Some(next);
             self.doomed = Some(id);
         }
@@ -114,14 +126,20 @@ impl Kernel {
             self.remove_thread(thread);
         }
         while let Some(space) = self.spaces.get_mut(id) {
-            let Some(caller) = space.callers.pop(&mut self.threads) else { break };
+            let Some(caller) = space.callers.pop(&mut self.threads) else {
+                break;
+            };
             self.fail(caller, Error::Died);
         }
         while let Some(space) = self.spaces.get_mut(id) {
-            let Some(entry) = space.handles.remove_any(self.mm) else { break };
+            let Some(entry) = space.handles.remove_any(self.mm) else {
+                break;
+            };
             self.forget_handle(entry);
         }
-        let Some(space) = self.spaces.remove(self.mm, id) else { return };
+        let Some(space) = self.spaces.remove(self.mm, id) else {
+            return;
+        };
         if space.nr_children > 0 {
             self.doom_children(id);
         }
@@ -139,7 +157,11 @@ impl Kernel {
         let mut index = 0;
         while let Some(child) = self.spaces.next_id(index) {
             index = child.index() + 1;
-            if self.spaces.get(child).is_some_and(|space| space.owner == Some(parent)) {
+            if self
+                .spaces
+                .get(child)
+                .is_some_and(|space| space.owner == Some(parent))
+            {
                 self.doom(child);
             }
         }
@@ -149,7 +171,9 @@ impl Kernel {
     fn remove_thread(&mut self, id: Id<Thread>) {
         self.set_timer(id, None);
         self.leave_queue(id);
-        let Some(thread) = self.threads.get(id) else { return };
+        let Some(thread) = self.threads.get(id) else {
+            return;
+        };
         let started = !matches!(thread.state, State::Stopped) || thread.fault.is_some();
         let home = thread.space;
         let mut last = false;
@@ -175,7 +199,9 @@ impl Kernel {
     }
 
     fn leave_queue(&mut self, id: Id<Thread>) {
-        let Some(state) = self.threads.get(id).map(|thread| thread.state) else { return };
+        let Some(state) = self.threads.get(id).map(|thread| thread.state) else {
+            return;
+        };
         let threads = &mut self.threads;
         match state {
             State::Stopped => {}

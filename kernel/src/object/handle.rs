@@ -41,15 +41,22 @@ pub struct HandleEntry {
 
 impl HandleEntry {
     /// A placeholder that allows nothing.
-    pub const NOTHING: Self =
-        Self { object: Object::System, rights: Rights::empty(), badge: 0 };
+    pub const NOTHING: Self = Self {
+        object: Object::System,
+        rights: Rights::empty(),
+        badge: 0,
+    };
 
     /// The badge of an interrupt handle that stands for every line.
     pub const ALL_LINES: u64 = u64::MAX;
 
     /// This entry, if it has all these rights.
     pub fn having(self, rights: Rights) -> Result<Self, Error> {
-        if self.rights.contains(rights) { Ok(self) } else { Err(Error::Denied) }
+        if self.rights.contains(rights) {
+            Ok(self)
+        } else {
+            Err(Error::Denied)
+        }
     }
 }
 
@@ -63,15 +70,16 @@ pub struct HandleTable {
 }
 
 // Every slot has an index that fits the number.
-const _: () = assert!(
-    MAX_CHUNKS * Pool::<HandleEntry, MAX_CHUNKS>::SLOTS_PER_CHUNK <= 1 << INDEX_BITS
-);
+const _: () =
+    assert!(MAX_CHUNKS * Pool::<HandleEntry, MAX_CHUNKS>::SLOTS_PER_CHUNK <= 1 << INDEX_BITS);
 
 impl HandleTable {
     /// An empty table, which owns no frame.
     #[must_use]
     pub const fn new() -> Self {
-        Self { entries: Pool::new() }
+        Self {
+            entries: Pool::new(),
+        }
     }
 
     /// How many handles there are.
@@ -124,7 +132,9 @@ impl HandleTable {
     }
 
     fn id(&self, handle: Handle) -> Option<Id<HandleEntry>> {
-        let id = self.entries.id_at(handle.0 as usize & ((1 << INDEX_BITS) - 1))?;
+        let id = self
+            .entries
+            .id_at(handle.0 as usize & ((1 << INDEX_BITS) - 1))?;
         (Self::number(id) == handle && !handle.is_none()).then_some(id)
     }
 }

@@ -193,7 +193,10 @@ impl Kernel {
     ) -> Result<Id<Thread>, Error> {
         let home = self.spaces.get_mut(space).ok_or(Error::Died)?;
         let thread = Thread::new(space, supervisor, priority.min(MAX_PRIORITY));
-        let id = self.threads.insert(self.mm, thread).map_err(|(error, _)| error)?;
+        let id = self
+            .threads
+            .insert(self.mm, thread)
+            .map_err(|(error, _)| error)?;
         home.threads.push_back(&mut self.threads, id);
         home.nr_threads += 1;
         Ok(id)
@@ -240,7 +243,9 @@ impl Kernel {
             bits: 0,
             nr_receive_handles: 0,
         };
-        self.endpoints.insert(self.mm, endpoint).map_err(|(error, _)| error.into())
+        self.endpoints
+            .insert(self.mm, endpoint)
+            .map_err(|(error, _)| error.into())
     }
 
     /// Puts a handle into a space's table.
@@ -251,7 +256,11 @@ impl Kernel {
         rights: Rights,
         badge: u64,
     ) -> Result<Handle, Error> {
-        let entry = HandleEntry { object, rights, badge };
+        let entry = HandleEntry {
+            object,
+            rights,
+            badge,
+        };
         let table = &mut self.spaces.get_mut(space).ok_or(Error::Died)?.handles;
         let handle = table.insert(self.mm, entry)?;
         self.count_handle(entry);

@@ -27,7 +27,10 @@ impl<T> Id<T> {
     fn new(index: usize, generation: u64) -> Self {
         let bits = generation << INDEX_BITS | index as u64;
         let bits = NonZeroU64::new(bits).expect("generations start at 1");
-        Self { bits, object: PhantomData }
+        Self {
+            bits,
+            object: PhantomData,
+        }
     }
 
     /// The slot in the pool.
@@ -149,10 +152,16 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         let generation = self.next_generation;
         self.next_generation += 1;
         self.len += 1;
-        let content = Slot { generation, object: MaybeUninit::new(object) };
+        let content = Slot {
+            generation,
+            object: MaybeUninit::new(object),
+        };
         // SAFETY: the slot is within the chunk and held no object.
         unsafe { Self::slot(chunk, slot).write(content) };
-        Ok(Id::new(self.first_free * Self::SLOTS_PER_CHUNK + slot, generation))
+        Ok(Id::new(
+            self.first_free * Self::SLOTS_PER_CHUNK + slot,
+            generation,
+        ))
     }
 
     /// Moves an object out of the pool.
@@ -162,7 +171,10 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         // that nothing reads it again.
         let object = unsafe { slot.as_ref().object.assume_init_read() };
 
-        let (index, bit) = (id.index() / Self::SLOTS_PER_CHUNK, id.index() % Self::SLOTS_PER_CHUNK);
+        let (index, bit) = (
+            id.index() / Self::SLOTS_PER_CHUNK,
+            id.index() % Self::SLOTS_PER_CHUNK,
+        );
         let mut chunk = self.chunks[index]?;
         // SAFETY: as in `insert`.
         let header = unsafe { chunk.as_mut() };
@@ -302,7 +314,10 @@ mod tests {
             .map(|i| pool.insert(memory.mm(), [i as u64; 60]).unwrap())
             .collect();
         assert_eq!(memory.mm().frames.free_count(), before - 3);
-        assert!(matches!(pool.insert(memory.mm(), [0; 60]), Err((PoolError::Full, _))));
+        assert!(matches!(
+            pool.insert(memory.mm(), [0; 60]),
+            Err((PoolError::Full, _))
+        ));
         for (i, id) in ids.iter().enumerate() {
             assert_eq!(pool.get(*id), Some(&[i as u64; 60]));
         }
@@ -321,7 +336,10 @@ mod tests {
             .map(|_| pool.insert(memory.mm(), [0; 60]).unwrap())
             .collect();
         pool.remove(memory.mm(), ids[4]);
-        assert_eq!(pool.insert(memory.mm(), [9; 60]).unwrap().index(), ids[4].index());
+        assert_eq!(
+            pool.insert(memory.mm(), [9; 60]).unwrap().index(),
+            ids[4].index()
+        );
     }
 
     #[test]
@@ -339,8 +357,11 @@ mod tests {
             seen.push(id);
             index = id.index() + 1;
         }
-        let expected: Vec<_> =
-            ids.iter().copied().filter(|id| *id != ids[0] && *id != ids[5]).collect();
+        let expected: Vec<_> = ids
+            .iter()
+            .copied()
+            .filter(|id| *id != ids[0] && *id != ids[5])
+            .collect();
         assert_eq!(seen, expected);
     }
 }

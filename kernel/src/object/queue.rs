@@ -41,7 +41,11 @@ impl Queue {
     /// An empty list.
     #[must_use]
     pub const fn new(kind: Kind) -> Self {
-        Self { head: None, tail: None, kind }
+        Self {
+            head: None,
+            tail: None,
+            kind,
+        }
     }
 
     /// Whether nobody is in the list.
@@ -73,7 +77,12 @@ impl Queue {
     }
 
     /// Puts a thread in front of `next`; `None` appends it.
-    pub fn insert_before(&mut self, threads: &mut Threads, thread: Id<Thread>, next: Option<Id<Thread>>) {
+    pub fn insert_before(
+        &mut self,
+        threads: &mut Threads,
+        thread: Id<Thread>,
+        next: Option<Id<Thread>>,
+    ) {
         let previous = match next {
             Some(next) => self.link(threads, next).and_then(|link| link.previous),
             None => self.tail,
@@ -90,7 +99,9 @@ impl Queue {
 
     /// Takes a thread out that is in this list.
     pub fn remove(&mut self, threads: &mut Threads, thread: Id<Thread>) {
-        let Some(link) = self.link(threads, thread) else { return };
+        let Some(link) = self.link(threads, thread) else {
+            return;
+        };
         debug_assert!(link.linked, "{thread:?} is in no {:?} list", self.kind);
         let Link { next, previous, .. } = core::mem::take(link);
         match previous.and_then(|previous| self.link(threads, previous)) {
@@ -110,9 +121,19 @@ impl Queue {
         previous: Option<Id<Thread>>,
         next: Option<Id<Thread>>,
     ) {
-        let Some(link) = self.link(threads, thread) else { return };
-        debug_assert!(!link.linked, "{thread:?} is in a {:?} list already", self.kind);
-        *link = Link { next, previous, linked: true };
+        let Some(link) = self.link(threads, thread) else {
+            return;
+        };
+        debug_assert!(
+            !link.linked,
+            "{thread:?} is in a {:?} list already",
+            self.kind
+        );
+        *link = Link {
+            next,
+            previous,
+            linked: true,
+        };
         match previous.and_then(|previous| self.link(threads, previous)) {
             Some(link) => link.next = Some(thread),
             None => self.head = Some(thread),

@@ -14,7 +14,10 @@ impl RunQueue {
     /// Nobody wants to run.
     #[must_use]
     pub const fn new() -> Self {
-        Self { lists: [Queue::new(Kind::Wait); MAX_PRIORITY as usize + 1], occupied: 0 }
+        Self {
+            lists: [Queue::new(Kind::Wait); MAX_PRIORITY as usize + 1],
+            occupied: 0,
+        }
     }
 
     /// The highest priority at which a thread waits.
@@ -25,7 +28,9 @@ impl RunQueue {
 
     /// Adds a thread behind the others of its priority.
     pub fn push_back(&mut self, threads: &mut Threads, id: Id<Thread>) {
-        let Some(thread) = threads.get(id) else { return };
+        let Some(thread) = threads.get(id) else {
+            return;
+        };
         let priority = thread.priority as usize;
         self.lists[priority].push_back(threads, id);
         self.occupied |= 1 << priority;
@@ -33,7 +38,9 @@ impl RunQueue {
 
     /// Adds a thread before the others of its priority.
     pub fn push_front(&mut self, threads: &mut Threads, id: Id<Thread>) {
-        let Some(thread) = threads.get(id) else { return };
+        let Some(thread) = threads.get(id) else {
+            return;
+        };
         let priority = thread.priority as usize;
         self.lists[priority].push_front(threads, id);
         self.occupied |= 1 << priority;
@@ -48,7 +55,9 @@ impl RunQueue {
 
     /// Takes out a thread that is in the queue, at the priority it has.
     pub fn remove(&mut self, threads: &mut Threads, id: Id<Thread>) {
-        let Some(thread) = threads.get(id) else { return };
+        let Some(thread) = threads.get(id) else {
+            return;
+        };
         let priority = thread.priority as usize;
         self.lists[priority].remove(threads, id);
         if self.lists[priority].is_empty() {

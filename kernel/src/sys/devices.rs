@@ -30,7 +30,9 @@ pub(super) fn port_io(kernel: &mut Kernel, request: &Request) -> Answer {
     let [port, value, operation, ..] = request.args;
     let operation = PortIo::from_user(operation).ok_or(Error::BadArgument)?;
     let width = operation.width();
-    let Ok(number) = u16::try_from(port) else { return Err(Error::Denied) };
+    let Ok(number) = u16::try_from(port) else {
+        return Err(Error::Denied);
+    };
     if !PortRange::of_badge(badge).contains(port, width) {
         return Err(Error::Denied);
     }
@@ -49,5 +51,9 @@ fn line(kernel: &Kernel, request: &Request) -> Result<usize, Error> {
     let exists = badge != HandleEntry::ALL_LINES
         && (line as usize) < MAX_LINES
         && kernel.platform.interrupt_exists(line);
-    if exists { Ok(line as usize) } else { Err(Error::BadArgument) }
+    if exists {
+        Ok(line as usize)
+    } else {
+        Err(Error::BadArgument)
+    }
 }

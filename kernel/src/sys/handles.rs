@@ -8,7 +8,12 @@ use crate::object::{HandleEntry, Kernel, Object};
 
 pub(super) fn endpoint_create(kernel: &mut Kernel, request: &Request) -> Answer {
     let endpoint = kernel.create_endpoint()?;
-    match kernel.install(request.space, Object::Endpoint(endpoint), Rights::ENDPOINT, 0) {
+    match kernel.install(
+        request.space,
+        Object::Endpoint(endpoint),
+        Rights::ENDPOINT,
+        0,
+    ) {
         Ok(handle) => Ok(Values::of([handle.0.into()]).into()),
         Err(error) => {
             kernel.endpoints.remove(kernel.mm, endpoint);
@@ -24,7 +29,9 @@ pub(super) fn close(kernel: &mut Kernel, request: &Request) -> Answer {
 
 pub(super) fn copy(kernel: &mut Kernel, request: &Request) -> Answer {
     let [space, rights, badge, ..] = request.args;
-    let entry = request.entry(kernel, request.handle)?.having(Rights::COPY)?;
+    let entry = request
+        .entry(kernel, request.handle)?
+        .having(Rights::COPY)?;
     let target = request.space_or_own(kernel, space, Rights::MANAGE)?;
     if !kernel.is_alive(entry.object) {
         return Err(Error::Died);
@@ -33,7 +40,11 @@ pub(super) fn copy(kernel: &mut Kernel, request: &Request) -> Answer {
     let rights = u32::try_from(rights).ok().and_then(Rights::from_bits);
     let rights = rights.ok_or(Error::BadArgument)?;
     entry.having(rights)?;
-    let badge = if badge == 0 { entry.badge } else { minted_badge(entry, badge)? };
+    let badge = if badge == 0 {
+        entry.badge
+    } else {
+        minted_badge(entry, badge)?
+    };
     let handle = kernel.install(target, entry.object, rights, badge)?;
     Ok(Values::of([handle.0.into()]).into())
 }
@@ -50,7 +61,11 @@ fn minted_badge(entry: HandleEntry, badge: u64) -> Result<u64, Error> {
         }
         Object::Space(_) | Object::Thread(_) | Object::System => false,
     };
-    if allowed { Ok(badge) } else { Err(Error::BadArgument) }
+    if allowed {
+        Ok(badge)
+    } else {
+        Err(Error::BadArgument)
+    }
 }
 
 /// The ports that a handle stands for.
@@ -63,12 +78,17 @@ pub(super) struct PortRange {
 impl PortRange {
     /// Decodes `first | count << 16`.
     pub(super) fn of_badge(badge: u64) -> Self {
-        Self { first: badge & 0xffff, count: badge >> 16 }
+        Self {
+            first: badge & 0xffff,
+            count: badge >> 16,
+        }
     }
 
     /// Whether `count` ports from `first` on are within the range.
     pub(super) fn contains(self, first: u64, count: u64) -> bool {
         first >= self.first
-            && first.checked_add(count).is_some_and(|end| end <= self.first + self.count)
+            && first
+                .checked_add(count)
+                .is_some_and(|end| end <= self.first + self.count)
     }
 }

@@ -13,9 +13,7 @@ const MAX_LOG: u64 = 1024;
 pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
     let topic = InfoTopic::from_user(request.args[0]).ok_or(Error::BadArgument)?;
     let values = match topic {
-        InfoTopic::Clock => {
-            Values::of([kernel.platform.now_ns(), kernel.platform.tsc_hz()])
-        }
+        InfoTopic::Clock => Values::of([kernel.platform.now_ns(), kernel.platform.tsc_hz()]),
         InfoTopic::Memory => memory(kernel, request)?,
         InfoTopic::Space => space(kernel, request)?,
         InfoTopic::Thread => thread(kernel, request)?,
@@ -42,9 +40,13 @@ fn memory(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
 
 fn space(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
     let entry = request.entry(kernel, request.handle)?;
-    let Object::Space(id) = entry.object else { return Err(Error::WrongType) };
+    let Object::Space(id) = entry.object else {
+        return Err(Error::WrongType);
+    };
     entry.having(Rights::READ)?;
-    let Some(space) = kernel.spaces.get(id) else { return Ok(Values::of([0; 8])) };
+    let Some(space) = kernel.spaces.get(id) else {
+        return Ok(Values::of([0; 8]));
+    };
     let pages = space.table.statistics(kernel.mm);
     Ok(Values::of([
         1,
@@ -60,13 +62,18 @@ fn space(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
 
 fn thread(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
     let entry = request.entry(kernel, request.handle)?;
-    let Object::Thread(id) = entry.object else { return Err(Error::WrongType) };
+    let Object::Thread(id) = entry.object else {
+        return Err(Error::WrongType);
+    };
     entry.having(Rights::READ)?;
     let Some(thread) = kernel.threads.get(id) else {
         return Ok(Values::of([ThreadState::Dead as u64, 0, 0, 0]));
     };
     let current_turn = if kernel.current == Some(id) {
-        kernel.platform.now_ns().saturating_sub(kernel.turn.began_ns)
+        kernel
+            .platform
+            .now_ns()
+            .saturating_sub(kernel.turn.began_ns)
     } else {
         0
     };

@@ -11,14 +11,18 @@ pub(super) fn send(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, badge) = request.endpoint(kernel, request.handle, Rights::SEND)?;
     let message = outgoing(request)?;
     let reply = buffer(request)?;
-    Ok(kernel.send(request.thread, endpoint, badge, message, reply)?.into())
+    Ok(kernel
+        .send(request.thread, endpoint, badge, message, reply)?
+        .into())
 }
 
 pub(super) fn recv(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, _) = request.endpoint(kernel, request.handle, Rights::RECV)?;
     let buffer = buffer(request)?;
     let flags = RecvFlags::from_bits(request.args[1]).ok_or(Error::BadArgument)?;
-    Ok(kernel.receive(request.thread, endpoint, buffer, flags)?.into())
+    Ok(kernel
+        .receive(request.thread, endpoint, buffer, flags)?
+        .into())
 }
 
 pub(super) fn reply(kernel: &mut Kernel, request: &Request) -> Answer {
@@ -50,7 +54,9 @@ fn receive_after_reply(
     if kernel.threads.get(request.thread).is_none() {
         return Ok(Done::InPlace);
     }
-    Ok(kernel.receive(request.thread, endpoint, buffer, RecvFlags::empty())?.into())
+    Ok(kernel
+        .receive(request.thread, endpoint, buffer, RecvFlags::empty())?
+        .into())
 }
 
 pub(super) fn notify(kernel: &mut Kernel, request: &Request) -> Answer {
@@ -62,7 +68,11 @@ pub(super) fn notify(kernel: &mut Kernel, request: &Request) -> Answer {
 pub(super) fn timer(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, bits) = request.endpoint(kernel, request.handle, Rights::NOTIFY)?;
     let deadline_ns = request.args[0];
-    let timer = (deadline_ns != 0).then_some(Timer { deadline_ns, endpoint, bits });
+    let timer = (deadline_ns != 0).then_some(Timer {
+        deadline_ns,
+        endpoint,
+        bits,
+    });
     kernel.set_timer(request.thread, timer);
     Ok(Values::none().into())
 }
@@ -72,7 +82,11 @@ fn outgoing(request: &Request) -> Result<Outgoing, Error> {
     let [_, tag, data, len, ..] = request.args;
     let data = ByteRange::from_user(data, len, MAX_RANGE)?;
     let tag = Tag(tag);
-    if tag.is_valid_from_user() { Ok(Outgoing { tag, data }) } else { Err(Error::BadArgument) }
+    if tag.is_valid_from_user() {
+        Ok(Outgoing { tag, data })
+    } else {
+        Err(Error::BadArgument)
+    }
 }
 
 /// The buffer in `r9` and `r10`.

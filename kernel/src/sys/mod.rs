@@ -35,12 +35,15 @@ type Answer = Result<Done, Error>;
 
 /// Carries out the system call that is in the registers of the running thread.
 pub fn syscall(kernel: &mut Kernel, caller: Id<Thread>) {
-    let Some(request) = Request::of(kernel, caller) else { return };
+    let Some(request) = Request::of(kernel, caller) else {
+        return;
+    };
     let answer = match Call::from_number(request.number) {
         Some(call) => dispatch(kernel, call, &request),
         None => Err(Error::UnknownCall),
     };
     kernel.reap();
+    kernel.leave_cpu_if_blocked();
     if let Some(thread) = kernel.threads.get_mut(caller) {
         match answer {
             Ok(Done::Values(values)) => values.store(&mut thread.regs),

@@ -34,7 +34,12 @@ impl Request {
 
     /// The entry of one of the caller's handles, whatever it names.
     pub(super) fn entry(&self, kernel: &Kernel, handle: Handle) -> Result<HandleEntry, Error> {
-        kernel.spaces.get(self.space).ok_or(Error::Died)?.handles.get(handle)
+        kernel
+            .spaces
+            .get(self.space)
+            .ok_or(Error::Died)?
+            .handles
+            .get(handle)
     }
 
     /// A handle to a live object of the type that `select` accepts.
@@ -48,7 +53,11 @@ impl Request {
         let entry = self.entry(kernel, handle)?;
         let object = select(entry.object).ok_or(Error::WrongType)?;
         entry.having(rights)?;
-        if kernel.is_alive(entry.object) { Ok((object, entry.badge)) } else { Err(Error::Died) }
+        if kernel.is_alive(entry.object) {
+            Ok((object, entry.badge))
+        } else {
+            Err(Error::Died)
+        }
     }
 
     /// An endpoint and the handle's badge.
@@ -101,7 +110,11 @@ impl Request {
         rights: Rights,
     ) -> Result<Id<Space>, Error> {
         let handle = handle_argument(argument)?;
-        if handle.is_none() { Ok(self.space) } else { self.space(kernel, handle, rights) }
+        if handle.is_none() {
+            Ok(self.space)
+        } else {
+            self.space(kernel, handle, rights)
+        }
     }
 
     /// A thread.
@@ -121,13 +134,16 @@ impl Request {
         rights: Rights,
     ) -> Result<u64, Error> {
         let select = |found| (found == object).then_some(());
-        self.typed(kernel, self.handle, rights, select).map(|((), badge)| badge)
+        self.typed(kernel, self.handle, rights, select)
+            .map(|((), badge)| badge)
     }
 }
 
 /// A handle in an argument register.
 pub(super) fn handle_argument(argument: u64) -> Result<Handle, Error> {
-    u32::try_from(argument).map(Handle).map_err(|_| Error::BadHandle)
+    u32::try_from(argument)
+        .map(Handle)
+        .map_err(|_| Error::BadHandle)
 }
 
 /// Results, in the order of the result registers.
@@ -147,7 +163,10 @@ impl Values {
     pub(super) fn of<const N: usize>(values: [u64; N]) -> Self {
         let mut all = [0; 10];
         all[..N].copy_from_slice(&values);
-        Self { values: all, count: N }
+        Self {
+            values: all,
+            count: N,
+        }
     }
 
     /// Success with these results.

@@ -20,6 +20,7 @@ pub fn next(kernel: &mut Kernel) -> Next {
     kernel.reap();
     let chosen = kernel.choose();
     if chosen != kernel.current {
+        kernel.leave_cpu();
         kernel.begin_turn(chosen);
     }
     let slice_end = chosen.map(|_| kernel.turn.slice_end_ns);
@@ -27,7 +28,10 @@ pub fn next(kernel: &mut Kernel) -> Next {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
-    Next { thread: chosen, timer }
+    Next {
+        thread: chosen,
+        timer,
+    }
 }
 
 /// The timer interrupt: raises what is due and ends the time slice if it is over.
@@ -42,16 +46,36 @@ pub fn tick(kernel: &mut Kernel) {
 }
 
 impl Kernel {
+    /// Takes the CPU from the running thread if it cannot go on.
+    pub(super) fn leave_cpu_if_blocked(&mut self) {
+        let state = self
+            .current
+            .and_then(|id| self.threads.get(id))
+            .map(|thread| thread.state);
+        if !matches!(state, Some(State::Runnable)) {
+            self.leave_cpu();
+        }
+    }
+
+    /// Takes the CPU from the running thread and accounts for its turn.
+    pub(super) fn leave_cpu(&mut self) {
+        let previous = self.current.take();
+        if let Some(thread) = previous.and_then(|id| self.threads.get_mut(id)) {
+            thread.run_ns += self.platform.now_ns().saturating_sub(self.turn.began_ns);
+        }
+    }
+
     fn choose(&mut self) -> Option<Id<Thread>> {
-        let running = self.current.and_then(|id| {
-            let thread = self.threads.get(id)?;
-            matches!(thread.state, State::Runnable).then_some((id, thread.priority))
-        });
+        let running = self
+            .current
+            .and_then(|id| Some((id, self.threads.get(id)?.priority)));
         let expired = core::mem::take(&mut self.turn.expired);
         if expired {
             self.turn.slice_end_ns = self.platform.now_ns() + SLICE_NS;
         }
-        let Some((id, priority)) = running else { return self.run_queue.pop(&mut self.threads) };
+        let Some((id, priority)) = running else {
+            return self.run_queue.pop(&mut self.threads);
+        };
         match self.run_queue.highest() {
             Some(highest) if highest > priority => {
                 self.run_queue.push_front(&mut self.threads, id);
@@ -65,12 +89,8 @@ impl Kernel {
         }
     }
 
-    /// Accounts for the turn that ends and begins another.
     fn begin_turn(&mut self, next: Option<Id<Thread>>) {
         let now = self.platform.now_ns();
-        if let Some(previous) = self.current.and_then(|id| self.threads.get_mut(id)) {
-            previous.run_ns += now.saturating_sub(self.turn.began_ns);
-        }
         self.turn.began_ns = now;
         if now >= self.turn.slice_end_ns {
             self.turn.slice_end_ns = now + SLICE_NS;

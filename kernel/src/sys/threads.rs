@@ -58,7 +58,7 @@ pub(super) fn exit(kernel: &mut Kernel, request: &Request) -> Answer {
 }
 
 pub(super) fn yield_now(kernel: &mut Kernel, request: &Request) -> Answer {
-    kernel.current = None;
+    kernel.leave_cpu();
     kernel.make_runnable(request.thread);
     Ok(Values::none().into())
 }
@@ -82,7 +82,11 @@ pub(super) fn kill(kernel: &mut Kernel, request: &Request) -> Answer {
 
 /// A priority that the caller may give.
 fn allowed_priority(kernel: &Kernel, request: &Request, value: u64) -> Result<u8, Error> {
-    let highest = kernel.threads.get(request.thread).ok_or(Error::Died)?.base_priority;
+    let highest = kernel
+        .threads
+        .get(request.thread)
+        .ok_or(Error::Died)?
+        .base_priority;
     match u8::try_from(value) {
         Ok(priority) if priority <= highest => Ok(priority),
         Ok(priority) if priority <= MAX_PRIORITY => Err(Error::Denied),
@@ -103,7 +107,9 @@ fn user_address(address: u64) -> Result<(), Error> {
 impl Kernel {
     /// Changes a thread's own priority; a lent one above it stays.
     fn set_base_priority(&mut self, id: Id<Thread>, priority: u8) {
-        let Some(thread) = self.threads.get(id) else { return };
+        let Some(thread) = self.threads.get(id) else {
+            return;
+        };
         let queued = matches!(thread.state, State::Runnable) && self.current != Some(id);
         let lent = thread.priority > thread.base_priority;
         if queued {
@@ -111,7 +117,11 @@ impl Kernel {
         }
         if let Some(thread) = self.threads.get_mut(id) {
             thread.base_priority = priority;
-            thread.priority = if lent { thread.priority.max(priority) } else { priority };
+            thread.priority = if lent {
+                thread.priority.max(priority)
+            } else {
+                priority
+            };
         }
         if queued {
             self.run_queue.push_back(&mut self.threads, id);

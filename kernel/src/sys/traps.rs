@@ -7,7 +7,10 @@ use crate::vm;
 
 /// A page fault of the running thread, in user mode.
 pub fn page_fault(kernel: &mut Kernel, id: Id<Thread>, address: u64, access: Access) {
-    let space = kernel.threads.get(id).and_then(|thread| kernel.spaces.get(thread.space));
+    let space = kernel
+        .threads
+        .get(id)
+        .and_then(|thread| kernel.spaces.get(thread.space));
     let Some(space) = space else { return };
     let (kind, found) = match vm::fault(kernel.mm, &space.table, address, access) {
         vm::Fault::Resolved => return,
@@ -15,8 +18,16 @@ pub fn page_fault(kernel: &mut Kernel, id: Id<Thread>, address: u64, access: Acc
         // Only memory that may be written needs a frame to go on.
         vm::Fault::OutOfMemory => (FaultKind::OutOfMemory, FoundEntry::ReadWrite),
     };
-    kernel.report_fault(id, Fault { kind, address, access, found });
-    kernel.reap();
+    report(
+        kernel,
+        id,
+        Fault {
+            kind,
+            address,
+            access,
+            found,
+        },
+    );
 }
 
 /// Another processor exception of the running thread, in user mode.
@@ -27,8 +38,7 @@ pub fn exception(kernel: &mut Kernel, id: Id<Thread>, vector: u64) {
         access: Access::Execute,
         found: FoundEntry::Empty,
     };
-    kernel.report_fault(id, fault);
-    kernel.reap();
+    report(kernel, id, fault);
 }
 
 /// The running thread needs a frame for something that has no address of its own, such as room for
@@ -40,8 +50,13 @@ pub fn fault_out_of_memory(kernel: &mut Kernel, id: Id<Thread>, address: u64) {
         access: Access::Execute,
         found: FoundEntry::Empty,
     };
+    report(kernel, id, fault);
+}
+
+fn report(kernel: &mut Kernel, id: Id<Thread>, fault: Fault) {
     kernel.report_fault(id, fault);
     kernel.reap();
+    kernel.leave_cpu_if_blocked();
 }
 
 /// A device interrupted. The line stays silent until its driver acknowledges.
