@@ -1,0 +1,317 @@
+//! Death on every side, and that nobody hangs and no frame is lost.
+
+use cowslip_abi::{Access, Call, Error, FaultKind, Handle, MessageKind, Rights, Tag};
+
+use super::machine::{BUFFER, Machine, Program, kind};
+use crate::object::{HandleEntry, Object, State, Supervisor};
+use crate::sys;
+
+const NOTHING: [u64; 6] = [0; 6];
+
+fn served(machine: &mut Machine) -> (Program, Handle, Program, Handle) {
+    let (server, client) = (machine.program(), machine.program());
+    let (receive, send) = machine.service(server, client, 1);
+    (server, receive, client, send)
+}
+
+#[test]
+fn a_server_that_dies_fails_those_who_wait_for_its_reply() {
+    let mut machine = Machine::new(256);
+    let (server, receive, client, send) = served(&mut machine);
+    assert!(machine.call(client, Call::Send, send, NOTHING).is_none());
+    machine.ok(server, Call::Recv, receive, NOTHING);
+    machine.kernel.kill_space(server.space);
+    assert_eq!(machine.result(client.thread), Some(Err(Error::Died)));
+    assert_eq!(
+        machine.error(client, Call::Send, send, NOTHING),
+        Error::Died
+    );
+    machine.finish();
+}
+
+#[test]
+fn a_server_that_dies_fails_those_who_wait_to_be_received() {
+    let mut machine = Machine::new(256);
+    let (server, _, client, send) = served(&mut machine);
+    assert!(
+        machine
+            .call(client, Call::Send, send, [0, 0, BUFFER, 9000, 0, 0])
+            .is_none()
+    );
+    machine.kernel.kill_space(server.space);
+    assert_eq!(machine.result(client.thread), Some(Err(Error::Died)));
+    machine.finish();
+}
+
+#[test]
+fn closing_the_last_receive_handle_kills_the_endpoint() {
+    let mut machine = Machine::new(256);
+    let (server, receive, client, send) = served(&mut machine);
+    assert!(machine.call(client, Call::Send, send, NOTHING).is_none());
+    let rights = u64::from((Rights::RECV | Rights::COPY).bits());
+    let copy = machine
+        .ok(server, Call::HandleCopy, receive, [0, rights, 0, 0, 0, 0])
+        .rdi;
+    machine.ok(server, Call::HandleClose, receive, NOTHING);
+    assert_eq!(machine.result(client.thread), None, "one handle is left");
+    machine.ok(server, Call::HandleClose, Handle(copy as u32), NOTHING);
+    assert_eq!(machine.result(client.thread), Some(Err(Error::Died)));
+    machine.finish();
+}
+
+#[test]
+fn lessons_17_a_client_that_dies_leaves_every_queue() {
+    let mut machine = Machine::new(256);
+    let (server, receive, client, send) = served(&mut machine);
+    assert!(machine.call(client, Call::Send, send, NOTHING).is_none());
+    machine.kernel.kill_space(client.space);
+    let flags = [0, 1, 0, 0, 0, 0];
+    assert_eq!(
+        machine.error(server, Call::Recv, receive, flags),
+        Error::WouldBlock
+    );
+
+    let client = machine.program();
+    let entry = machine
+        .kernel
+        .spaces
+        .get(server.space)
+        .unwrap()
+        .handles
+        .get(receive)
+        .unwrap();
+    let send = machine.install(client, entry.object, Rights::SEND);
+    assert!(machine.call(client, Call::Send, send, NOTHING).is_none());
+    let token = machine.ok(server, Call::Recv, receive, NOTHING).r8;
+    machine.kernel.kill_space(client.space);
+    let args = [token, 0, 0, 0, 0, 0];
+    assert_eq!(
+        machine.error(server, Call::Reply, Handle::NONE, args),
+        Error::StaleToken
+    );
+    machine.finish();
+}
+
+#[test]
+fn lessons_18_kill_wins_against_a_server_that_never_replies() {
+    let mut machine = Machine::new(256);
+    let (server, receive, client, send) = served(&mut machine);
+    let killer = machine.program();
+    let victim = machine.install(killer, Object::Space(client.space), Rights::MANAGE);
+    assert!(machine.call(client, Call::Send, send, NOTHING).is_none());
+    machine.ok(server, Call::Recv, receive, NOTHING);
+    machine.ok(killer, Call::Kill, victim, NOTHING);
+    assert!(machine.kernel.spaces.get(client.space).is_none());
+    assert_eq!(
+        machine.error(killer, Call::Kill, victim, NOTHING),
+        Error::Died
+    );
+    machine.finish();
+}
+
+#[test]
+fn a_thread_that_waits_to_receive_can_be_killed() {
+    let mut machine = Machine::new(256);
+    let (server, receive, client, send) = served(&mut machine);
+    assert!(machine.call(server, Call::Recv, receive, NOTHING).is_none());
+    machine.kernel.kill_thread(server.thread);
+    assert!(
+        machine.kernel.spaces.get(server.space).is_none(),
+        "its last thread ended"
+    );
+    assert_eq!(
+        machine.error(client, Call::Send, send, NOTHING),
+        Error::Died
+    );
+    machine.finish();
+}
+
+#[test]
+fn a_space_tells_its_creator_that_it_died() {
+    let mut machine = Machine::new(256);
+    let parent = machine.program();
+    let system = machine.install(parent, Object::System, Rights::SYSTEM);
+    let endpoint = Handle(
+        machine
+            .ok(parent, Call::EndpointCreate, Handle::NONE, NOTHING)
+            .rdi as u32,
+    );
+    let rights = u64::from(Rights::NOTIFY.bits());
+    let bell = machine
+        .ok(
+            parent,
+            Call::HandleCopy,
+            endpoint,
+            [0, rights, 0b1000, 0, 0, 0],
+        )
+        .rdi;
+    let space = machine
+        .ok(parent, Call::SpaceCreate, system, [bell, 0, 0, 0, 0, 0])
+        .rdi as u32;
+    let thread = machine
+        .ok(
+            parent,
+            Call::ThreadCreate,
+            Handle(space),
+            [0, 3, 0, 0, 0, 0],
+        )
+        .rdi as u32;
+    machine.ok(
+        parent,
+        Call::ThreadStart,
+        Handle(thread),
+        [0x1000, 0x2000, 0, 0, 0, 0],
+    );
+    machine.ok(parent, Call::Kill, Handle(space), NOTHING);
+    let bits = machine.ok(parent, Call::Recv, endpoint, NOTHING);
+    assert_eq!((kind(&bits), bits.r12), (MessageKind::Notification, 0b1000));
+    machine.finish();
+}
+
+#[test]
+fn a_space_that_nobody_can_name_and_that_never_ran_goes_away() {
+    let mut machine = Machine::new(256);
+    let parent = machine.program();
+    let system = machine.install(parent, Object::System, Rights::SYSTEM);
+    machine.ok(parent, Call::SpaceCreate, system, NOTHING);
+    let before = machine.free();
+    let space = Handle(machine.ok(parent, Call::SpaceCreate, system, NOTHING).rdi as u32);
+    machine.ok(parent, Call::Map, space, [BUFFER, 4096, 3, 0, 0, 0]);
+    assert!(machine.free() < before);
+    machine.ok(parent, Call::HandleClose, space, NOTHING);
+    assert_eq!(machine.free(), before);
+    machine.finish();
+}
+
+#[test]
+fn spaces_die_with_their_creator_however_deep_the_tree() {
+    let mut machine = Machine::new(4096);
+    let root = machine.program();
+    let mut parent = root.space;
+    for _ in 0..200 {
+        let child = machine.kernel.create_space(Some(parent), None).unwrap();
+        // Each holds the only handle to the next, and a handle to itself.
+        for space in [parent, child] {
+            machine
+                .kernel
+                .install(space, Object::Space(child), Rights::SPACE, 0)
+                .unwrap();
+        }
+        parent = child;
+    }
+    machine.kernel.kill_space(root.space);
+    assert!(machine.kernel.spaces.is_empty());
+    machine.finish();
+}
+
+fn supervised(machine: &mut Machine) -> (Program, Handle, Program) {
+    let server = machine.program();
+    let endpoint = Handle(
+        machine
+            .ok(server, Call::EndpointCreate, Handle::NONE, NOTHING)
+            .rdi as u32,
+    );
+    let entry = machine
+        .kernel
+        .spaces
+        .get(server.space)
+        .unwrap()
+        .handles
+        .get(endpoint)
+        .unwrap();
+    let HandleEntry {
+        object: Object::Endpoint(id),
+        ..
+    } = entry
+    else {
+        unreachable!()
+    };
+    let supervisor = Supervisor {
+        endpoint: id,
+        badge: 77,
+    };
+    let program = machine.supervised_program(Some(supervisor));
+    (server, endpoint, program)
+}
+
+#[test]
+fn a_fault_says_what_was_touched_and_what_is_there() {
+    let mut machine = Machine::new(256);
+    let (server, endpoint, program) = supervised(&mut machine);
+    machine.run(program.thread);
+    sys::page_fault(
+        &mut machine.kernel,
+        program.thread,
+        0x6666_0000,
+        Access::Write,
+    );
+    let report = machine.ok(server, Call::Recv, endpoint, NOTHING);
+    assert_eq!((kind(&report), report.rdi), (MessageKind::Fault, 77));
+    assert_eq!(Tag(report.rsi).label(), FaultKind::Page as u32);
+    assert_eq!(
+        report.words(),
+        [0x6666_0000, 0x1000, Access::Write as u64, 0x2000]
+    );
+
+    // A label that is no verdict changes nothing; resuming lets the thread try again.
+    let nonsense = [report.r8, 9, 0, 0, 0, 0];
+    assert_eq!(
+        machine.error(server, Call::Reply, Handle::NONE, nonsense),
+        Error::BadArgument
+    );
+    machine.ok(
+        server,
+        Call::Reply,
+        Handle::NONE,
+        [report.r8, 0, 0, 0, 0, 0],
+    );
+    let thread = machine.kernel.threads.get(program.thread).unwrap();
+    assert!(matches!(thread.state, State::Runnable) && thread.fault.is_none());
+    assert_eq!(thread.regs.rip, 0x1000);
+    machine.finish();
+}
+
+#[test]
+fn a_supervisor_may_kill_the_faulted_thread() {
+    let mut machine = Machine::new(256);
+    let (server, endpoint, program) = supervised(&mut machine);
+    machine.run(program.thread);
+    sys::exception(&mut machine.kernel, program.thread, 6);
+    let report = machine.ok(server, Call::Recv, endpoint, NOTHING);
+    assert_eq!(report.r12, 6);
+    machine.ok(
+        server,
+        Call::Reply,
+        Handle::NONE,
+        [report.r8, 1, 0, 0, 0, 0],
+    );
+    assert!(machine.kernel.spaces.get(program.space).is_none());
+    machine.finish();
+}
+
+#[test]
+fn a_faulted_thread_dies_with_its_supervisor() {
+    for received in [false, true] {
+        let mut machine = Machine::new(256);
+        let (server, endpoint, program) = supervised(&mut machine);
+        machine.run(program.thread);
+        sys::page_fault(&mut machine.kernel, program.thread, 0, Access::Read);
+        if received {
+            machine.ok(server, Call::Recv, endpoint, NOTHING);
+        }
+        machine.kernel.kill_space(server.space);
+        assert!(machine.kernel.threads.get(program.thread).is_none());
+        assert!(machine.kernel.spaces.get(program.space).is_none());
+        machine.finish();
+    }
+}
+
+#[test]
+fn a_faulted_thread_without_supervisor_ends() {
+    let mut machine = Machine::new(256);
+    let program = machine.program();
+    machine.run(program.thread);
+    sys::page_fault(&mut machine.kernel, program.thread, 0, Access::Read);
+    assert!(machine.kernel.spaces.get(program.space).is_none());
+    machine.finish();
+}
