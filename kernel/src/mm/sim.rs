@@ -84,6 +84,11 @@ impl SimMemory {
         &self.mm
     }
 
+    /// Panics if a TLB allows anything that the page tables do not: an operation forgot to flush.
+    pub fn check_tlbs(&self) {
+        TLB.with_borrow(|tlb| tlb.check(self.mm.map, |_| true));
+    }
+
     /// How many flushes were done.
     #[must_use]
     pub fn nr_flushes(&self) -> usize {
@@ -213,9 +218,15 @@ fn covers(pages: FlushPages, page: u64) -> bool {
 
 /// Panics if a TLB can reach `frame` in a way that the page tables no longer allow.
 pub(super) fn check_release(map: PhysMap, frame: Frame) {
-    TLB.with_borrow(|tlb| {
-        for (&(cpu, root, addr), &cached) in &tlb.pages {
-            if Frame::of_entry(cached) != frame {
+    TLB.with_borrow(|tlb| tlb.check(map, |named| named == frame));
+}
+
+impl Tlb {
+    /// Panics if there is more in a TLB than in the page tables, for the frames selected.
+    fn check(&self, map: PhysMap, selected: impl Fn(Frame) -> bool) {
+        for (&(cpu, root, addr), &cached) in &self.pages {
+            let frame = Frame::of_entry(cached);
+            if !selected(frame) {
                 continue;
             }
             let live = walk_to(map, root, addr, 1)
@@ -230,12 +241,12 @@ pub(super) fn check_release(map: PhysMap, frame: Frame) {
                 "{cpu:?} has a stale translation of {addr:#x} to {frame:?}"
             );
         }
-        for (&(cpu, root, addr), &table) in &tlb.tables {
-            let stale = table == frame && walk_to(map, root, addr, 1) != Some(frame);
+        for (&(cpu, root, addr), &table) in &self.tables {
+            let stale = selected(table) && walk_to(map, root, addr, 1) != Some(table);
             assert!(
                 !stale,
-                "{cpu:?} has {frame:?} cached as the table of {addr:#x}"
+                "{cpu:?} has {table:?} cached as the table of {addr:#x}"
             );
         }
-    });
+    }
 }

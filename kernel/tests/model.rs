@@ -1,0 +1,34 @@
+//! Random sequences of memory operations, compared with a model that really copies.
+//!
+//! The model has no frames, no counts and no copy-on-write: a private page is an array of bytes,
+//! and a page of shared memory an array that several spaces point at. After every operation:
+//!
+//! - every byte, right and ceiling is as in the model, and so is every error;
+//! - two CPUs whose TLBs forget nothing before a flush see what the model says, and nothing more;
+//! - all references are counted from scratch and equal the reference counts;
+//! - free frames, count nodes, tables and named frames add up to all of memory.
+//!
+//! Some operations run with next to no free frames. If they fail, everything must be as before, and
+//! they are tried again with enough memory.
+
+mod model {
+    pub(crate) mod ops;
+    pub(crate) mod reference;
+    pub(crate) mod world;
+}
+
+use model::{ops, world::World};
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn operations_agree_with_the_model(steps in prop::collection::vec(ops::step(), 1..80)) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(&step);
+        }
+        world.finish();
+    }
+}

@@ -1,0 +1,222 @@
+//! The operations, and how they are drawn.
+
+use cowslip_abi::{PAGE_SIZE, Perm, ShareMode};
+use proptest::prelude::*;
+
+/// How many spaces there are.
+pub(crate) const NR_SPACES: usize = 3;
+/// How many pages of each are played with.
+pub(crate) const NR_PAGES: u64 = 16;
+/// The first of them: half of the pages lie on either side of a 512 GiB boundary, where tables of
+/// all levels end.
+pub(crate) const BASE: u64 = (3 << 39) - NR_PAGES / 2 * PAGE;
+/// Bytes in a page.
+pub(crate) const PAGE: u64 = PAGE_SIZE as u64;
+
+/// An operation, and how many frames it may use if memory is short.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) op: Op,
+    pub(crate) free_frames: Option<u64>,
+}
+
+/// Pages `first..first + count`, counted from [`BASE`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pages {
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+}
+
+impl Pages {
+    pub(crate) fn addr(self) -> u64 {
+        BASE + self.first * PAGE
+    }
+
+    pub(crate) fn len(self) -> u64 {
+        self.count * PAGE
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Map {
+        space: usize,
+        pages: Pages,
+        perm: Perm,
+    },
+    Unmap {
+        space: usize,
+        pages: Pages,
+    },
+    Protect {
+        space: usize,
+        pages: Pages,
+        perm: Perm,
+    },
+    Share {
+        dst: usize,
+        to: u64,
+        src: usize,
+        pages: Pages,
+        mode: ShareMode,
+        perm: Option<Perm>,
+    },
+    /// Replaces `dst` by a copy of `src`.
+    Fork {
+        dst: usize,
+        src: usize,
+    },
+    Copy {
+        dst: usize,
+        to: u64,
+        src: usize,
+        from: u64,
+        len: u64,
+    },
+    /// User code writes within one page.
+    Write {
+        space: usize,
+        cpu: u8,
+        offset: u64,
+        len: usize,
+        byte: u8,
+    },
+    /// User code reads within one page.
+    Read {
+        space: usize,
+        cpu: u8,
+        offset: u64,
+        len: usize,
+    },
+    /// User code jumps into a page.
+    Execute {
+        space: usize,
+        cpu: u8,
+        page: u64,
+    },
+    /// The kernel writes user memory.
+    KernelWrite {
+        space: usize,
+        offset: u64,
+        len: usize,
+        byte: u8,
+    },
+    /// Replaces the space by an empty one.
+    Destroy {
+        space: usize,
+    },
+}
+
+pub(crate) fn step() -> impl Strategy<Value = Step> {
+    let free_frames = prop_oneof![3 => Just(None), 1 => (0u64..12).prop_map(Some)];
+    (op(), free_frames).prop_map(|(op, free_frames)| Step { op, free_frames })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (space(), pages(), map_perm()).prop_map(|(space, pages, perm)| Op::Map { space, pages, perm }),
+        2 => (space(), pages()).prop_map(|(space, pages)| Op::Unmap { space, pages }),
+        2 => (space(), pages(), perm()).prop_map(|(space, pages, perm)| Op::Protect { space, pages, perm }),
+        6 => share(),
+        1 => (space(), space()).prop_map(|(dst, src)| Op::Fork { dst, src }),
+        6 => copy(),
+        9 => write(),
+        3 => (space(), 0u8..2, offset(), len_in_page())
+            .prop_map(|(space, cpu, offset, len)| Op::Read { space, cpu, offset, len }),
+        1 => (space(), 0u8..2, 0..NR_PAGES).prop_map(|(space, cpu, page)| Op::Execute { space, cpu, page }),
+        2 => (space(), offset(), 0usize..3 * PAGE_SIZE, any::<u8>())
+            .prop_map(|(space, offset, len, byte)| Op::KernelWrite { space, offset, len, byte }),
+        1 => space().prop_map(|space| Op::Destroy { space }),
+    ]
+}
+
+fn share() -> impl Strategy<Value = Op> {
+    let mode = prop_oneof![
+        Just(ShareMode::CopyOnWrite),
+        Just(ShareMode::Shared),
+        Just(ShareMode::Move)
+    ];
+    (
+        space(),
+        0..NR_PAGES,
+        space(),
+        pages(),
+        mode,
+        prop::option::of(perm()),
+    )
+        .prop_map(|(dst, to, src, pages, mode, perm)| {
+            let count = pages.count.min(NR_PAGES - to);
+            Op::Share {
+                dst,
+                to,
+                src,
+                pages: Pages { count, ..pages },
+                mode,
+                perm,
+            }
+        })
+}
+
+/// Copies of pages, of pages with ragged ends, and of anything.
+fn copy() -> impl Strategy<Value = Op> {
+    let ragged = prop_oneof![Just(0), Just(1), Just(PAGE - 1), 0..PAGE];
+    let alignments = prop_oneof![
+        2 => Just((0, 0)),
+        2 => ragged.clone().prop_map(|offset| (offset, offset)),
+        1 => (ragged.clone(), ragged.clone()),
+    ];
+    let len = (0u64..6, prop_oneof![2 => Just(0), 1 => ragged])
+        .prop_map(|(pages, bytes)| pages * PAGE + bytes);
+    (space(), 0..NR_PAGES, space(), 0..NR_PAGES, alignments, len).prop_map(
+        |(dst, to, src, from, (to_offset, from_offset), len)| {
+            let (to, from) = (to * PAGE + to_offset, from * PAGE + from_offset);
+            let len = len.min(NR_PAGES * PAGE - to).min(NR_PAGES * PAGE - from);
+            Op::Copy {
+                dst,
+                to,
+                src,
+                from,
+                len,
+            }
+        },
+    )
+}
+
+fn write() -> impl Strategy<Value = Op> {
+    (space(), 0u8..2, offset(), len_in_page(), any::<u8>()).prop_map(
+        |(space, cpu, offset, len, byte)| Op::Write {
+            space,
+            cpu,
+            offset,
+            len,
+            byte,
+        },
+    )
+}
+
+fn space() -> impl Strategy<Value = usize> {
+    0..NR_SPACES
+}
+
+fn pages() -> impl Strategy<Value = Pages> {
+    (0..NR_PAGES, 1u64..9).prop_map(|(first, count)| Pages {
+        first,
+        count: count.min(NR_PAGES - first),
+    })
+}
+
+fn offset() -> impl Strategy<Value = u64> {
+    0..NR_PAGES * PAGE
+}
+
+fn len_in_page() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(1), Just(8), 1..PAGE_SIZE]
+}
+
+fn map_perm() -> impl Strategy<Value = Perm> {
+    prop_oneof![6 => Just(Perm::RW), 1 => Just(Perm::R), 1 => Just(Perm::RX)]
+}
+
+fn perm() -> impl Strategy<Value = Perm> {
+    prop_oneof![Just(Perm::RW), Just(Perm::R), Just(Perm::RX)]
+}

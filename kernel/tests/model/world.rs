@@ -1,0 +1,440 @@
+//! The kernel's memory management beside the model, and everything that must hold between them.
+
+use std::collections::BTreeMap;
+
+use cowslip_abi::{Access, Error, PAGE_SIZE, ShareMode, USER_END};
+use kernel::{
+    mm::{Frame, sim::Cpu, sim::SimMemory},
+    vm::{
+        self, CopyError, Fault, PageTable, Side,
+        entry::Kind,
+        sim::{user_access, user_read, user_write},
+    },
+};
+
+use super::{
+    ops::{BASE, NR_PAGES, NR_SPACES, Op, PAGE, Step},
+    reference::{self, Share, Space},
+};
+
+const NR_FRAMES: usize = 512;
+const CPUS: [Cpu; 2] = [Cpu(0), Cpu(1)];
+
+/// What an operation came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Error(Error),
+    Copy(CopyError),
+    Fault(Fault),
+}
+
+impl Outcome {
+    fn is_out_of_memory(self) -> bool {
+        let copy = CopyError {
+            side: Side::Memory,
+            error: Error::NoMemory,
+        };
+        [
+            Outcome::Error(Error::NoMemory),
+            Outcome::Copy(copy),
+            Outcome::Fault(Fault::OutOfMemory),
+        ]
+        .contains(&self)
+    }
+}
+
+impl From<Result<(), Error>> for Outcome {
+    fn from(result: Result<(), Error>) -> Self {
+        result.map_or_else(Outcome::Error, |()| Outcome::Done)
+    }
+}
+
+impl From<Result<(), CopyError>> for Outcome {
+    fn from(result: Result<(), CopyError>) -> Self {
+        result.map_or_else(Outcome::Copy, |()| Outcome::Done)
+    }
+}
+
+impl From<Result<(), Fault>> for Outcome {
+    fn from(result: Result<(), Fault>) -> Self {
+        result.map_or_else(Outcome::Fault, |()| Outcome::Done)
+    }
+}
+
+pub(crate) struct World {
+    sim: SimMemory,
+    tables: Vec<PageTable>,
+    model: Vec<Space>,
+    /// Frames kept away to make memory short.
+    hoard: Vec<Frame>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let sim = SimMemory::new(NR_FRAMES);
+        let tables = (0..NR_SPACES)
+            .map(|_| PageTable::new(sim.mm(), &[0; 256]).unwrap())
+            .collect();
+        Self {
+            sim,
+            tables,
+            model: vec![Space::default(); NR_SPACES],
+            hoard: Vec::new(),
+        }
+    }
+
+    pub(crate) fn step(&mut self, step: &Step) {
+        if let Some(free_frames) = step.free_frames {
+            self.hoard_all_but(free_frames);
+            let tried = self.perform(&step.op);
+            if tried.is_out_of_memory() {
+                self.check();
+                self.give_back();
+            } else {
+                let expected = self.expect(&step.op);
+                assert_eq!(tried, expected, "{step:?}");
+                self.give_back();
+                self.check();
+                return;
+            }
+        }
+        let done = self.perform(&step.op);
+        let expected = self.expect(&step.op);
+        assert_eq!(done, expected, "{step:?}");
+        self.check();
+    }
+
+    /// Destroys everything; every frame must be free again.
+    pub(crate) fn finish(mut self) {
+        let mm = self.sim.mm();
+        self.tables.drain(..).for_each(|table| table.destroy(mm));
+        assert_eq!(
+            mm.frames.free_count() + mm.counts.nodes(),
+            mm.frames.total_count()
+        );
+        assert_eq!(mm.counts.shared(), 0);
+    }
+
+    fn hoard_all_but(&mut self, free_frames: u64) {
+        let frames = &self.sim.mm().frames;
+        while frames.free_count() > free_frames {
+            self.hoard.extend(frames.alloc());
+        }
+    }
+
+    fn give_back(&mut self) {
+        self.hoard
+            .drain(..)
+            .for_each(|frame| self.sim.mm().frames.free(frame));
+    }
+
+    /// An empty space instead of this one. Without memory for a root, the old one is emptied.
+    fn replace(&mut self, space: usize) {
+        let mm = self.sim.mm();
+        let table = &mut self.tables[space];
+        match PageTable::new(mm, &[0; 256]) {
+            Ok(fresh) => std::mem::replace(table, fresh).destroy(mm),
+            Err(_) => table.unmap(mm, 0, USER_END),
+        }
+    }
+
+    /// Does it for real.
+    fn perform(&mut self, op: &Op) -> Outcome {
+        if let Op::Destroy { space } | Op::Fork { dst: space, .. } = *op
+            && !matches!(*op, Op::Fork { dst, src } if dst == src)
+        {
+            self.replace(space);
+            self.model[space] = Space::default();
+        }
+        let (mm, tables) = (self.sim.mm(), &self.tables);
+        match *op {
+            Op::Map { space, pages, perm } => tables[space]
+                .map_zero(mm, pages.addr(), pages.len(), perm)
+                .into(),
+            Op::Unmap { space, pages } => {
+                tables[space].unmap(mm, pages.addr(), pages.len());
+                Outcome::Done
+            }
+            Op::Protect { space, pages, perm } => tables[space]
+                .protect(mm, pages.addr(), pages.len(), perm)
+                .into(),
+            Op::Share {
+                dst,
+                to,
+                src,
+                pages,
+                mode,
+                perm,
+            } => {
+                let to = BASE + to * PAGE;
+                let (dst, src) = (&tables[dst], &tables[src]);
+                vm::share(mm, dst, to, src, pages.addr(), pages.len(), mode, perm).into()
+            }
+            Op::Fork { dst, src } => {
+                let (dst, src) = (&tables[dst], &tables[src]);
+                vm::share(mm, dst, 0, src, 0, USER_END, ShareMode::CopyOnWrite, None).into()
+            }
+            Op::Copy {
+                dst,
+                to,
+                src,
+                from,
+                len,
+            } => vm::copy(mm, &tables[dst], BASE + to, &tables[src], BASE + from, len).into(),
+            Op::Write {
+                space,
+                cpu,
+                offset,
+                len,
+                byte,
+            } => {
+                let bytes = &pattern(byte, len)[..within_page(offset, len)];
+                user_write(mm, &tables[space], Cpu(cpu), BASE + offset, bytes).into()
+            }
+            Op::Read {
+                space,
+                cpu,
+                offset,
+                len,
+            } => {
+                let mut bytes = vec![0; within_page(offset, len)];
+                let result = user_read(mm, &tables[space], Cpu(cpu), BASE + offset, &mut bytes);
+                if result.is_ok() {
+                    let expected = self.model[space].read(BASE + offset, bytes.len() as u64);
+                    assert!(bytes == expected, "{op:?} read other bytes");
+                }
+                result.into()
+            }
+            Op::Execute { space, cpu, page } => {
+                let addr = BASE + page * PAGE;
+                user_access(mm, &tables[space], Cpu(cpu), addr, Access::Execute)
+                    .map(|_| ())
+                    .into()
+            }
+            Op::KernelWrite {
+                space,
+                offset,
+                len,
+                byte,
+            } => {
+                let bytes = pattern(byte, within_arena(offset, len));
+                vm::write_user(mm, &tables[space], BASE + offset, &bytes).into()
+            }
+            Op::Destroy { .. } => Outcome::Done,
+        }
+    }
+
+    /// Does it in the model.
+    fn expect(&mut self, op: &Op) -> Outcome {
+        let model = &mut self.model;
+        match *op {
+            Op::Map { space, pages, perm } => {
+                model[space].map(pages.addr(), pages.len(), perm).into()
+            }
+            Op::Unmap { space, pages } => {
+                model[space].unmap(pages.addr(), pages.len());
+                Outcome::Done
+            }
+            Op::Protect { space, pages, perm } => {
+                model[space].protect(pages.addr(), pages.len(), perm).into()
+            }
+            Op::Share {
+                dst,
+                to,
+                src,
+                pages,
+                mode,
+                perm,
+            } => {
+                let (to, from, len) = (BASE + to * PAGE, pages.addr(), pages.len());
+                reference::share(
+                    model,
+                    &Share {
+                        dst,
+                        to,
+                        src,
+                        from,
+                        len,
+                        mode,
+                        perm,
+                    },
+                )
+                .into()
+            }
+            Op::Fork { dst, src } => {
+                let (to, from, len) = (0, 0, USER_END);
+                let (mode, perm) = (ShareMode::CopyOnWrite, None);
+                reference::share(
+                    model,
+                    &Share {
+                        dst,
+                        to,
+                        src,
+                        from,
+                        len,
+                        mode,
+                        perm,
+                    },
+                )
+                .into()
+            }
+            Op::Copy {
+                dst,
+                to,
+                src,
+                from,
+                len,
+            } => reference::copy(model, (dst, BASE + to), (src, BASE + from), len).into(),
+            Op::Write {
+                space,
+                offset,
+                len,
+                byte,
+                ..
+            } => {
+                let bytes = &pattern(byte, len)[..within_page(offset, len)];
+                let allowed = model[space].allows(BASE + offset, Access::Write);
+                if allowed.is_ok() {
+                    model[space].write(BASE + offset, bytes);
+                }
+                allowed.map_err(Fault::Denied).into()
+            }
+            Op::Read { space, offset, .. } => model[space]
+                .allows(BASE + offset, Access::Read)
+                .map_err(Fault::Denied)
+                .into(),
+            Op::Execute { space, page, .. } => model[space]
+                .allows(BASE + page * PAGE, Access::Execute)
+                .map_err(Fault::Denied)
+                .into(),
+            Op::KernelWrite {
+                space,
+                offset,
+                len,
+                byte,
+            } => {
+                let bytes = pattern(byte, within_arena(offset, len));
+                let allowed = model[space].check_writable(BASE + offset, bytes.len() as u64);
+                if allowed.is_ok() {
+                    model[space].write(BASE + offset, &bytes);
+                }
+                allowed.into()
+            }
+            Op::Destroy { .. } => Outcome::Done,
+        }
+    }
+
+    fn check(&self) {
+        self.sim.check_tlbs();
+        let mut named = BTreeMap::<Frame, (u64, bool)>::new();
+        let mut nr_tables = 0;
+        for (table, model) in self.tables.iter().zip(&self.model) {
+            self.check_statistics(table, model);
+            nr_tables += table.statistics(self.sim.mm()).tables;
+            for addr in (BASE..BASE + NR_PAGES * PAGE).step_by(PAGE_SIZE) {
+                self.check_page(table, model, addr);
+                if let Some((frame, shared)) = self.frame_at(table, addr) {
+                    let entry = named.entry(frame).or_insert((0, shared));
+                    entry.0 += 1;
+                    assert_eq!(entry.1, shared, "{frame:?} is both private and shared");
+                }
+            }
+        }
+        let mm = self.sim.mm();
+        for (&frame, &(count, _)) in &named {
+            assert_eq!(mm.counts.get(frame), count, "count of {frame:?}");
+        }
+        let nr_shared = named.values().filter(|(count, _)| *count > 1).count() as u64;
+        assert_eq!(mm.counts.shared(), nr_shared);
+        let used = mm.counts.nodes() + nr_tables + (named.len() + self.hoard.len()) as u64;
+        assert_eq!(
+            mm.frames.free_count() + used,
+            mm.frames.total_count(),
+            "frames lost"
+        );
+    }
+
+    fn check_statistics(&self, table: &PageTable, model: &Space) {
+        let stats = table.statistics(self.sim.mm());
+        let nr_pages = stats.private + stats.cow_shared + stats.shared + stats.zero;
+        assert_eq!(nr_pages, model.pages.len() as u64);
+        let nr_shared = model
+            .pages
+            .values()
+            .filter(|page| page.bytes.is_shared())
+            .count();
+        assert_eq!(stats.shared, nr_shared as u64);
+        let mut halves: Vec<_> = model.pages.keys().map(|addr| addr >> 39).collect();
+        halves.dedup();
+        assert_eq!(
+            stats.tables,
+            1 + 3 * halves.len() as u64,
+            "an empty table was kept"
+        );
+    }
+
+    fn check_page(&self, table: &PageTable, model: &Space, addr: u64) {
+        let mm = self.sim.mm();
+        let entry = table.lookup(mm, addr);
+        let mut bytes = [0; PAGE_SIZE];
+        let seen = CPUS.map(|cpu| cpu.translate(mm, table.root(), addr, Access::Read));
+        let Some(page) = model.pages.get(&addr) else {
+            assert!(
+                entry.is_empty() && seen == [None; 2],
+                "{addr:#x} should be empty"
+            );
+            return;
+        };
+        let rights = entry.rights();
+        assert_eq!(
+            (rights.perm, rights.ceiling),
+            (page.perm, page.ceiling),
+            "{addr:#x}"
+        );
+        let expected = page.bytes.to_vec();
+        vm::read_user(mm, table, addr, &mut bytes).unwrap();
+        assert!(bytes[..] == expected, "{addr:#x} has other bytes");
+        for (cpu, frame) in CPUS.into_iter().zip(seen) {
+            if let Some(frame) = frame {
+                mm.map.read_bytes(frame, 0, &mut bytes);
+                assert!(
+                    bytes[..] == expected,
+                    "{cpu:?} sees other bytes at {addr:#x}"
+                );
+            }
+        }
+        if let Kind::Private(frame) = entry.kind()
+            && entry.is_writable()
+        {
+            assert_eq!(
+                mm.counts.get(frame),
+                1,
+                "{addr:#x} is writable and not exclusive"
+            );
+        }
+    }
+
+    fn frame_at(&self, table: &PageTable, addr: u64) -> Option<(Frame, bool)> {
+        match table.lookup(self.sim.mm(), addr).kind() {
+            Kind::Private(frame) => Some((frame, false)),
+            Kind::Shared(frame) => Some((frame, true)),
+            Kind::Empty | Kind::Zero => None,
+            Kind::Condemned(_) => panic!("{addr:#x} is left condemned"),
+        }
+    }
+}
+
+fn pattern(byte: u8, len: usize) -> Vec<u8> {
+    (0..len).map(|n| byte.wrapping_add(n as u8)).collect()
+}
+
+/// How much of a range lies in the page in which it starts.
+fn within_page(offset: u64, len: usize) -> usize {
+    len.min((PAGE - offset % PAGE) as usize)
+}
+
+/// How much of a range lies in the pages that are played with.
+fn within_arena(offset: u64, len: usize) -> usize {
+    len.min((NR_PAGES * PAGE - offset) as usize)
+}
