@@ -43,6 +43,11 @@ impl ReplyToken {
 
 /// What a server does with what arrives.
 pub trait Service {
+    /// Whether messages may bring handles. Where they may not, those that come are closed.
+    fn takes_handles(&self) -> bool {
+        false
+    }
+
     /// A message with its bytes. `None`: the answer comes later, by the token.
     fn message(&mut self, incoming: Incoming, data: &[u8]) -> Option<Answer<'_>>;
 
@@ -64,6 +69,9 @@ pub fn serve(endpoint: &Endpoint, buffer: &mut [u8], service: &mut impl Service)
         let answer = match next {
             Ok(Received::Message(incoming)) => {
                 let len = incoming.len;
+                if !service.takes_handles() {
+                    close(&incoming.message);
+                }
                 service.message(incoming, &buffer[..len])
             }
             Ok(Received::Notification(bits)) => {
@@ -88,5 +96,16 @@ pub fn serve(endpoint: &Endpoint, buffer: &mut [u8], service: &mut impl Service)
                 .reply_recv(token, message, data, buffer)
                 .or_else(|_| endpoint.recv(buffer)),
         };
+    }
+}
+
+/// Closes handles that nobody asked for.
+fn close(message: &Message) {
+    for handle in message
+        .handles()
+        .into_iter()
+        .filter(|handle| !handle.is_none())
+    {
+        drop(Endpoint::from_raw(handle));
     }
 }

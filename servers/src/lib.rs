@@ -1,2 +1,23 @@
 //! The servers of Cowslip: what they do, apart from how they are asked.
+//!
+//! Each server is a pure core that host tests drive, a [`Service`](libipc::server::Service) around
+//! it that speaks its protocol, and a file in `src/bin` that gives it its handles and its loop.
+//! Tables have fixed sizes: what clients ask for never makes a server grow.
+//!
+//! | server | has | does |
+//! | --- | --- | --- |
+//! | [`init`] | everything | starts the others, then the shell or one program; ends the machine |
+//! | [`console`] | ports and interrupt of COM1 | text out, edited lines in |
+//! | [`files`] | the boot archive | reads by path |
+//! | [`memstat`] | the counters | passes them on |
+//! | [`names`] | nothing | endpoints by name |
+//! | [`procd`] | the right to create spaces | processes |
 #![cfg_attr(target_os = "none", no_std)]
+
+pub mod archive;
+pub mod console;
+pub mod files;
+
+pub mod loader;
+pub mod memstat;
+pub mod names;

@@ -5,6 +5,7 @@
 //! | `WRITE` | | the text, any bytes | `w0`: how many were written |
 //! | `WRITE_SHORT` | `w0`: length, at most 24; `w1..w3`: the text | | `w0`: how many were written |
 //! | `READ_LINE` | | | when a line is there: its bytes, the line end included; `w0`: 1 at the end of the input |
+//! | `FLUSH` | | | when all text has left the machine |
 
 use super::{Error, request};
 use crate::message::Message;
@@ -16,6 +17,9 @@ pub const WRITE: u32 = 1;
 pub const WRITE_SHORT: u32 = 2;
 /// Reads a line.
 pub const READ_LINE: u32 = 3;
+
+/// Waits until all text has left the machine.
+pub const FLUSH: u32 = 4;
 
 /// The longest text of `WRITE_SHORT`, in bytes.
 pub const SHORT: usize = 24;
@@ -51,6 +55,14 @@ pub fn read_line(console: &Endpoint, buffer: &mut [u8]) -> Result<Option<usize>,
     let sent = request(console, Message::new(READ_LINE), &[], buffer)?;
     let len = sent.reply_len.min(buffer.len());
     Ok((sent.reply.words[0] == 0).then_some(len))
+}
+
+/// Waits until all text has left the machine.
+///
+/// # Errors
+/// When the message does not get through.
+pub fn flush(console: &Endpoint) -> Result<(), Error> {
+    request(console, Message::new(FLUSH), &[], &mut []).map(|_| ())
 }
 
 /// A message with the text in its words.

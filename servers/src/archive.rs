@@ -1,0 +1,117 @@
+//! The boot archive: files of a tar archive by path.
+
+use tar_no_std::TarArchiveRef;
+
+/// The files of an archive; nothing if it is not one.
+pub fn entries(archive: &[u8]) -> impl Iterator<Item = (Path, &[u8])> {
+    // The crate takes an archive's last two blocks, zeros, for granted.
+    TarArchiveRef::new(archive)
+        .into_iter()
+        .flat_map(|archive| archive.entries())
+        .filter_map(|entry| {
+            let name = entry.filename();
+            Some((Path::new(name.as_str().ok()?)?, entry.data()))
+        })
+}
+
+/// The contents of the file with this path.
+#[must_use]
+pub fn find<'a>(archive: &'a [u8], path: &str) -> Option<&'a [u8]> {
+    let path = Path::new(path)?;
+    entries(archive)
+        .find(|(name, _)| *name == path)
+        .map(|(_, data)| data)
+}
+
+/// The longest path in bytes.
+pub const MAX_PATH: usize = libipc::services::files::MAX_PATH;
+
+/// A path in its one form: components separated by `/`, without any at the beginning or the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path(heapless::String<MAX_PATH>);
+
+impl Path {
+    /// Takes out empty components and `.`; `None` when it is too long, or contains `..`.
+    #[must_use]
+    pub fn new(path: &str) -> Option<Self> {
+        let mut clean = heapless::String::new();
+        for component in path
+            .split('/')
+            .filter(|&part| !part.is_empty() && part != ".")
+        {
+            if component == ".." {
+                return None;
+            }
+            if !clean.is_empty() {
+                clean.push('/').ok()?;
+            }
+            clean.push_str(component).ok()?;
+        }
+        Some(Path(clean))
+    }
+
+    /// The first component below this directory on the way to `file`, if it lies below.
+    #[must_use]
+    pub fn child<'a>(&self, file: &'a Path) -> Option<&'a str> {
+        let rest = if self.0.is_empty() {
+            &file.0
+        } else {
+            file.0.strip_prefix(self.0.as_str())?.strip_prefix('/')?
+        };
+        rest.split('/').next()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A tar archive of these files.
+    pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut archive = Vec::new();
+        for (name, data) in files {
+            let mut header = [0u8; 512];
+            header[..name.len()].copy_from_slice(name.as_bytes());
+            header[100..107].copy_from_slice(b"0000644");
+            header[108..115].copy_from_slice(b"0000000");
+            header[116..123].copy_from_slice(b"0000000");
+            header[124..135].copy_from_slice(format!("{:011o}", data.len()).as_bytes());
+            header[136..147].copy_from_slice(b"00000000000");
+            header[148..156].copy_from_slice(b"        ");
+            header[156] = b'0';
+            header[257..265].copy_from_slice(b"ustar\x0000");
+            let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+            header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+            archive.extend(header);
+            archive.extend(*data);
+            archive.resize(archive.len().next_multiple_of(512), 0);
+        }
+        archive.resize(archive.len() + 1024, 0);
+        archive
+    }
+
+    #[test]
+    fn files_are_found_by_any_spelling() {
+        let archive = tar(&[("./bin/a", b"one"), ("bin/b", b"two")]);
+        assert_eq!(find(&archive, "/bin/a"), Some(&b"one"[..]));
+        assert_eq!(find(&archive, "bin//b"), Some(&b"two"[..]));
+        assert_eq!(find(&archive, "/bin/c"), None);
+        assert_eq!(find(&archive, "/bin/../bin/a"), None);
+    }
+
+    #[test]
+    fn garbage_has_no_files() {
+        assert_eq!(entries(&[]).count(), 0);
+        assert_eq!(entries(&[0; 700]).count(), 0);
+        assert_eq!(entries(&[0xa5; 4096]).count(), 0);
+    }
+
+    #[test]
+    fn children_are_first_components() {
+        let path = |text| Path::new(text).unwrap();
+        assert_eq!(path("/").child(&path("bin/a")), Some("bin"));
+        assert_eq!(path("bin").child(&path("bin/a")), Some("a"));
+        assert_eq!(path("bi").child(&path("bin/a")), None);
+        assert_eq!(path("bin/a").child(&path("bin/a")), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! The file server: the boot archive, read-only, each file on pages of its own.
+//!
+//! The archive packs files at multiples of 512 bytes. The server copies them once to page
+//! boundaries; from there on the kernel gives them to readers page by page, copy-on-write.
+
+use libipc::abi::{Error, PAGE_SIZE};
+use libipc::buffer::PageBuffer;
+use libipc::message::{Incoming, Message};
+use libipc::server::{Answer, Service};
+use libipc::services::Refusal;
+use libipc::services::files::{LIST, OPEN, READ};
+
+use crate::archive::{Path, entries};
+
+/// Most files.
+const MAX_FILES: usize = 256;
+
+/// Bytes of names in one reply.
+const LISTING: usize = 2048;
+
+struct File {
+    path: Path,
+    /// Where its first page is in the buffer.
+    start: usize,
+    size: usize,
+}
+
+/// The file server.
+pub struct Files {
+    table: heapless::Vec<File, MAX_FILES>,
+    contents: PageBuffer,
+    listing: [u8; LISTING],
+}
+
+impl Files {
+    /// A server of the files of an archive. Files beyond the table's size are left out.
+    ///
+    /// # Errors
+    /// Those of the call `map`.
+    pub fn new(archive: &[u8]) -> Result<Self, Error> {
+        let pages = |data: &[u8]| data.len().next_multiple_of(PAGE_SIZE);
+        let mut table = heapless::Vec::new();
+        let mut contents = PageBuffer::new(
+            entries(archive)
+                .take(MAX_FILES)
+                .map(|(_, data)| pages(data))
+                .sum(),
+        )?;
+        let mut start = 0;
+        for (path, data) in entries(archive).take(MAX_FILES) {
+            contents[start..start + data.len()].copy_from_slice(data);
+            // The iterators are as long as the table.
+            let _ = table.push(File {
+                path,
+                start,
+                size: data.len(),
+            });
+            start += pages(data);
+        }
+        Ok(Files {
+            table,
+            contents,
+            listing: [0; LISTING],
+        })
+    }
+
+    fn open(&self, path: &[u8]) -> Result<Message, Refusal> {
+        let path = parse(path)?;
+        let number = self.table.iter().position(|file| file.path == path);
+        let number = number.ok_or(Refusal::NotFound)?;
+        Ok(Message::new(0).with_words([number as u64, self.table[number].size as u64]))
+    }
+
+    fn read(&self, number: u64, offset: u64, count: u64) -> Result<&[u8], Refusal> {
+        let number = usize::try_from(number).map_err(|_| Refusal::NotFound)?;
+        let file = self.table.get(number).ok_or(Refusal::NotFound)?;
+        let from = usize::try_from(offset).map_or(file.size, |offset| offset.min(file.size));
+        let rest = file.size - from;
+        let count = usize::try_from(count).map_or(rest, |count| count.min(rest));
+        Ok(&self.contents[file.start + from..][..count])
+    }
+
+    /// Fills the listing; returns the number of names and bytes.
+    fn list(&mut self, directory: &[u8], skip: u64, room: u64) -> Result<(u64, usize), Refusal> {
+        let directory = parse(directory)?;
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        let room = usize::try_from(room).map_or(LISTING, |room| room.min(LISTING));
+        let (mut count, mut len) = (0, 0);
+        let table = &self.table;
+        let names = table.iter().enumerate().filter_map(|(i, file)| {
+            let name = directory.child(&file.path)?;
+            let seen = table[..i]
+                .iter()
+                .any(|other| directory.child(&other.path) == Some(name));
+            (!seen).then_some(name)
+        });
+        for name in names.skip(skip) {
+            let end = len + name.len();
+            if end >= room {
+                break;
+            }
+            self.listing[len..end].copy_from_slice(name.as_bytes());
+            self.listing[end] = 0;
+            (count, len) = (count + 1, end + 1);
+        }
+        Ok((count, len))
+    }
+}
+
+fn parse(path: &[u8]) -> Result<Path, Refusal> {
+    core::str::from_utf8(path)
+        .ok()
+        .and_then(Path::new)
+        .ok_or(Refusal::BadRequest)
+}
+
+impl Service for Files {
+    fn message(&mut self, incoming: Incoming, data: &[u8]) -> Option<Answer<'_>> {
+        let Incoming {
+            message,
+            token,
+            len,
+            true_len,
+            ..
+        } = incoming;
+        if len < true_len {
+            return token.answer(Refusal::BadRequest.message());
+        }
+        let [first, second, third, _] = message.words;
+        let result = match message.label() {
+            OPEN => self.open(data).map(|message| (message, &[][..])),
+            READ => self
+                .read(first, second, third)
+                .map(|bytes| (Message::new(0), bytes)),
+            LIST => self
+                .list(data, first, second)
+                .map(|(count, len)| (Message::new(0).with_words([count]), &self.listing[..len])),
+            _ => Err(Refusal::BadRequest),
+        };
+        match result {
+            Ok((message, data)) => token.answer_with(message, data),
+            Err(refusal) => token.answer(refusal.message()),
+        }
+    }
+}
