@@ -185,8 +185,10 @@ impl Kernel {
             len,
         )
         .map_err(|failure| match failure.side {
-            Side::Destination => Fault::OfReceiver(failure.error),
-            Side::Source | Side::Memory => Fault::OfSender(failure.error),
+            Side::Destination if failure.error != Error::Overlap => {
+                Fault::OfReceiver(failure.error)
+            }
+            _ => Fault::OfSender(failure.error),
         })
     }
 

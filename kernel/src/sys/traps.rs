@@ -15,8 +15,10 @@ pub fn page_fault(kernel: &mut Kernel, id: Id<Thread>, address: u64, access: Acc
     let (kind, found) = match vm::fault(kernel.mm, &space.table, address, access) {
         vm::Fault::Resolved => return,
         vm::Fault::Denied(found) => (FaultKind::Page, found),
-        // Only memory that may be written needs a frame to go on.
-        vm::Fault::OutOfMemory => (FaultKind::OutOfMemory, FoundEntry::ReadWrite),
+        vm::Fault::OutOfMemory => {
+            let found = space.table.lookup(kernel.mm, address).found();
+            (FaultKind::OutOfMemory, found)
+        }
     };
     report(
         kernel,

@@ -362,6 +362,40 @@ fn notifications_gather_and_come_before_messages() {
 }
 
 #[test]
+fn overlapping_buffers_in_one_space_are_the_senders_error() {
+    let mut machine = Machine::new(256);
+    let (server, receive, _, _) = waiting_server(&mut machine, 8192);
+    let second = machine
+        .kernel
+        .create_thread(server.space, None, 16)
+        .unwrap();
+    machine
+        .kernel
+        .start_thread(second, 0x1000, 0x2000, [0; 3], 0)
+        .unwrap();
+    let twin = Program {
+        space: server.space,
+        thread: second,
+    };
+    let overlapping = [0, 0, BUFFER + 4095, 4096, 0, 0];
+    assert_eq!(
+        machine.error(twin, Call::Send, receive, overlapping),
+        Error::Overlap
+    );
+    assert_eq!(machine.result(server.thread), None, "the receiver waits on");
+    assert!(
+        machine
+            .call(twin, Call::Send, receive, [0, 0, BUFFER + 8192, 4096, 0, 0])
+            .is_none()
+    );
+    assert_eq!(
+        machine.read(server, BUFFER, 8),
+        machine.read(server, BUFFER + 8192, 8)
+    );
+    machine.finish();
+}
+
+#[test]
 fn running_out_of_frames_in_a_delivery_changes_nothing() {
     let mut machine = Machine::new(256);
     let (server, _, client, send) = waiting_server(&mut machine, 8192);
