@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::archive::Archive;
-use crate::workspace::{Part, output_dir, root, stdout_of};
+use crate::setup::{self, Purpose};
+use crate::workspace::{BARE_METAL, Part, output_dir, root, stdout_of};
 
 /// What to build.
 #[derive(clap::Args, Clone, Default)]
@@ -18,6 +19,9 @@ pub(crate) struct BuildArgs {
     /// Put another program into the boot archive, as bin/<file name>; may be repeated
     #[arg(long = "app", value_name = "PATH")]
     pub(crate) apps: Vec<PathBuf>,
+    /// Take what the last build has made
+    #[arg(long, conflicts_with_all = ["debug", "apps"])]
+    pub(crate) no_build: bool,
 }
 
 /// What a build has made.
@@ -28,6 +32,17 @@ pub(crate) struct Built {
     pub(crate) archive: PathBuf,
     /// The ELF files of the workspace's user programs, not stripped, sorted by name.
     pub(crate) programs: Vec<PathBuf>,
+    /// Whether the archive was made for one run only.
+    own_archive: bool,
+}
+
+impl Built {
+    /// Removes the archive if it was made for one run only.
+    pub(crate) fn discard_own_archive(&self) {
+        if self.own_archive {
+            let _ = std::fs::remove_file(&self.archive);
+        }
+    }
 }
 
 /// Runs the task.
@@ -42,8 +57,12 @@ pub(crate) fn main(args: &BuildArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds everything that a boot needs.
+/// Builds everything that a boot needs, or finds what the last build has made.
 pub(crate) fn build(args: &BuildArgs) -> Result<Built> {
+    if args.no_build {
+        return last_build();
+    }
+    setup::ensure(Purpose::Build)?;
     let kernels = executables(Part::Kernel, args.debug)?;
     let [kernel] = &kernels[..] else {
         bail!("the kernel package has no executable `cowslip`")
@@ -63,6 +82,25 @@ pub(crate) fn build(args: &BuildArgs) -> Result<Built> {
         kernel: kernel.clone(),
         archive: path,
         programs,
+        own_archive: !args.apps.is_empty(),
+    })
+}
+
+/// What the last optimised build has made.
+fn last_build() -> Result<Built> {
+    let kernel = Part::Kernel
+        .target_dir()
+        .join(BARE_METAL)
+        .join("release/cowslip");
+    let archive = output_dir()?.join("archive.tar");
+    if !kernel.is_file() || !archive.is_file() {
+        bail!("nothing has been built yet");
+    }
+    Ok(Built {
+        kernel,
+        archive,
+        programs: Vec::new(),
+        own_archive: false,
     })
 }
 
@@ -73,13 +111,6 @@ fn archive_name(args: &BuildArgs) -> String {
         format!("archive{profile}.tar")
     } else {
         format!("archive{profile}-{}.tar", std::process::id())
-    }
-}
-
-/// Removes an archive that was made for one run only.
-pub(crate) fn discard_own_archive(args: &BuildArgs, built: &Built) {
-    if !args.apps.is_empty() {
-        let _ = std::fs::remove_file(&built.archive);
     }
 }
 

@@ -95,7 +95,7 @@ fn volume_path(uri: &str) -> Result<String> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "# comment: x\ntimeout: 0\n\n/Cowslip\n    protocol: limine\n    path: boot():/boot/k\n    \
+    const TEXT: &str = "# comment: x\ntimeout: 0\n\n/Cowslip\n    protocol: limine\n    kernel_path: boot():/boot/k\n    \
                         module_path: boot():/boot/a.tar\n    cmdline: log=warn a=b\n/Other\n    path: x\n";
 
     #[test]

@@ -8,10 +8,13 @@ mod build;
 mod cmdline;
 mod ending;
 mod firmware;
+mod image;
 mod limine_conf;
 mod machine;
 mod run;
 mod serial;
+mod setup;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -31,12 +34,21 @@ enum Task {
     Build(build::BuildArgs),
     /// Boot Cowslip in QEMU, with a shell or one program
     Run(run::RunArgs),
+    /// Run host tests, test programs and scenarios
+    Test(test::TestArgs),
+    /// Make a disc image that boots on BIOS and UEFI machines
+    Image(image::ImageArgs),
+    /// Say which tools are there, and install those that are missing
+    Setup,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Build(args) => build::main(&args),
         Task::Run(args) => run::main(&args),
+        Task::Test(args) => test::main(&args),
+        Task::Image(args) => image::main(&args),
+        Task::Setup => setup::main(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::build::{BuildArgs, Built, build, discard_own_archive, shown};
+use crate::build::{BuildArgs, Built, build, shown};
 use crate::cmdline::command_line;
 use crate::ending::Ending;
+use crate::image;
 use crate::limine_conf;
-use crate::machine::{Firmware, Machine, Medium};
+use crate::machine::{Firmware, Machine, Medium, Scratch};
+use crate::setup::{self, Purpose};
 
 /// How to boot, and what to run.
 #[derive(clap::Args)]
@@ -68,9 +70,10 @@ pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
     if args.icount && args.smp != 1 {
         bail!("--icount goes with one CPU only");
     }
+    setup::ensure(Purpose::Run)?;
     let built = build(&args.build)?;
     let ending = boot(args, &built);
-    discard_own_archive(&args.build, &built);
+    built.discard_own_archive();
     let ending = ending?;
     if ending != Ending::Exit(0) {
         eprintln!("xtask: {ending}");
@@ -81,13 +84,22 @@ pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
 fn boot(args: &RunArgs, built: &Built) -> Result<Ending> {
     let entry = limine_conf::entry()?;
     let cmdline = command_line(&entry.cmdline, args.log.as_deref(), &args.program);
+    let disc = Scratch::new()?;
     let medium = match args.boot {
         Door::Direct => Medium::Direct {
             kernel: built.kernel.clone(),
             archive: built.archive.clone(),
             cmdline,
         },
-        Door::Limine => bail!("the Limine door is not open"),
+        Door::Limine => {
+            let conf = limine_conf::with_cmdline(&limine_conf::text()?, &cmdline);
+            let image = disc.path().join("cowslip.iso");
+            image::make(built, &conf, &image)?;
+            Medium::Disc {
+                image,
+                firmware: args.firmware,
+            }
+        }
     };
     let machine = Machine {
         medium,

@@ -1,0 +1,137 @@
+//! Host tests: `cargo test` over the workspace, counted, and shown only where something fails.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::report::{Outcome, Report, Verdict};
+use crate::workspace::{cargo, stdout_of};
+
+/// Runs the host tests that match the filters.
+pub(super) fn run(filters: &[String], report: &Report) -> Result<()> {
+    let mut command = cargo_test(filters);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo test")?;
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let mut sum = Sum::default();
+    for line in BufReader::new(stdout).split(b'\n') {
+        sum.add(&String::from_utf8_lossy(&line?));
+    }
+    let status = child.wait()?;
+
+    println!("host tests: {} passed, {} failed", sum.passed, sum.failed);
+    print!("{}", sum.failures);
+    report.count(sum.passed, sum.failed);
+    if sum.ignored > 0 {
+        report.skip(&format!("{} host tests", sum.ignored), "marked #[ignore]");
+    }
+    if !status.success() && sum.failed == 0 {
+        let why = format!("`cargo test` failed: {status}\n{}", sum.section);
+        let verdict = Verdict::Failed(why);
+        report.add(Outcome {
+            name: "host tests".into(),
+            verdict,
+            output: String::new(),
+        });
+    }
+    Ok(())
+}
+
+/// Prints the names of the host tests that match the filters.
+pub(super) fn list(filters: &[String]) -> Result<()> {
+    let text = stdout_of(cargo_test(filters).arg("--list"))?;
+    for line in String::from_utf8_lossy(&text).lines() {
+        if let Some(name) = line.strip_suffix(": test") {
+            println!("{name}");
+        }
+    }
+    Ok(())
+}
+
+fn cargo_test(filters: &[String]) -> Command {
+    let mut command = cargo();
+    command
+        .args(["test", "--workspace", "--no-fail-fast", "--"])
+        .args(filters);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// The sum over the output of many test programs.
+#[derive(Default)]
+struct Sum {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+    /// What failing test programs said about it.
+    failures: String,
+    /// What the test program that is running has said so far.
+    section: String,
+}
+
+impl Sum {
+    /// Takes one line of `cargo test`'s output.
+    fn add(&mut self, line: &str) {
+        let passes = line.starts_with("test ") && line.ends_with(" ... ok");
+        if !passes && !line.is_empty() {
+            self.section += line;
+            self.section += "\n";
+        }
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let [passed, failed, ignored] =
+            ["passed", "failed", "ignored"].map(|what| number_before(result, what));
+        self.passed += passed;
+        self.failed += failed;
+        self.ignored += ignored;
+        if failed > 0 {
+            self.failures += &self.section;
+        }
+        self.section.clear();
+    }
+}
+
+/// The number in `; N what`.
+fn number_before(result: &str, what: &str) -> usize {
+    let fields = result.split([';', '.']);
+    let number = fields.filter_map(|field| {
+        field
+            .trim()
+            .strip_suffix(what)?
+            .trim()
+            .parse::<usize>()
+            .ok()
+    });
+    number.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_add_up() {
+        let mut sum = Sum::default();
+        let output = "\nrunning 2 tests\ntest a ... ok\ntest b ... ok\n\n\
+            test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s\n\
+            \nrunning 2 tests\ntest c ... FAILED\ntest d ... ok\n\nfailures:\n\n---- c stdout ----\nwhy\n\n\
+            test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.1s\n";
+        output.lines().for_each(|line| sum.add(line));
+        assert_eq!((sum.passed, sum.failed, sum.ignored), (3, 1, 1));
+        assert!(sum.failures.contains("---- c stdout ----\nwhy\n"));
+        assert!(!sum.failures.contains("test a"));
+    }
+
+    #[test]
+    fn a_test_program_that_dies_leaves_its_words() {
+        let mut sum = Sum::default();
+        "running 2 tests\ntest a ... ok\nmemory allocation failed"
+            .lines()
+            .for_each(|line| sum.add(line));
+        assert_eq!(sum.section, "running 2 tests\nmemory allocation failed\n");
+    }
+}

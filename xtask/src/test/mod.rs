@@ -1,0 +1,213 @@
+//! `cargo xtask test`: everything that can fail, in three groups.
+//!
+//! 1. *Host tests*: `cargo test` over the workspace.
+//! 2. *Test programs*: user programs that list test cases in a section of their ELF file. One boot runs
+//!    one program, and a case is named `PROGRAM::CASE`.
+//! 3. *Scenarios*: `cargo xtask run` itself, seen from outside: output, exit status, doors. They are in
+//!    the table of [`scenarios`].
+//!
+//! The last line says `N passed, N failed`. What cannot be run here is skipped with a reason, and
+//! listed; it counts as neither.
+
+mod host;
+mod program;
+mod report;
+mod scenarios;
+
+use std::collections::VecDeque;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use self::program::ProgramRun;
+use self::report::{Outcome, Report, Verdict};
+use self::scenarios::{SCENARIOS, Scenario};
+use crate::archive;
+use crate::build::{BuildArgs, Built, build};
+use crate::setup::{self, Purpose};
+
+/// Which tests to run, and how.
+#[derive(clap::Args)]
+pub(crate) struct TestArgs {
+    /// Only tests whose name contains one of these
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+    /// Say which tests there are, and run none
+    #[arg(long)]
+    list: bool,
+    /// Only the tests that need no machine
+    #[arg(long, conflicts_with = "qemu_only")]
+    host_only: bool,
+    /// Only the tests that boot a machine
+    #[arg(long)]
+    qemu_only: bool,
+    /// Number of CPUs of the machines, instead of each test's own choice
+    #[arg(long, value_name = "N")]
+    smp: Option<u32>,
+    /// How many machines run at a time
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    jobs: usize,
+    /// Show the output of passing tests as well
+    #[arg(long)]
+    nocapture: bool,
+    /// How long a machine may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    timeout: u64,
+}
+
+/// The numbers of CPUs that tests run with, unless the command line says otherwise.
+const CPUS: &[u32] = &[1];
+
+/// One boot.
+enum Job {
+    Program(ProgramRun),
+    Scenario {
+        scenario: &'static Scenario,
+        smp: u32,
+    },
+}
+
+/// Runs the task.
+pub(crate) fn main(args: &TestArgs) -> Result<ExitCode> {
+    let report = Report::new(args.nocapture);
+    if !args.qemu_only {
+        if args.list {
+            host::list(&args.filters)?;
+        } else {
+            host::run(&args.filters, &report)?;
+        }
+    }
+    if !args.host_only {
+        setup::ensure(Purpose::Run)?;
+        let built = build(&BuildArgs::default())?;
+        let jobs = jobs(args, &built)?;
+        if args.list {
+            jobs.iter()
+                .flat_map(Job::names)
+                .for_each(|name| println!("{name}"));
+        } else {
+            run_all(jobs, args, &built, &report);
+        }
+    }
+    Ok(if args.list {
+        ExitCode::SUCCESS
+    } else {
+        report.finish()
+    })
+}
+
+/// The boots that the filters ask for.
+fn jobs(args: &TestArgs, built: &Built) -> Result<VecDeque<Job>> {
+    let own_choice = [args.smp.unwrap_or(1)];
+    let cpus = if args.smp.is_some() {
+        &own_choice
+    } else {
+        CPUS
+    };
+    let mut jobs = VecDeque::new();
+    for &smp in cpus {
+        for program in &built.programs {
+            let cases = archive::scenarios(program)?;
+            let name = program
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            jobs.extend(ProgramRun::new(name, cases, smp, &args.filters).map(Job::Program));
+        }
+        for scenario in SCENARIOS {
+            if selected(&scenario.full_name(smp), &args.filters) {
+                jobs.push_back(Job::Scenario { scenario, smp });
+            }
+        }
+    }
+    Ok(jobs)
+}
+
+/// Runs the boots, a few at a time.
+fn run_all(jobs: VecDeque<Job>, args: &TestArgs, built: &Built, report: &Report) {
+    let jobs = Mutex::new(jobs);
+    let next = || jobs.lock().expect("no job panics").pop_front();
+    thread::scope(|scope| {
+        for _ in 0..args.jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(job) = next() {
+                    job.run(Duration::from_secs(args.timeout), built, report);
+                }
+            });
+        }
+    });
+}
+
+impl Job {
+    fn names(&self) -> Vec<String> {
+        match self {
+            Job::Program(program) => program.names(),
+            Job::Scenario { scenario, smp } => vec![scenario.full_name(*smp)],
+        }
+    }
+
+    /// Runs the boot and reports. Trouble on this side of the machine fails every test in it.
+    fn run(&self, limit: Duration, built: &Built, report: &Report) {
+        let result = match self {
+            Job::Program(program) => program.run(limit, built, report),
+            Job::Scenario { scenario, smp } => scenario.run(*smp, limit, report),
+        };
+        if let Err(error) = result {
+            for name in self.names() {
+                let verdict = Verdict::Failed(format!("{error:#}\n"));
+                report.add(Outcome {
+                    name,
+                    verdict,
+                    output: String::new(),
+                });
+            }
+        }
+    }
+}
+
+/// Whether the filters ask for a test. Without filters, every test is asked for.
+fn selected(name: &str, filters: &[String]) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
+}
+
+/// The last `count` lines of a text.
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    let skipped = lines.len().saturating_sub(count);
+    let mut tail = lines[skipped..].join("\n");
+    if skipped > 0 {
+        tail.insert_str(0, &format!("({skipped} lines before these)\n"));
+    }
+    tail
+}
+
+/// A test's name with its machine, where that is not the usual one.
+fn with_cpus(name: &str, smp: u32) -> String {
+    if smp == 1 {
+        name.to_owned()
+    } else {
+        format!("{name} ({smp} CPUs)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_select_by_substring() {
+        assert!(selected("fork::deep", &[]));
+        assert!(selected("fork::deep", &["x".into(), "k::d".into()]));
+        assert!(!selected("fork::deep", &["x".into()]));
+    }
+
+    #[test]
+    fn long_output_is_cut_at_its_beginning() {
+        assert_eq!(last_lines("a\nb\n", 2), "a\nb");
+        assert_eq!(last_lines("a\nb\nc\n", 2), "(1 lines before these)\nb\nc");
+    }
+}

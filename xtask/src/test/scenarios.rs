@@ -1,0 +1,279 @@
+//! Scenarios: what a person sees who types `cargo xtask run`, as a table.
+//!
+//! Each one starts `run` as a process of its own and looks at nothing but its exit status and its stdout,
+//! which must carry the program's output and nothing else. To add one, add a row.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::report::{Outcome, Report, Verdict};
+use super::{last_lines, with_cpus};
+use crate::firmware::uefi;
+use crate::image::limine;
+
+/// One scenario.
+pub(super) struct Scenario {
+    name: &'static str,
+    /// The program and its arguments; empty for a shell.
+    program: &'static [&'static str],
+    /// What is typed.
+    input: &'static str,
+    /// The exit status of `run`.
+    status: i32,
+    /// Judges stdout.
+    check: fn(&str) -> Result<(), String>,
+    door: Door,
+}
+
+/// The door to boot through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Direct,
+    LimineBios,
+    LimineUefi,
+}
+
+/// A scenario of the most usual kind; rows say what differs.
+const USUAL: Scenario = Scenario {
+    name: "",
+    program: &[],
+    input: "",
+    status: 0,
+    check: |_| Ok(()),
+    door: Door::Direct,
+};
+
+/// The table.
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "hello_prints",
+        program: &["hello"],
+        check: greets,
+        ..USUAL
+    },
+    Scenario {
+        name: "exit_status_comes_through",
+        program: &["exit", "42"],
+        status: 42,
+        ..USUAL
+    },
+    Scenario {
+        name: "bad_read_is_killed",
+        program: &["crash", "read"],
+        status: 139,
+        ..USUAL
+    },
+    Scenario {
+        name: "bad_write_is_killed",
+        program: &["crash", "write"],
+        status: 139,
+        ..USUAL
+    },
+    Scenario {
+        name: "bad_jump_is_killed",
+        program: &["crash", "exec"],
+        status: 139,
+        ..USUAL
+    },
+    Scenario {
+        name: "division_by_zero_is_killed",
+        program: &["crash", "div"],
+        status: 136,
+        ..USUAL
+    },
+    Scenario {
+        name: "kill_is_told_apart",
+        program: &["crash", "kill"],
+        status: 137,
+        ..USUAL
+    },
+    Scenario {
+        name: "out_of_memory_is_killed",
+        program: &["crash", "oom"],
+        status: 135,
+        ..USUAL
+    },
+    Scenario {
+        name: "forkapp_replies",
+        program: &["forkapp"],
+        check: four_equal_replies,
+        ..USUAL
+    },
+    Scenario {
+        name: "shell_runs_programs",
+        input: "hello\nexit\n",
+        check: |output| contains(output, "hello"),
+        ..USUAL
+    },
+    Scenario {
+        name: "limine_bios_boots",
+        program: &["hello"],
+        check: greets,
+        door: Door::LimineBios,
+        ..USUAL
+    },
+    Scenario {
+        name: "limine_uefi_boots",
+        program: &["hello"],
+        check: greets,
+        door: Door::LimineUefi,
+        ..USUAL
+    },
+];
+
+fn greets(output: &str) -> Result<(), String> {
+    contains(&output.to_lowercase(), "hello")
+}
+
+/// Four lines `REPLY: AA`, with the same letter twice in each.
+fn four_equal_replies(output: &str) -> Result<(), String> {
+    let replies: Vec<_> = output
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("REPLY: "))
+        .collect();
+    if replies.len() != 4 {
+        return Err(format!("{} lines `REPLY: ..` instead of 4", replies.len()));
+    }
+    let is_pair =
+        |reply: &&str| matches!(reply.as_bytes(), [a, b] if a == b && a.is_ascii_alphabetic());
+    match replies.iter().find(|reply| !is_pair(reply)) {
+        Some(reply) => Err(format!("`REPLY: {reply}` has not the same letter twice")),
+        None => Ok(()),
+    }
+}
+
+fn contains(output: &str, words: &str) -> Result<(), String> {
+    if output.contains(words) {
+        Ok(())
+    } else {
+        Err(format!("no `{words}` in the output"))
+    }
+}
+
+impl Scenario {
+    /// The name in reports.
+    pub(super) fn full_name(&self, smp: u32) -> String {
+        with_cpus(&format!("run::{}", self.name), smp)
+    }
+
+    /// Runs the scenario and reports it.
+    pub(super) fn run(&self, smp: u32, limit: Duration, report: &Report) -> Result<()> {
+        let name = self.full_name(smp);
+        if let Some(reason) = self.door.closed() {
+            report.add(Outcome {
+                name,
+                verdict: Verdict::Skipped(reason),
+                output: String::new(),
+            });
+            return Ok(());
+        }
+        let mut command = self.command(smp, limit)?;
+        let mut child = command.spawn().context("cannot start `xtask run`")?;
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        let input = self.input;
+        thread::spawn(move || stdin.write_all(input.as_bytes()));
+        let ended = child.wait_with_output()?;
+
+        let stdout = String::from_utf8_lossy(&ended.stdout).into_owned();
+        let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+        let verdict = match self.judge(ended.status.code(), &stdout) {
+            Ok(()) => Verdict::Passed,
+            Err(why) => Verdict::Failed(format!(
+                "{why}\nstdout:\n{}\nstderr:\n{}\n",
+                last_lines(&stdout, 40),
+                last_lines(&stderr, 10)
+            )),
+        };
+        report.add(Outcome {
+            name,
+            verdict,
+            output: stdout,
+        });
+        Ok(())
+    }
+
+    fn judge(&self, status: Option<i32>, stdout: &str) -> Result<(), String> {
+        if status != Some(self.status) {
+            let status = status.map_or("none".into(), |status| status.to_string());
+            return Err(format!("exit status {status} instead of {}", self.status));
+        }
+        (self.check)(stdout)
+    }
+
+    /// `xtask run`, with what has just been built.
+    fn command(&self, smp: u32, limit: Duration) -> Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["run", "--no-build", "--smp", &smp.to_string()]);
+        command.args(["--timeout", &limit.as_secs().to_string()]);
+        command.args(self.door.args());
+        if !self.program.is_empty() {
+            command.arg("--").args(self.program);
+        }
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Ok(command)
+    }
+}
+
+impl Door {
+    fn args(self) -> &'static [&'static str] {
+        match self {
+            Door::Direct => &[],
+            Door::LimineBios => &["--boot", "limine", "--firmware", "bios"],
+            Door::LimineUefi => &["--boot", "limine", "--firmware", "uefi"],
+        }
+    }
+
+    /// Why nothing can go through this door on this machine, if so.
+    fn closed(self) -> Option<String> {
+        if self == Door::Direct {
+            return None;
+        }
+        if !crate::setup::has("xorriso") {
+            return Some("no xorriso".into());
+        }
+        if self == Door::LimineUefi && uefi().is_err() {
+            return Some("no OVMF".into());
+        }
+        limine::folder().err().map(|_| "no Limine binaries".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_four_pairs() {
+        assert!(four_equal_replies("x\nREPLY: AA\nREPLY: BB\nREPLY: AA\nREPLY: CC\n").is_ok());
+        assert!(four_equal_replies("REPLY: AA\nREPLY: BB\nREPLY: AA\n").is_err());
+        assert!(four_equal_replies("REPLY: AA\nREPLY: BB\nREPLY: AA\nREPLY: CD\n").is_err());
+    }
+
+    #[test]
+    fn names_differ() {
+        let mut names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SCENARIOS.len());
+    }
+
+    #[test]
+    fn status_and_output_must_both_fit() {
+        let scenario = Scenario {
+            status: 42,
+            check: |output| contains(output, "x"),
+            ..USUAL
+        };
+        assert!(scenario.judge(Some(42), "xyz").is_ok());
+        assert!(scenario.judge(Some(42), "yz").is_err());
+        assert!(scenario.judge(Some(0), "xyz").is_err());
+        assert!(scenario.judge(None, "xyz").is_err());
+    }
+}
