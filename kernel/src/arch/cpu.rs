@@ -1,14 +1,20 @@
 //! What the CPU can do, and switching it on.
 
 use core::{
-    arch::{
-        asm,
-        x86_64::{__cpuid, __cpuid_count},
-    },
+    arch::x86_64::{__cpuid, __cpuid_count, CpuidResult},
     fmt,
 };
 
 use spin::Once;
+use x86_64::{
+    PhysAddr,
+    instructions::{hlt, interrupts},
+    registers::{
+        control::{Cr0, Cr0Flags, Cr3, Cr3Flags, Cr4, Cr4Flags},
+        model_specific::{Efer, EferFlags},
+    },
+    structures::paging::PhysFrame,
+};
 
 /// What this kernel uses if the CPU has it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,34 +49,38 @@ pub fn features() -> Features {
 /// Must run on every CPU, and before page tables with no-execute pages are loaded.
 pub fn init() {
     let features = *FEATURES.call_once(detect);
-    // SAFETY: each bit is set only if the CPU has the feature. Write protection of read-only pages
-    // holds from the start. The kernel neither runs nor touches user pages.
+    // SAFETY: each bit is set only if the CPU has the feature, and none of them takes anything from
+    // the kernel, which writes to no read-only page and neither runs nor touches user pages.
     unsafe {
         if features.nx {
-            write_msr(EFER, read_msr(EFER) | EFER_NXE);
+            Efer::update(|efer| efer.insert(EferFlags::NO_EXECUTE_ENABLE));
         }
-        write_cr0((read_cr0() | CR0_WP | CR0_NE | CR0_MP) & !(CR0_EM | CR0_CD | CR0_NW | CR0_AM));
-        let mut cr4 = read_cr4() & !(CR4_FSGSBASE | CR4_PCE | CR4_TSD);
-        for (has, bit) in [
-            (features.pge, CR4_PGE),
-            (features.smep, CR4_SMEP),
-            (features.smap, CR4_SMAP),
-            (features.umip, CR4_UMIP),
-        ] {
-            cr4 = if has { cr4 | bit } else { cr4 & !bit };
-        }
-        write_cr4(cr4);
+        Cr0::update(|cr0| {
+            cr0.insert(Cr0Flags::WRITE_PROTECT | Cr0Flags::NUMERIC_ERROR);
+            cr0.remove(Cr0Flags::ALIGNMENT_MASK | Cr0Flags::CACHE_DISABLE);
+            cr0.remove(Cr0Flags::NOT_WRITE_THROUGH);
+        });
+        Cr4::update(|cr4| {
+            cr4.remove(Cr4Flags::FSGSBASE | Cr4Flags::TIMESTAMP_DISABLE);
+            cr4.remove(Cr4Flags::PERFORMANCE_MONITOR_COUNTER);
+            cr4.set(Cr4Flags::PAGE_GLOBAL, features.pge);
+            cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
+            cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.smap);
+            cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.umip);
+        });
     }
 }
 
+/// A leaf of `cpuid`, if the CPU has it.
+pub fn leaf(number: u32, part: u32) -> Option<CpuidResult> {
+    let highest = __cpuid(number & 0x8000_0000).eax;
+    (number <= highest).then(|| __cpuid_count(number, part))
+}
+
 fn detect() -> Features {
-    let leaf = |number: u32| {
-        let limit = __cpuid(number & 0x8000_0000).eax;
-        (number <= limit).then(|| __cpuid_count(number, 0))
-    };
     let bit = |register: Option<u32>, bit: u32| register.is_some_and(|bits| bits >> bit & 1 != 0);
     let [basic, structured, extended, power] =
-        [1, 7, 0x8000_0001, 0x8000_0007].map(leaf);
+        [1, 7, 0x8000_0001, 0x8000_0007].map(|number| leaf(number, 0));
     Features {
         nx: bit(extended.map(|leaf| leaf.edx), 20),
         pge: bit(basic.map(|leaf| leaf.edx), 13),
@@ -104,114 +114,21 @@ impl fmt::Display for Features {
     }
 }
 
-/// Extended feature enable register.
-pub const EFER: u32 = 0xc000_0080;
-/// `syscall` is an instruction.
-pub const EFER_SCE: u64 = 1 << 0;
-const EFER_NXE: u64 = 1 << 11;
-
-const CR0_MP: u64 = 1 << 1;
-const CR0_EM: u64 = 1 << 2;
-/// Vector instructions raise #NM.
-pub const CR0_TS: u64 = 1 << 3;
-const CR0_NE: u64 = 1 << 5;
-const CR0_WP: u64 = 1 << 16;
-const CR0_AM: u64 = 1 << 18;
-const CR0_NW: u64 = 1 << 29;
-const CR0_CD: u64 = 1 << 30;
-
-const CR4_TSD: u64 = 1 << 2;
-const CR4_PGE: u64 = 1 << 7;
-const CR4_PCE: u64 = 1 << 8;
-/// `fxsave` and SSE are usable.
-pub const CR4_OSFXSR: u64 = 1 << 9;
-/// SSE exceptions arrive as #XM.
-pub const CR4_OSXMMEXCPT: u64 = 1 << 10;
-const CR4_UMIP: u64 = 1 << 11;
-const CR4_FSGSBASE: u64 = 1 << 16;
-/// `xsave` and `xsetbv` are usable.
-pub const CR4_OSXSAVE: u64 = 1 << 18;
-const CR4_SMEP: u64 = 1 << 20;
-const CR4_SMAP: u64 = 1 << 21;
-
-/// Reads a model-specific register.
+/// Switches to the page table with this root.
 ///
 /// # Safety
 ///
-/// The CPU must have the register.
-pub unsafe fn read_msr(register: u32) -> u64 {
-    let (low, high): (u32, u32);
-    // SAFETY: as the caller promises; reading has no side effect.
-    unsafe {
-        asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high,
-            options(nomem, nostack, preserves_flags));
-    }
-    u64::from(high) << 32 | u64::from(low)
-}
-
-/// Writes a model-specific register.
-///
-/// # Safety
-///
-/// The CPU must have the register, and the value must keep the kernel's assumptions.
-pub unsafe fn write_msr(register: u32, value: u64) {
+/// The upper half of the table must be the kernel's.
+pub unsafe fn load_page_table(root: kernel::mm::PhysAddr) {
+    let frame = PhysFrame::containing_address(PhysAddr::new(root.0));
     // SAFETY: as the caller promises.
-    unsafe {
-        asm!("wrmsr", in("ecx") register, in("eax") value as u32, in("edx") (value >> 32) as u32,
-            options(nostack, preserves_flags));
-    }
-}
-
-macro_rules! control_register {
-    ($read:ident, $write:ident, $name:literal) => {
-        #[doc = concat!("Reads ", $name, ".")]
-        pub fn $read() -> u64 {
-            let value;
-            // SAFETY: the kernel runs with privilege, and reading has no side effect.
-            unsafe {
-                asm!(concat!("mov {}, ", $name), out(reg) value,
-                    options(nomem, nostack, preserves_flags));
-            }
-            value
-        }
-
-        #[doc = concat!("Writes ", $name, ".")]
-        ///
-        /// # Safety
-        ///
-        /// The value must be legal on this CPU, and keep the kernel's assumptions.
-        pub unsafe fn $write(value: u64) {
-            // SAFETY: as the caller promises.
-            unsafe {
-                asm!(concat!("mov ", $name, ", {}"), in(reg) value,
-                    options(nostack, preserves_flags));
-            }
-        }
-    };
-}
-
-control_register!(read_cr0, write_cr0, "cr0");
-control_register!(read_cr3, write_cr3, "cr3");
-control_register!(read_cr4, write_cr4, "cr4");
-
-/// Reads the address of the last page fault.
-pub fn read_cr2() -> u64 {
-    let value;
-    // SAFETY: the kernel runs with privilege, and reading has no side effect.
-    unsafe { asm!("mov {}, cr2", out(reg) value, options(nomem, nostack, preserves_flags)) };
-    value
-}
-
-/// Drops the translation of one page.
-pub fn flush_page(addr: u64) {
-    // SAFETY: forgetting a translation changes nothing but speed.
-    unsafe { asm!("invlpg [{}]", in(reg) addr, options(nostack, preserves_flags)) };
+    unsafe { Cr3::write(frame, Cr3Flags::empty()) };
 }
 
 /// Stops for ever.
 pub fn halt() -> ! {
     loop {
-        // SAFETY: with interrupts off nothing runs on this CPU any more.
-        unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+        interrupts::disable();
+        hlt();
     }
 }

@@ -1,8 +1,18 @@
 //! The machine: everything that needs privileged instructions, I/O ports or assembly.
 
+pub mod acpi;
+pub mod apic;
 pub mod clock;
 pub mod cpu;
+pub mod entry;
+pub mod fpu;
+pub mod lines;
+pub mod machine;
 pub mod paging;
-pub mod port;
+mod panic;
+pub mod percpu;
+pub mod power;
+mod segments;
 pub mod serial;
-mod stack;
+pub mod symbols;
+pub mod trap;

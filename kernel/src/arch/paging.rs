@@ -11,8 +11,8 @@
 
 use core::ptr;
 
-use kernel::mm::PhysAddr;
-use spin::Mutex;
+use kernel::mm::{Frame, PhysAddr};
+use spin::{Mutex, Once};
 
 use super::cpu;
 use crate::boot::{BootInfo, MemoryKind, memory::FreeRanges};
@@ -55,6 +55,14 @@ pub fn image() -> [u64; 4] {
 /// The tables in the making.
 static TABLES: Mutex<Option<Tables>> = Mutex::new(None);
 
+/// The root of the table that has nothing but the kernel's half.
+static ROOT: Once<Frame> = Once::new();
+
+/// The root of the table that has nothing but the kernel's half.
+pub fn root() -> Frame {
+    *ROOT.get().expect("the kernel has page tables")
+}
+
 struct Tables {
     /// Physical address of the root table.
     root: u64,
@@ -62,7 +70,7 @@ struct Tables {
     direct_map: u64,
     /// Where frames for tables come from.
     free: FreeRanges,
-    /// Whether the direct map has each GiB of the first 4.
+    /// The no-execute bit, if the CPU knows it.
     no_execute: u64,
 }
 
@@ -83,8 +91,9 @@ pub fn init(boot: &BootInfo, free: FreeRanges, guards: &[u64]) {
     }
     // SAFETY: the tables map the image, with the stack, where it is; the direct map of the door is
     // not used after this.
-    unsafe { cpu::write_cr3(tables.root) };
+    unsafe { cpu::load_page_table(PhysAddr(tables.root)) };
     tables.direct_map = DIRECT_MAP;
+    ROOT.call_once(|| Frame::containing(PhysAddr(tables.root)));
     *TABLES.lock() = Some(tables);
 }
 
@@ -114,14 +123,14 @@ pub fn map_device(addr: PhysAddr, len: u64) -> *mut u8 {
     tables.as_mut().expect("devices are mapped at boot").map_device(addr.0, addr.0 + len)
 }
 
-/// The upper half of the root table, final, and the frames that are left.
-pub fn finish() -> (u64, [u64; 256], FreeRanges) {
+/// The upper half of the root table, which is final, and the frames that are left.
+pub fn finish() -> ([u64; 256], FreeRanges) {
     let tables = TABLES.lock().take().expect("the tables are finished once");
     let half = core::array::from_fn(|index| {
         // SAFETY: the root is a table of 512 entries, which nobody changes any more.
         unsafe { tables.table(tables.root).add(256 + index).read() }
     });
-    (tables.root, half, tables.free)
+    (half, tables.free)
 }
 
 impl Tables {

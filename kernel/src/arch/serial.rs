@@ -10,8 +10,10 @@ use core::{
 
 use log::{LevelFilter, Log, Metadata, Record};
 use spin::Mutex;
+use x86_64::instructions::port::Port as IoPort;
 
-use super::port::{read8, write8};
+use super::clock;
+
 
 const BASE: u16 = 0x3f8;
 /// Far longer than a character takes at the slowest speed.
@@ -23,13 +25,17 @@ static PRESENT: AtomicBool = AtomicBool::new(false);
 
 struct Port;
 
+fn register(number: u16) -> IoPort<u8> {
+    IoPort::new(BASE + number)
+}
+
 impl Port {
     fn write_byte(&mut self, byte: u8) {
         // SAFETY: reading the line status and sending a byte touch no memory.
         unsafe {
             for _ in 0..PATIENCE {
-                if read8(BASE + 5) & 0x20 != 0 {
-                    return write8(BASE, byte);
+                if register(5).read() & 0x20 != 0 {
+                    return register(0).write(byte);
                 }
                 core::hint::spin_loop();
             }
@@ -67,7 +73,7 @@ impl Log for KernelLog {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let now_us = super::clock::now_ns() / 1000;
+            let now_us = clock::now_ns() / 1000;
             let (s, us) = (now_us / 1_000_000, now_us % 1_000_000);
             let level = record.level();
             // Writing to the port does not fail.
@@ -83,12 +89,12 @@ pub fn init(level: LevelFilter) {
     // SAFETY: these are the registers of the serial port, which the kernel owns at boot.
     unsafe {
         // A scratch register that remembers is a sign of life.
-        write8(BASE + 7, 0x5a);
-        PRESENT.store(read8(BASE + 7) == 0x5a, Relaxed);
-        for (register, value) in
+        register(7).write(0x5a);
+        PRESENT.store(register(7).read() == 0x5a, Relaxed);
+        for (number, value) in
             [(1, 0x00), (3, 0x80), (0, 0x01), (1, 0x00), (3, 0x03), (2, 0x07), (4, 0x0b)]
         {
-            write8(BASE + register, value);
+            register(number).write(value);
         }
     }
     log::set_max_level(level);

@@ -15,7 +15,8 @@ use limine::{
     },
 };
 
-use super::{BootInfo, MemoryKind};
+use super::{BootInfo, MemoryKind, start::start};
+use crate::arch::percpu::{BOOT_STACK, BOOT_STACK_TOP};
 
 macro_rules! request {
     ($section:literal, $($name:ident: $type:ident = $value:expr;)*) => {
@@ -50,10 +51,12 @@ extern "C" fn limine_entry() -> ! {
     naked_asm!(
         "cli",
         "cld",
-        "lea rsp, [rip + BOOT_STACK_TOP]",
+        "lea rsp, [rip + {stack} + {top}]",
         "xor ebp, ebp",
         "call {enter}",
         "ud2",
+        stack = sym BOOT_STACK,
+        top = const BOOT_STACK_TOP,
         enter = sym enter,
     )
 }
@@ -80,7 +83,7 @@ extern "C" fn enter() -> ! {
     if let Some(file) = FILE.get_response() {
         boot.set_command_line(file.file().string().to_bytes());
     }
-    crate::main(boot)
+    start(boot)
 }
 
 fn kind(kind: EntryType) -> MemoryKind {

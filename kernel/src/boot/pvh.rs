@@ -12,8 +12,11 @@
 
 use core::{arch::global_asm, slice};
 
-use super::{BootInfo, MemoryKind};
-use crate::arch::paging::DIRECT_MAP;
+use super::{BootInfo, MemoryKind, start::start};
+use crate::arch::{
+    paging::DIRECT_MAP,
+    percpu::{BOOT_STACK, BOOT_STACK_TOP},
+};
 
 const MAGIC: u32 = 0x336e_c578;
 /// Where the linker script puts the image.
@@ -59,7 +62,7 @@ pvh_entry:
     movl %eax, %ss
     movl %eax, %fs
     movl %eax, %gs
-    movabsq $BOOT_STACK_TOP, %rsp
+    movabsq ${stack} + {top}, %rsp
     movl %ebx, %edi
     xorl %ebp, %ebp
     call {enter}
@@ -99,6 +102,8 @@ pvh_pd:
     .endr
     .popsection
     "#,
+    stack = sym BOOT_STACK,
+    top = const BOOT_STACK_TOP,
     enter = sym enter,
     options(att_syntax)
 );
@@ -157,7 +162,7 @@ extern "C" fn enter(start_info: u32) -> ! {
         boot.set_command_line(command_line(info.command_line));
     }
     boot.rsdp = if info.rsdp != 0 { Some(info.rsdp) } else { search_rsdp() };
-    crate::main(boot)
+    start(boot)
 }
 
 /// The root pointer where a BIOS leaves it: on a 16-byte boundary of its read-only area.

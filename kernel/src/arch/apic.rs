@@ -1,0 +1,197 @@
+//! The local APIC: end of interrupt, the timer, and measuring clocks.
+//!
+//! The registers are used through memory (xAPIC), which every x86-64 CPU can do. The timer runs
+//! once, from a deadline in nanoseconds.
+
+use core::{hint, ptr, sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed}};
+
+use kernel::mm::PhysAddr;
+use x86_64::{instructions::port::Port, registers::model_specific::Msr};
+
+use super::{clock, paging, percpu::PerCpu};
+
+/// Vector of the timer.
+pub const TIMER: u8 = 0xf0;
+/// Vector of the local APIC's own errors.
+pub const ERROR: u8 = 0xfe;
+/// Vector of interrupts that went away before they were taken.
+pub const SPURIOUS: u8 = 0xff;
+
+const ID: usize = 0x20;
+const TASK_PRIORITY: usize = 0x80;
+const END_OF_INTERRUPT: usize = 0xb0;
+const SPURIOUS_VECTOR: usize = 0xf0;
+const ERROR_STATUS: usize = 0x280;
+const COMMAND_LOW: usize = 0x300;
+const LVT_TIMER: usize = 0x320;
+const LVT_LINT0: usize = 0x350;
+const LVT_ERROR: usize = 0x370;
+const INITIAL_COUNT: usize = 0x380;
+const CURRENT_COUNT: usize = 0x390;
+const DIVIDE: usize = 0x3e0;
+
+const MASKED: u32 = 1 << 16;
+const ENABLE: u32 = 1 << 8;
+const DIVIDE_BY_ONE: u32 = 0b1011;
+const TO_SELF: u32 = 1 << 18;
+
+const BASE_MSR: u32 = 0x1b;
+const BASE_ENABLE: u64 = 1 << 11;
+const BASE_X2APIC: u64 = 1 << 10;
+
+/// Where the registers are; the same on every CPU, each of which finds its own there.
+static REGISTERS: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+/// Timer ticks in a nanosecond, in 2^-32.
+static TICKS_PER_NS: AtomicU64 = AtomicU64::new(0);
+
+/// Maps the registers at this physical address.
+pub fn map(addr: PhysAddr) {
+    REGISTERS.store(paging::map_device(addr, 4096), Relaxed);
+}
+
+/// Switches this CPU's local APIC on, with its timer stopped.
+pub fn init() {
+    let mut base = Msr::new(BASE_MSR);
+    // SAFETY: every x86-64 CPU has the register. From x2APIC mode there is no way back but through
+    // "off".
+    unsafe {
+        let value = base.read();
+        if value & BASE_X2APIC != 0 {
+            base.write(value & !(BASE_X2APIC | BASE_ENABLE));
+        }
+        base.write(value & !BASE_X2APIC | BASE_ENABLE);
+    }
+    write(LVT_TIMER, MASKED);
+    write(LVT_LINT0, MASKED);
+    write(LVT_ERROR, u32::from(ERROR));
+    write(TASK_PRIORITY, 0);
+    write(SPURIOUS_VECTOR, ENABLE | u32::from(SPURIOUS));
+    write(END_OF_INTERRUPT, 0);
+}
+
+/// The number by which interrupts are sent to this CPU.
+pub fn id() -> u32 {
+    read(ID) >> 24
+}
+
+/// Tells that the interrupt is dealt with.
+pub fn end_of_interrupt() {
+    write(END_OF_INTERRUPT, 0);
+}
+
+/// What went wrong since the last call.
+pub fn errors() -> u32 {
+    write(ERROR_STATUS, 0);
+    read(ERROR_STATUS)
+}
+
+/// Interrupts this CPU with a vector, once interrupts are on.
+pub fn send_to_self(vector: u8) {
+    write(COMMAND_LOW, TO_SELF | u32::from(vector));
+}
+
+/// Arms the timer for a time in nanoseconds since boot, or stops it.
+pub fn set_timer(cpu: &PerCpu, deadline_ns: Option<u64>) {
+    if cpu.timer.replace(deadline_ns) != deadline_ns {
+        write(INITIAL_COUNT, deadline_ns.map_or(0, ticks_until));
+    }
+}
+
+/// The timer has run out.
+pub fn timer_fired(cpu: &PerCpu) {
+    cpu.timer.set(None);
+}
+
+/// At least one tick, and no more than the timer can count: it may interrupt early.
+fn ticks_until(deadline_ns: u64) -> u32 {
+    let ns = deadline_ns.saturating_sub(clock::now_ns());
+    let ticks = (u128::from(ns) * u128::from(TICKS_PER_NS.load(Relaxed))) >> 32;
+    u32::try_from(ticks + 1).unwrap_or(u32::MAX)
+}
+
+/// Measures the rates of the time-stamp counter and of the timer by the one clock whose rate is
+/// known, the programmable interval timer, and returns them in ticks per second.
+pub fn calibrate() -> (u64, u64) {
+    /// Ticks of the interval timer to measure for: 1.5 ms.
+    const SPAN: u16 = 1790;
+    write(DIVIDE, DIVIDE_BY_ONE);
+    write(LVT_TIMER, MASKED);
+    write(INITIAL_COUNT, u32::MAX);
+    let mut pit = IntervalTimer::start();
+    let first = Sample::best(&mut pit);
+    while first.pit - pit.read() < SPAN {
+        hint::spin_loop();
+    }
+    let last = Sample::best(&mut pit);
+    write(INITIAL_COUNT, 0);
+    let span = u64::from(first.pit - last.pit);
+    let tsc = (last.tsc - first.tsc) * IntervalTimer::HZ / span;
+    let timer = u64::from(first.timer - last.timer) * IntervalTimer::HZ / span;
+    TICKS_PER_NS.store(((u128::from(timer) << 32) / 1_000_000_000) as u64, Relaxed);
+    write(LVT_TIMER, u32::from(TIMER));
+    (tsc, timer)
+}
+
+/// Three clocks at one moment.
+struct Sample {
+    tsc: u64,
+    timer: u32,
+    pit: u16,
+}
+
+impl Sample {
+    /// The sample that took the least time of a few: one that was not disturbed.
+    fn best(pit: &mut IntervalTimer) -> Self {
+        let samples = core::array::from_fn::<_, 5, _>(|_| {
+            let begin = clock::ticks();
+            let sample = Sample { pit: pit.read(), timer: read(CURRENT_COUNT), tsc: clock::ticks() };
+            (sample.tsc - begin, sample)
+        });
+        let best = samples.into_iter().min_by_key(|(took, _)| *took);
+        best.map(|(_, sample)| sample).expect("there are samples")
+    }
+}
+
+/// Channel 2 of the 8254, which counts down from 65535 without interrupting anybody.
+struct IntervalTimer {
+    data: Port<u8>,
+    command: Port<u8>,
+}
+
+impl IntervalTimer {
+    const HZ: u64 = 1_193_182;
+
+    fn start() -> Self {
+        let mut timer = Self { data: Port::new(0x42), command: Port::new(0x43) };
+        let mut gate = Port::<u8>::new(0x61);
+        // SAFETY: these are the interval timer's ports and its gate, which the kernel owns at boot.
+        unsafe {
+            // Gate open, loudspeaker off.
+            let bits = gate.read();
+            gate.write(bits & !2 | 1);
+            timer.command.write(0b1011_0000);
+            timer.data.write(0xff);
+            timer.data.write(0xff);
+        }
+        timer
+    }
+
+    fn read(&mut self) -> u16 {
+        // SAFETY: as in `start`.
+        unsafe {
+            self.command.write(0b1000_0000);
+            let low = self.data.read();
+            u16::from_le_bytes([low, self.data.read()])
+        }
+    }
+}
+
+fn read(register: usize) -> u32 {
+    // SAFETY: `map` has mapped the registers, and reading these has no effect on memory.
+    unsafe { REGISTERS.load(Relaxed).add(register).cast::<u32>().read_volatile() }
+}
+
+fn write(register: usize, value: u32) {
+    // SAFETY: `map` has mapped the registers; the vectors that are written have handlers.
+    unsafe { REGISTERS.load(Relaxed).add(register).cast::<u32>().write_volatile(value) }
+}

@@ -1,0 +1,185 @@
+//! What each CPU has of its own: stacks, descriptor tables, and who runs on it.
+//!
+//! `gs` points at the CPU's [`PerCpu`] while the kernel runs. Only its CPU reads or writes one, and
+//! only with interrupts off, so its fields are cells.
+
+use core::{
+    cell::{Cell, UnsafeCell},
+    mem::{MaybeUninit, offset_of},
+};
+
+use kernel::{
+    mm::Frame,
+    object::{Id, Registers, Thread},
+};
+use x86_64::{VirtAddr, registers::model_specific::{GsBase, KernelGsBase}};
+
+use super::segments::Segments;
+
+/// Bytes of a CPU's kernel stack.
+const STACK_LEN: usize = 32 * 1024;
+/// Bytes of the stack that the kernel is brought up on, which moves large objects about.
+const BOOT_STACK_LEN: usize = 256 * 1024;
+/// Bytes of a stack for one of the vectors that cannot rely on any other stack.
+const SPECIAL_STACK_LEN: usize = 8 * 1024;
+/// How many such vectors there are: double fault, NMI, machine check.
+pub const SPECIAL_STACKS: usize = 3;
+
+const PAGE: usize = 4096;
+
+/// A stack above a page that is left unmapped.
+#[repr(C, align(4096))]
+pub struct Stack<const LEN: usize> {
+    guard: [u8; PAGE],
+    room: UnsafeCell<MaybeUninit<[u8; LEN]>>,
+}
+
+// SAFETY: only the CPU that the stack belongs to uses it, and only as its stack.
+unsafe impl<const LEN: usize> Sync for Stack<LEN> {}
+
+impl<const LEN: usize> Stack<LEN> {
+    const fn new() -> Self {
+        Self { guard: [0; PAGE], room: UnsafeCell::new(MaybeUninit::uninit()) }
+    }
+
+    fn guard(&self) -> u64 {
+        self.guard.as_ptr() as u64
+    }
+
+    fn top(&self) -> u64 {
+        self.room.get() as u64 + LEN as u64
+    }
+}
+
+/// The stacks of one CPU.
+#[repr(C)]
+pub struct Stacks {
+    kernel: Stack<STACK_LEN>,
+    special: [Stack<SPECIAL_STACK_LEN>; SPECIAL_STACKS],
+}
+
+impl Stacks {
+    const fn new() -> Self {
+        Self { kernel: Stack::new(), special: [const { Stack::new() }; SPECIAL_STACKS] }
+    }
+
+    /// Where the stacks of the special vectors start.
+    fn special_tops(&self) -> [u64; SPECIAL_STACKS] {
+        self.special.each_ref().map(Stack::top)
+    }
+}
+
+/// The stacks of the CPU that boots.
+pub static BOOT_STACKS: Stacks = Stacks::new();
+
+/// The stack that the doors start on.
+pub static BOOT_STACK: Stack<BOOT_STACK_LEN> = Stack::new();
+
+/// Distance from the start of [`BOOT_STACK`] to where it is empty.
+pub const BOOT_STACK_TOP: usize = PAGE + BOOT_STACK_LEN;
+
+/// The pages below the boot CPU's stacks, which must not be mapped.
+pub fn boot_guards() -> [u64; 2 + SPECIAL_STACKS] {
+    let [a, b, c] = BOOT_STACKS.special.each_ref().map(Stack::guard);
+    [BOOT_STACK.guard(), BOOT_STACKS.kernel.guard(), a, b, c]
+}
+
+/// One CPU's own data. The entry code knows the first fields by their offsets.
+#[repr(C)]
+pub struct PerCpu {
+    this: Cell<*const PerCpu>,
+    /// Where the kernel's stack starts on every entry.
+    kernel_stack: Cell<u64>,
+    /// The end of the running thread's [`Registers`].
+    frame_end: Cell<u64>,
+    /// The user's stack pointer, for a moment.
+    user_rsp: Cell<u64>,
+    /// The CPU's number, counted from 0.
+    pub number: Cell<u32>,
+    /// The thread that ran last, and whose registers are saved on an entry from user mode.
+    pub current: Cell<Option<Id<Thread>>>,
+    /// The root of the page table in use.
+    pub root: Cell<Option<Frame>>,
+    /// The base of `fs` in use.
+    pub fs_base: Cell<u64>,
+    /// The vector registers hold a thread's state, and it may use them.
+    pub fpu_loaded: Cell<bool>,
+    /// When the timer is set to interrupt, in nanoseconds since boot.
+    pub timer: Cell<Option<u64>>,
+    /// Descriptor tables.
+    pub segments: Segments,
+}
+
+/// Offsets for the entry code.
+pub mod offset {
+    use super::{PerCpu, offset_of};
+
+    /// Of the kernel stack's top.
+    pub const KERNEL_STACK: usize = offset_of!(PerCpu, kernel_stack);
+    /// Of the end of the running thread's registers.
+    pub const FRAME_END: usize = offset_of!(PerCpu, frame_end);
+    /// Of the place for the user's stack pointer.
+    pub const USER_RSP: usize = offset_of!(PerCpu, user_rsp);
+}
+
+// SAFETY: each CPU uses only its own, see the module's description.
+unsafe impl Sync for PerCpu {}
+
+static BOOT_CPU: PerCpu = PerCpu::new();
+
+impl PerCpu {
+    const fn new() -> Self {
+        Self {
+            this: Cell::new(core::ptr::null()),
+            kernel_stack: Cell::new(0),
+            frame_end: Cell::new(0),
+            user_rsp: Cell::new(0),
+            number: Cell::new(0),
+            current: Cell::new(None),
+            root: Cell::new(None),
+            fs_base: Cell::new(0),
+            fpu_loaded: Cell::new(false),
+            timer: Cell::new(None),
+            segments: Segments::new(),
+        }
+    }
+
+    /// The data of the CPU that runs this.
+    pub fn get() -> &'static PerCpu {
+        let this: *const PerCpu;
+        // SAFETY: `gs` points at this CPU's data from `init` on, and its first field at itself.
+        unsafe {
+            core::arch::asm!("mov {}, gs:[0]", out(reg) this,
+                options(nostack, readonly, preserves_flags));
+            &*this
+        }
+    }
+
+    /// The same, or `None` where it is too early for it.
+    pub fn try_get() -> Option<&'static PerCpu> {
+        (GsBase::read().as_u64() >> 63 != 0).then(Self::get)
+    }
+
+    /// Sends the next entry from user mode to this thread's registers.
+    pub fn set_registers(&self, registers: *const Registers) {
+        let end = registers.wrapping_add(1) as u64;
+        self.frame_end.set(end);
+        self.segments.set_entry_stack(end);
+    }
+
+    /// The registers of the thread that ran last, if any did.
+    pub fn registers(&self) -> *mut Registers {
+        (self.frame_end.get() as *mut Registers).wrapping_sub(1)
+    }
+}
+
+/// Makes the CPU that boots the owner of its data, and loads its descriptor tables.
+pub fn init_boot_cpu() {
+    let cpu = &BOOT_CPU;
+    cpu.this.set(cpu);
+    cpu.kernel_stack.set(BOOT_STACKS.kernel.top());
+    // Loading segments clears the base of `gs`, so it comes second.
+    cpu.segments.load(BOOT_STACKS.special_tops());
+    GsBase::write(VirtAddr::from_ptr(cpu));
+    KernelGsBase::write(VirtAddr::zero());
+}

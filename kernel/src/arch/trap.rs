@@ -1,0 +1,200 @@
+//! What comes through the entry code: system calls, faults, interrupts; and the switch to whoever
+//! runs next.
+//!
+//! The kernel's objects are behind one lock, which every entry takes and every exit releases. It is
+//! free while a CPU is idle, the only time when interrupts are on in the kernel.
+
+use cowslip_abi::Access;
+use kernel::{
+    mm::{Flush, FlushPages, Frame},
+    object::{Id, Kernel, Registers, Thread},
+    sys,
+};
+use spin::{Mutex, MutexGuard};
+use x86_64::{
+    VirtAddr,
+    instructions::{interrupts, tlb},
+    registers::{control::Cr2, model_specific::FsBase},
+};
+
+use super::{apic, cpu, entry, fpu, lines, paging, percpu::PerCpu};
+
+const DEVICE_NOT_AVAILABLE: u64 = 7;
+const PAGE_FAULT: u64 = 14;
+const FIRST_INTERRUPT: u64 = 32;
+
+/// More pages than this are not flushed one by one.
+const MAX_SINGLE_FLUSHES: u64 = 32;
+
+static KERNEL: Mutex<Option<Kernel>> = Mutex::new(None);
+
+type Guard = MutexGuard<'static, Option<Kernel>>;
+
+fn of(guard: &mut Guard) -> &mut Kernel {
+    guard.as_mut().expect("there is a kernel before there are threads")
+}
+
+/// Runs threads for ever: `make` puts a kernel in its place, `start` makes the first thread.
+pub fn run(make: impl FnOnce(&mut Option<Kernel>), start: impl FnOnce(&mut Kernel)) -> ! {
+    let mut guard = KERNEL.lock();
+    make(&mut guard);
+    start(of(&mut guard));
+    let registers = leave(guard);
+    // SAFETY: these are the registers of the thread that runs next, and the lock is released.
+    unsafe { entry::resume(registers) }
+}
+
+/// A thread made a system call.
+pub extern "C" fn system_call() -> *const Registers {
+    let mut guard = KERNEL.lock();
+    if let Some(id) = PerCpu::get().current.get() {
+        sys::syscall(of(&mut guard), id);
+    }
+    leave(guard)
+}
+
+/// A thread was interrupted, or cannot go on.
+pub extern "C" fn from_user() -> *const Registers {
+    let address = Cr2::read_raw();
+    let cpu = PerCpu::get();
+    let mut guard = KERNEL.lock();
+    let kernel = of(&mut guard);
+    let Some(id) = cpu.current.get() else { return leave(guard) };
+    // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
+    let (vector, error) = unsafe { ((*cpu.registers()).vector, (*cpu.registers()).error) };
+    match vector {
+        PAGE_FAULT => sys::page_fault(kernel, id, address, access(error)),
+        DEVICE_NOT_AVAILABLE => {
+            if !fpu::first_use(cpu, kernel, id) {
+                // SAFETY: as above.
+                let ip = unsafe { (*cpu.registers()).rip };
+                sys::fault_out_of_memory(kernel, id, ip);
+            }
+        }
+        ..FIRST_INTERRUPT => sys::exception(kernel, id, vector),
+        _ => interrupt(cpu, kernel, vector as u8),
+    }
+    leave(guard)
+}
+
+/// The kernel was interrupted, which it is only while idle, or has faulted, which is the end.
+pub extern "C" fn from_kernel(registers: &Registers) {
+    if registers.vector < FIRST_INTERRUPT {
+        fault_in_kernel(registers);
+    }
+    let mut guard = KERNEL.lock();
+    interrupt(PerCpu::get(), of(&mut guard), registers.vector as u8);
+}
+
+/// What no kernel survives, whoever ran: double fault, NMI, machine check.
+pub extern "C" fn fatal(registers: &Registers) -> ! {
+    fault_in_kernel(registers)
+}
+
+fn fault_in_kernel(registers: &Registers) -> ! {
+    let Registers { vector, error, rip, rsp, rbp, .. } = *registers;
+    let name = match vector {
+        2 => "non-maskable interrupt",
+        8 => "double fault",
+        13 => "general protection fault",
+        PAGE_FAULT => "page fault",
+        18 => "machine check",
+        _ => "exception",
+    };
+    super::panic::set_origin(rip, rbp);
+    panic!(
+        "{name} (vector {vector}, error {error:#x}) at {rip:#x}, stack {rsp:#x}, address {:#x}\n{registers:#x?}",
+        Cr2::read_raw()
+    )
+}
+
+/// The access that a page fault's error code tells of.
+fn access(error: u64) -> Access {
+    const WRITE: u64 = 1 << 1;
+    const RESERVED: u64 = 1 << 3;
+    const FETCH: u64 = 1 << 4;
+    assert!(error & RESERVED == 0, "a page table has bits set that must be clear");
+    match error {
+        _ if error & FETCH != 0 => Access::Execute,
+        _ if error & WRITE != 0 => Access::Write,
+        _ => Access::Read,
+    }
+}
+
+fn interrupt(cpu: &PerCpu, kernel: &mut Kernel, vector: u8) {
+    match vector {
+        apic::TIMER => {
+            apic::timer_fired(cpu);
+            sys::tick(kernel);
+        }
+        apic::ERROR => log::error!("local APIC: error {:#x}", apic::errors()),
+        apic::SPURIOUS | ..lines::FIRST_VECTOR => return,
+        _ => {
+            let line = u32::from(vector - lines::FIRST_VECTOR);
+            if lines::arrived(line) {
+                sys::interrupt(kernel, line);
+            }
+        }
+    }
+    apic::end_of_interrupt();
+}
+
+/// Finds out who runs next, waits until somebody can, and returns the registers to resume with.
+fn leave(mut guard: Guard) -> *const Registers {
+    let cpu = PerCpu::get();
+    loop {
+        let next = sys::next(of(&mut guard));
+        apic::set_timer(cpu, next.timer);
+        if let Some(id) = next.thread {
+            return switch(cpu, of(&mut guard), id);
+        }
+        drop(guard);
+        interrupts::enable_and_hlt();
+        interrupts::disable();
+        guard = KERNEL.lock();
+    }
+}
+
+/// Makes the CPU ready for a thread.
+fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>) -> *const Registers {
+    let thread = kernel.threads.get(id).expect("a thread that runs next exists");
+    if cpu.current.get() != Some(id) {
+        fpu::switch(cpu, kernel, thread);
+        let space = kernel.spaces.get(thread.space).expect("a thread that runs has a space");
+        use_root(cpu, space.table.root());
+        cpu.set_registers(&thread.regs);
+        cpu.current.set(Some(id));
+    }
+    if cpu.fs_base.replace(thread.fs_base) != thread.fs_base {
+        FsBase::write(VirtAddr::new(thread.fs_base));
+    }
+    &thread.regs
+}
+
+fn use_root(cpu: &PerCpu, root: Frame) {
+    if cpu.root.replace(Some(root)) != Some(root) {
+        // SAFETY: the table is a space's, or the kernel's own: both have the kernel's half.
+        unsafe { cpu::load_page_table(root.addr()) };
+    }
+}
+
+/// Leaves a page table that is about to go away.
+pub fn retire(root: Frame) {
+    let cpu = PerCpu::get();
+    if cpu.root.get() == Some(root) {
+        use_root(cpu, paging::root());
+    }
+}
+
+/// Flushes what a change of page tables has made stale.
+pub fn flush(flush: &Flush) {
+    let cpu = PerCpu::get();
+    for space in flush.spaces().filter(|space| cpu.root.get() == Some(space.root)) {
+        match space.pages {
+            FlushPages::Range { start, end } if end - start <= MAX_SINGLE_FLUSHES * 4096 => {
+                (start..end).step_by(4096).for_each(|page| tlb::flush(VirtAddr::new(page)));
+            }
+            _ => tlb::flush_all(),
+        }
+    }
+}
