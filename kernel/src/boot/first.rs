@@ -25,7 +25,7 @@ use elf::{
 use kernel::{
     mm::Mm,
     object::{Id, Kernel, Object, Space},
-    vm::PageTable,
+    vm::{PageTable, entry::Kind},
 };
 
 use super::{archive::Archive, info::MAX_COMMAND_LINE};
@@ -113,16 +113,57 @@ fn load_segment(
     let end = start.checked_add(segment.p_memsz).filter(|end| *end <= USER_END);
     let end = end.expect("bin/init has a segment outside of user memory").next_multiple_of(PAGE);
     let file_end = start + bytes.len() as u64;
-    let (first, first_zero) = (start & !(PAGE - 1), file_end.next_multiple_of(PAGE).min(end));
-    for page in (first..first_zero).step_by(PAGE_SIZE) {
+    for page in (start & !(PAGE - 1)..end).step_by(PAGE_SIZE) {
         let part = page.max(start)..(page + PAGE).min(file_end);
-        let part_bytes = &bytes[(part.start - start) as usize..(part.end - start) as usize];
-        map_bytes(mm, table, page, part, part_bytes, perm)?;
-    }
-    if first_zero < end {
-        table.map_zero(mm, first_zero, end - first_zero, perm)?;
+        if part.is_empty() {
+            make_zero(mm, table, page, perm)?;
+        } else {
+            let bytes = &bytes[(part.start - start) as usize..(part.end - start) as usize];
+            make_bytes(mm, table, page, part, bytes, perm)?;
+        }
     }
     Ok(())
+}
+
+/// What has been mapped on a page by a segment before, which must have the same rights.
+fn mapped(mm: &Mm, table: &PageTable, page: u64, perm: Perm) -> Kind {
+    let entry = table.lookup(mm, page);
+    assert!(
+        entry.is_empty() || entry.rights().perm == perm,
+        "bin/init has segments of different rights on the page at {page:#x}"
+    );
+    entry.kind()
+}
+
+/// Makes a page demand-zero, if there is nothing of another segment on it.
+fn make_zero(mm: &Mm, table: &PageTable, page: u64, perm: Perm) -> Result<(), Error> {
+    match mapped(mm, table, page, perm) {
+        Kind::Empty => table.map_zero(mm, page, PAGE, perm),
+        _ => Ok(()),
+    }
+}
+
+/// Puts bytes on a part of a page; the rest is zeros, or another segment's.
+fn make_bytes(
+    mm: &Mm,
+    table: &PageTable,
+    page: u64,
+    part: Range<u64>,
+    bytes: &[u8],
+    perm: Perm,
+) -> Result<(), Error> {
+    let offset = (part.start - page) as usize;
+    match mapped(mm, table, page, perm) {
+        Kind::Private(frame) => {
+            mm.map.write_bytes(frame, offset, bytes);
+            return Ok(());
+        }
+        Kind::Zero => table.unmap(mm, page, PAGE),
+        _ => {}
+    }
+    let frame = mm.frames.alloc_zeroed().ok_or(Error::NoMemory)?;
+    mm.map.write_bytes(frame, offset, bytes);
+    table.map_frame(mm, page, frame, perm)
 }
 
 /// Maps stack, information and archive.
@@ -135,7 +176,7 @@ fn furnish(
     let (mm, table) = (kernel.mm, table(kernel, space));
     table.map_zero(mm, STACK_TOP - STACK_LEN, STACK_LEN, Perm::RW)?;
     let bytes = info_bytes(info);
-    map_bytes(mm, table, INIT_INFO, INIT_INFO..INIT_INFO + bytes.len() as u64, bytes, Perm::R)?;
+    make_bytes(mm, table, INIT_INFO, INIT_INFO..INIT_INFO + bytes.len() as u64, bytes, Perm::R)?;
     for (page, frame) in (INIT_ARCHIVE..).step_by(PAGE_SIZE).zip(archive.frames()) {
         table.map_frame(mm, page, frame, Perm::R)?;
     }
@@ -144,20 +185,6 @@ fn furnish(
 
 fn table(kernel: &Kernel, space: Id<Space>) -> &PageTable {
     &kernel.spaces.get(space).expect("the first space is alive").table
-}
-
-/// Maps a page with these bytes in a part of it, and zeros around them.
-fn map_bytes(
-    mm: &Mm,
-    table: &PageTable,
-    page: u64,
-    part: Range<u64>,
-    bytes: &[u8],
-    perm: Perm,
-) -> Result<(), Error> {
-    let frame = mm.frames.alloc_zeroed().ok_or(Error::NoMemory)?;
-    mm.map.write_bytes(frame, (part.start - page) as usize, bytes);
-    table.map_frame(mm, page, frame, perm)
 }
 
 fn info_bytes(info: &InitInfo) -> &[u8] {
