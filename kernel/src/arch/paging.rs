@@ -109,7 +109,7 @@ pub fn reach(addr: PhysAddr, len: u64) -> *mut u8 {
     let end = addr.0 + len.max(1);
     let mapped = (addr.0 & !(PAGE - 1)..end)
         .step_by(PAGE as usize)
-        .all(|page| tables.is_mapped(DIRECT_MAP + page));
+        .all(|page| tables.hole(DIRECT_MAP + page) == 0);
     if mapped { (DIRECT_MAP + addr.0) as *mut u8 } else { tables.map_device(addr.0, end) }
 }
 
@@ -153,11 +153,14 @@ impl Tables {
     fn map_memory(&mut self, start: u64, end: u64) {
         let end = end.min(DIRECT_MAP_LEN).next_multiple_of(LARGE_PAGE);
         let mut addr = start & !(LARGE_PAGE - 1);
-        let huge_pages = cpu::features().huge_pages;
         while addr < end {
-            let huge = huge_pages && addr.is_multiple_of(HUGE_PAGE) && end - addr >= HUGE_PAGE;
+            let hole = self.hole(DIRECT_MAP + addr);
+            let huge = hole >= HUGE_PAGE
+                && addr.is_multiple_of(HUGE_PAGE)
+                && end - addr >= HUGE_PAGE
+                && cpu::features().huge_pages;
             let size = if huge { HUGE_PAGE } else { LARGE_PAGE };
-            if !self.is_mapped(DIRECT_MAP + addr) {
+            if hole != 0 {
                 self.map(DIRECT_MAP + addr, addr, size, self.no_execute | WRITABLE | GLOBAL);
             }
             addr += size;
@@ -167,7 +170,7 @@ impl Tables {
     fn map_device(&mut self, start: u64, end: u64) -> *mut u8 {
         assert!(start < end && end <= DEVICE_WINDOW_LEN, "device outside the device window");
         for page in (start & !(PAGE - 1)..end).step_by(PAGE as usize) {
-            if !self.is_mapped(DEVICE_WINDOW + page) {
+            if self.hole(DEVICE_WINDOW + page) != 0 {
                 let rights = self.no_execute | WRITABLE | GLOBAL | UNCACHED;
                 self.map(DEVICE_WINDOW + page, page, PAGE, rights);
             }
@@ -195,17 +198,22 @@ impl Tables {
         }
     }
 
-    fn is_mapped(&self, virt: u64) -> bool {
+    /// How much is not mapped around an address, as the bytes that the empty entry stands for; 0 if
+    /// the address is mapped.
+    fn hole(&self, virt: u64) -> u64 {
         let mut table = self.root;
         for shift in [39, 30, 21, 12] {
             // SAFETY: `table` is a table of 512 entries.
             let entry = unsafe { self.table(table).add(index(virt, shift)).read() };
-            if entry & PRESENT == 0 || entry & LARGE != 0 || shift == 12 {
-                return entry & PRESENT != 0;
+            if entry & PRESENT == 0 {
+                return 1 << shift;
+            }
+            if entry & LARGE != 0 {
+                return 0;
             }
             table = entry & ADDRESS;
         }
-        false
+        0
     }
 
     fn new_table(&mut self) -> u64 {

@@ -148,6 +148,8 @@ fn leave(mut guard: Guard) -> *const Registers {
         if let Some(id) = next.thread {
             return switch(cpu, of(&mut guard), id);
         }
+        let wakes = next.timer.is_some() || of(&mut guard).interrupts.iter().any(Option::is_some);
+        assert!(wakes, "no thread can run, and nothing will ever wake one");
         drop(guard);
         interrupts::enable_and_hlt();
         interrupts::disable();
