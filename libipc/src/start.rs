@@ -105,6 +105,12 @@ impl StartInfo {
         self.args_len = len as u32;
     }
 
+    /// The argument block.
+    #[must_use]
+    pub fn args(&self) -> &[u8] {
+        &self.args[..(self.args_len as usize).min(MAX_ARGS)]
+    }
+
     /// The page's bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -17,7 +17,8 @@
 pub mod archive;
 pub mod console;
 pub mod files;
-
+pub mod init;
 pub mod loader;
 pub mod memstat;
 pub mod names;
+pub mod procd;

@@ -22,6 +22,24 @@ use libipc::services::console::{FLUSH, READ_LINE, WRITE, WRITE_SHORT, short_text
 use editor::{Editor, Outcome};
 use uart::{Registers, Uart};
 
+/// The first of COM1's ports.
+pub const FIRST_PORT: u16 = 0x3f8;
+
+/// How many ports it has.
+pub const NR_PORTS: u64 = 8;
+
+/// Its interrupt line.
+pub const LINE: u64 = 4;
+
+/// Which of the start page's extra handles stands for the ports,
+pub const EXTRA_PORTS: usize = 0;
+
+/// which for the interrupt line,
+pub const EXTRA_INTERRUPT: usize = 1;
+
+/// and which is notified of ^C.
+pub const EXTRA_INTERRUPTED: usize = 2;
+
 /// Bytes of input that wait for a reader.
 const INPUT: usize = 1024;
 

@@ -12,7 +12,7 @@ use libipc::abi::PAGE_SIZE;
 use libipc::object::Entry;
 use libipc::services::Refusal;
 use libipc::start::{STACK_LEN, STACK_TOP, START_INFO, StartInfo};
-use libipc::{Error, PageBuffer, Perm, ShareMode, Space, Thread};
+use libipc::{Error, PageBuffer, Perm, ShareMode, Space};
 
 use plan::{BadElf, Pages, Source};
 
@@ -124,15 +124,13 @@ pub fn place_info(space: &Space, info: &StartInfo) -> Result<(), Error> {
     give(&page, space, START_INFO, Perm::R)
 }
 
-/// Starts a loaded program's first thread.
-///
-/// # Errors
-/// Those of the call `thread_start`.
-pub fn start(thread: &Thread, ip: u64) -> Result<(), Error> {
-    thread.start(Entry {
+/// Where a loaded program's first thread starts.
+#[must_use]
+pub const fn entry(ip: u64) -> Entry {
+    Entry {
         ip,
         sp: STACK_TOP,
         args: [START_INFO, 0, 0],
         fs_base: 0,
-    })
+    }
 }

@@ -1,0 +1,48 @@
+//! The console server's loop, and the way to its port.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use libipc::abi::PortIo;
+use libipc::{Endpoint, Interrupt, PageBuffer, Ports, Rights, server, start};
+use servers::console::uart::Registers;
+use servers::console::{Console, EXTRA_INTERRUPT, EXTRA_INTERRUPTED, EXTRA_PORTS, FIRST_PORT};
+
+libipc::program!(run);
+
+/// The registers of COM1, and its interrupt line.
+struct Port {
+    ports: Ports,
+    interrupt: Interrupt,
+}
+
+impl Registers for Port {
+    fn read(&mut self, offset: u16) -> u8 {
+        let value = self.ports.io(FIRST_PORT + offset, 0, PortIo::Read8);
+        // A port that cannot be read looks like one that is not there: all ones.
+        value.map_or(0xff, |value| value as u8)
+    }
+
+    fn write(&mut self, offset: u16, value: u8) {
+        let _ = self
+            .ports
+            .io(FIRST_PORT + offset, value.into(), PortIo::Write8);
+    }
+
+    fn acknowledge(&mut self) {
+        let _ = self.interrupt.ack();
+    }
+}
+
+fn run() -> Result<(), libipc::Error> {
+    let extra = start::extra();
+    let inbox = Endpoint::borrow(start::inbox());
+    let interrupt = Interrupt::from_raw(extra[EXTRA_INTERRUPT]);
+    interrupt.bind(&inbox.copy(Rights::NOTIFY, 1)?)?;
+    let port = Port {
+        ports: Ports::from_raw(extra[EXTRA_PORTS]),
+        interrupt,
+    };
+    let interrupted = Endpoint::from_raw(extra[EXTRA_INTERRUPTED]);
+    let mut console = Console::new(port, Some(interrupted));
+    let mut buffer = PageBuffer::new(libipc::PAGE_SIZE)?;
+    Err(server::serve(&inbox, &mut buffer, &mut console))
+}

@@ -1,0 +1,12 @@
+//! The name server's loop.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use libipc::{Endpoint, server, start};
+use servers::names::Names;
+
+libipc::program!(run);
+
+fn run() -> Result<(), libipc::Error> {
+    let inbox = Endpoint::borrow(start::inbox());
+    Err(server::serve(&inbox, &mut [], &mut Names::default()))
+}

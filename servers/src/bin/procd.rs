@@ -1,0 +1,24 @@
+//! The process server's loop.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use libipc::{Endpoint, PageBuffer, System, server, start};
+use servers::procd::launch::Maker;
+use servers::procd::{EXTRA_INIT, Procd};
+
+libipc::program!(run);
+
+fn run() -> Result<(), libipc::Error> {
+    let inbox = Endpoint::borrow(start::inbox());
+    let maker = Maker {
+        system: System::from_raw(start::system()),
+        own: Endpoint::from_raw(start::inbox()),
+        console: Endpoint::from_raw(start::console()),
+        names: Endpoint::from_raw(start::names()),
+        files: Endpoint::from_raw(start::files()),
+        memstat: Endpoint::from_raw(start::memstat()),
+    };
+    let init = Endpoint::from_raw(start::extra()[EXTRA_INIT]);
+    let mut procd = Procd::new(maker, init);
+    let mut buffer = PageBuffer::new(libipc::PAGE_SIZE)?;
+    Err(server::serve(&inbox, &mut buffer, &mut procd))
+}

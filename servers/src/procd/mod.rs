@@ -1,0 +1,292 @@
+//! The process server: what the kernel calls spaces, threads and endpoints, as processes.
+//!
+//! Policy:
+//! - A process may end itself and its descendants, nobody else; init may end everyone but itself.
+//! - Endpoints are handed out to relatives: parent, child, siblings.
+//! - A fault that nobody else supervises ends the process; one line on the console says why, and
+//!   the exit status is 128 plus a number as of a POSIX signal.
+//! - The children of a process that ends become init's, which is notified of those that end.
+//! - Numbers are never used again.
+
+pub mod launch;
+pub mod report;
+pub mod table;
+
+use core::fmt::Write;
+
+use libipc::message::{Fault, Incoming, Message, ReplyToken};
+use libipc::object::Entry;
+use libipc::server::{Answer, Service};
+use libipc::services::procd as protocol;
+use libipc::services::procd::{Ended, INIT_PID, Reason};
+use libipc::services::{Refusal, console, names};
+use libipc::start::MAX_ARGS;
+use libipc::{Endpoint, Rights};
+
+use launch::{Maker, Process, death_bit};
+use table::{Table, Vacancy, Waiting};
+
+/// The notification bit of ^C; the bits below tell of deaths.
+pub const INTERRUPT_BIT: u64 = 1 << 63;
+
+/// Which of the start page's extra handles notifies init.
+pub const EXTRA_INIT: usize = 0;
+
+/// Entries in one reply to `LIST`.
+const LISTED: usize = 16;
+
+/// The process server.
+pub struct Procd {
+    table: Table<Process>,
+    maker: Maker,
+    /// Notified when a child of init has ended.
+    init: Endpoint,
+    /// The process that ^C ends.
+    foreground: u64,
+    listing: [u8; LISTED * protocol::Entry::LEN],
+}
+
+/// What a request led to.
+enum Done {
+    /// This answer.
+    Answer(Message),
+    /// This answer with the listing, so many bytes of it.
+    Listing(Message, usize),
+    /// The sender is gone.
+    Gone,
+}
+
+impl Procd {
+    /// A process server with init as its only process; `init` is notified when a child of init
+    /// has ended.
+    #[must_use]
+    pub const fn new(maker: Maker, init: Endpoint) -> Self {
+        let listing = [0; LISTED * protocol::Entry::LEN];
+        Procd {
+            table: Table::new(),
+            maker,
+            init,
+            foreground: 0,
+            listing,
+        }
+    }
+
+    fn spawn(&mut self, pid: u64, args: &[u8]) -> Result<Done, Refusal> {
+        let vacancy = self.table.vacancy()?;
+        let (process, name) = self.maker.spawn(vacancy, pid, args)?;
+        self.table.add(vacancy, pid, name, process);
+        Ok(Done::Answer(Message::new(0).with_words([vacancy.pid])))
+    }
+
+    fn fork(&mut self, pid: u64, [ip, sp, fs_base, _]: [u64; 4]) -> Result<Done, Refusal> {
+        let vacancy = self.table.vacancy()?;
+        let original = self.table.get(pid).ok_or(Refusal::Denied)?;
+        let entry = Entry {
+            ip,
+            sp,
+            args: [0; 3],
+            fs_base,
+        };
+        let process = self.maker.fork(vacancy, pid, original, entry)?;
+        let name = self.table.name(pid).unwrap_or_default();
+        self.table.add(vacancy, pid, name, process);
+        Ok(Done::Answer(Message::new(0).with_words([vacancy.pid])))
+    }
+
+    fn exec(&mut self, pid: u64, args: &[u8]) -> Result<Done, Refusal> {
+        let running = self.table.running().find(|&(running, ..)| running == pid);
+        let (_, slot, process) = running.ok_or(Refusal::Denied)?;
+        let parent = self.table.parent(pid).unwrap_or(INIT_PID);
+        let vacancy = Vacancy { slot, pid };
+        let (space, name) = self.maker.exec(vacancy, parent, args, &process.inbox)?;
+        if let Some((process, old_name)) = self.table.get_mut(pid) {
+            let old = core::mem::replace(&mut process.space, space);
+            *old_name = name;
+            let _ = old.kill();
+        }
+        Ok(Done::Gone)
+    }
+
+    fn wait(&mut self, pid: u64, child: u64) -> Result<Waiting, Refusal> {
+        let waiting = self.table.wait(pid, child)?;
+        if let Waiting::Ready(ended) = waiting {
+            self.table.reap(ended.pid);
+        }
+        Ok(waiting)
+    }
+
+    fn kill(&mut self, pid: u64, victim: u64) -> Result<Done, Refusal> {
+        if victim == INIT_PID {
+            return Err(Refusal::Denied);
+        }
+        self.table.get(victim).ok_or(Refusal::NotFound)?;
+        if !self.table.is_ancestor(pid, victim) {
+            return Err(Refusal::Denied);
+        }
+        self.end(victim, Reason::Killed.status());
+        Ok(if pid == victim {
+            Done::Gone
+        } else {
+            Done::Answer(Message::new(0))
+        })
+    }
+
+    fn endpoint(&self, pid: u64, other: u64) -> Result<Done, Refusal> {
+        let process = self.table.get(other).ok_or(Refusal::NotFound)?;
+        let asker = self.table.get(pid).ok_or(Refusal::Denied)?;
+        if !self.table.are_relatives(pid, other) {
+            return Err(Refusal::Denied);
+        }
+        let handle = process.inbox.copy_to(&asker.space, Rights::SEND, pid)?;
+        Ok(Done::Answer(Message::new(0).with_words([handle.0.into()])))
+    }
+
+    fn foreground(&mut self, pid: u64, child: u64) -> Result<Done, Refusal> {
+        if child != 0 && self.table.parent(child) != Some(pid) {
+            return Err(Refusal::Denied);
+        }
+        self.foreground = child;
+        Ok(Done::Answer(Message::new(0)))
+    }
+
+    fn list(&mut self, after: u64) -> Done {
+        let first = self.table.next_after(after);
+        let entries = core::iter::successors(first, |entry| self.table.next_after(entry.pid));
+        let mut count = 0;
+        for (bytes, entry) in self.listing.chunks_mut(protocol::Entry::LEN).zip(entries) {
+            bytes.copy_from_slice(&entry.to_bytes());
+            count += 1;
+        }
+        let message = Message::new(0).with_words([count as u64]);
+        Done::Listing(message, count * protocol::Entry::LEN)
+    }
+
+    /// Ends a process, and tells who waits for that.
+    fn end(&mut self, pid: u64, status: i32) {
+        let Some(process) = self.table.end(pid, status) else {
+            return;
+        };
+        let _ = process.space.kill();
+        drop(process);
+        let _ = names::forget(&self.maker.names, pid);
+        while let Some((waiter, outcome)) = self.table.take_ready() {
+            let message = outcome.map_or_else(Refusal::message, ended);
+            // A thread that was killed while it waited has not heard: the next one may.
+            if let (Ok(_), Ok(Ended { pid, .. })) = (waiter.token.reply(message, &[]), outcome) {
+                self.table.reap(pid);
+            }
+        }
+        if self
+            .table
+            .wait(INIT_PID, 0)
+            .is_ok_and(|waiting| waiting != Waiting::Blocked)
+        {
+            let _ = self.init.notify();
+        }
+    }
+
+    fn request(&mut self, pid: u64, message: Message, data: &[u8]) -> Result<Done, Refusal> {
+        let [first, ..] = message.words;
+        match message.label() {
+            protocol::SPAWN => self.spawn(pid, data),
+            protocol::FORK => self.fork(pid, message.words),
+            protocol::EXEC => self.exec(pid, data),
+            protocol::EXIT => {
+                self.table.get(pid).ok_or(Refusal::Denied)?;
+                self.end(pid, first as i32);
+                Ok(Done::Gone)
+            }
+            protocol::KILL => self.kill(pid, first),
+            protocol::PARENT => {
+                let parent = self.table.parent(pid).unwrap_or(0);
+                Ok(Done::Answer(Message::new(0).with_words([parent])))
+            }
+            protocol::ENDPOINT => self.endpoint(pid, first),
+            protocol::LIST => Ok(self.list(first)),
+            protocol::FOREGROUND => self.foreground(pid, first),
+            _ => Err(Refusal::BadRequest),
+        }
+    }
+
+    /// `WAIT`, the one request that may be answered later.
+    fn wait_request(
+        &mut self,
+        pid: u64,
+        [child, no_block, ..]: [u64; 4],
+        token: ReplyToken,
+    ) -> Option<Answer<'_>> {
+        let message = match self.wait(pid, child) {
+            Ok(Waiting::Ready(child)) => ended(child),
+            Ok(Waiting::Blocked) if no_block != 0 => Message::new(0),
+            Ok(Waiting::Blocked) => match self.table.block(pid, child, token) {
+                Ok(()) => return None,
+                Err(token) => return token.answer(Refusal::Full.message()),
+            },
+            Err(refusal) => refusal.message(),
+        };
+        token.answer(message)
+    }
+}
+
+fn ended(child: Ended) -> Message {
+    Message::new(0).with_words([child.pid, child.status as u32 as u64])
+}
+
+impl Service for Procd {
+    fn message(&mut self, incoming: Incoming, data: &[u8]) -> Option<Answer<'_>> {
+        let Incoming {
+            badge: pid,
+            message,
+            token,
+            true_len,
+            ..
+        } = incoming;
+        if true_len > MAX_ARGS || true_len > data.len() {
+            return token.answer(Refusal::BadRequest.message());
+        }
+        if message.label() == protocol::WAIT {
+            return self.wait_request(pid, message.words, token);
+        }
+        match self.request(pid, message, data) {
+            Ok(Done::Answer(message)) => token.answer(message),
+            Ok(Done::Listing(message, len)) => token.answer_with(message, &self.listing[..len]),
+            Ok(Done::Gone) => None,
+            Err(refusal) => token.answer(refusal.message()),
+        }
+    }
+
+    fn notification(&mut self, bits: u64) {
+        if bits & INTERRUPT_BIT != 0 && self.foreground != 0 {
+            let victim = core::mem::take(&mut self.foreground);
+            self.end(victim, Reason::Interrupt.status());
+        }
+        // The bit of a slot may come late, when another process has the slot: the space says.
+        let dead = |table: &Table<Process>| {
+            let is_dead = |process: &Process| process.space.info().is_ok_and(|info| !info.alive);
+            table
+                .running()
+                .find(|&(_, slot, process)| bits & death_bit(slot) != 0 && is_dead(process))
+                .map(|(pid, ..)| pid)
+        };
+        while let Some(pid) = dead(&self.table) {
+            self.end(pid, Reason::Killed.status());
+        }
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        let pid = fault.badge;
+        let Some(name) = self.table.name(pid) else {
+            return;
+        };
+        let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+        let name = core::str::from_utf8(name).unwrap_or("?");
+        let mut line = heapless::String::<256>::new();
+        let words = report::Words(&fault);
+        let _ = writeln!(line, "procd: process {pid} ({name}) ended: {words}");
+        let _ = console::write(&self.maker.console, line.as_bytes());
+        self.end(pid, report::reason(&fault).status());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,427 @@
+//! Who is whose parent, who has ended, and who waits for whom. Pure: what a process is made of is
+//! the type parameter, and it is given back when the process ends.
+//!
+//! ```text
+//!            add            end                    reap
+//!   (nothing) --> running  ----> ended, status kept ----> (nothing)
+//! ```
+//!
+//! A process's children become init's when it ends. Numbers are never used again.
+
+use libipc::message::ReplyToken;
+use libipc::services::Refusal;
+use libipc::services::procd::{Ended, Entry, INIT_PID};
+
+/// Most processes, those included that ended and were not waited for.
+pub const MAX_PROCESSES: usize = 128;
+
+/// Most threads that wait for a child.
+const MAX_WAITERS: usize = 128;
+
+/// The end of a program's path.
+pub type Name = [u8; 24];
+
+enum State<P> {
+    Running(P),
+    Ended(i32),
+}
+
+struct Process<P> {
+    pid: u64,
+    parent: u64,
+    name: Name,
+    state: State<P>,
+}
+
+/// A thread that waits for a child of its process.
+#[derive(Debug)]
+pub struct Waiter {
+    pid: u64,
+    /// The child, 0 for any.
+    child: u64,
+    /// The right to answer.
+    pub token: ReplyToken,
+}
+
+/// What there is to say to somebody who waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// A child that has ended.
+    Ready(Ended),
+    /// None has ended, but one may.
+    Blocked,
+}
+
+/// The processes. Init is there from the beginning, and made of nothing.
+pub struct Table<P> {
+    slots: [Option<Process<P>>; MAX_PROCESSES],
+    waiters: heapless::Vec<Waiter, MAX_WAITERS>,
+    last_pid: u64,
+}
+
+/// A place for a process that is being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vacancy {
+    /// The place in the table.
+    pub slot: usize,
+    /// The number that the process will have.
+    pub pid: u64,
+}
+
+impl<P> Default for Table<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P> Table<P> {
+    /// A table with init alone.
+    #[must_use]
+    pub const fn new() -> Self {
+        Table {
+            slots: [const { None }; MAX_PROCESSES],
+            waiters: heapless::Vec::new(),
+            last_pid: INIT_PID,
+        }
+    }
+
+    /// Finds a place for a process, and a number that none had before.
+    ///
+    /// # Errors
+    /// `Full`.
+    pub fn vacancy(&mut self) -> Result<Vacancy, Refusal> {
+        let slot = self
+            .slots
+            .iter()
+            .position(Option::is_none)
+            .ok_or(Refusal::Full)?;
+        self.last_pid += 1;
+        Ok(Vacancy {
+            slot,
+            pid: self.last_pid,
+        })
+    }
+
+    /// Adds a process.
+    pub fn add(&mut self, vacancy: Vacancy, parent: u64, name: Name, made_of: P) {
+        let Vacancy { slot, pid } = vacancy;
+        let state = State::Running(made_of);
+        self.slots[slot] = Some(Process {
+            pid,
+            parent,
+            name,
+            state,
+        });
+    }
+
+    /// What a running process is made of.
+    #[must_use]
+    pub fn get(&self, pid: u64) -> Option<&P> {
+        self.running()
+            .find(|&(running, _, _)| running == pid)
+            .map(|(_, _, made_of)| made_of)
+    }
+
+    /// What a running process is made of, and its name, to be changed.
+    pub fn get_mut(&mut self, pid: u64) -> Option<(&mut P, &mut Name)> {
+        self.slots
+            .iter_mut()
+            .flatten()
+            .find_map(|process| match &mut process.state {
+                State::Running(made_of) if process.pid == pid => Some((made_of, &mut process.name)),
+                _ => None,
+            })
+    }
+
+    /// The running processes: number, slot, what they are made of.
+    pub fn running(&self) -> impl Iterator<Item = (u64, usize, &P)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, process)| match process {
+                Some(Process {
+                    pid,
+                    state: State::Running(made_of),
+                    ..
+                }) => Some((*pid, slot, made_of)),
+                _ => None,
+            })
+    }
+
+    fn find(&self, pid: u64) -> Option<&Process<P>> {
+        self.slots
+            .iter()
+            .flatten()
+            .find(|process| process.pid == pid)
+    }
+
+    /// The name of a process.
+    #[must_use]
+    pub fn name(&self, pid: u64) -> Option<Name> {
+        self.find(pid).map(|process| process.name)
+    }
+
+    /// The parent of a process; init has none.
+    #[must_use]
+    pub fn parent(&self, pid: u64) -> Option<u64> {
+        self.find(pid).map(|process| process.parent)
+    }
+
+    /// Whether one is the other's parent, child, or sibling. Init's children are no siblings:
+    /// they may be orphans that have nothing to do with each other.
+    #[must_use]
+    pub fn are_relatives(&self, a: u64, b: u64) -> bool {
+        let (parent_a, parent_b) = (self.parent(a), self.parent(b));
+        parent_a == Some(b)
+            || parent_b == Some(a)
+            || (a != b && parent_a.is_some_and(|p| p != INIT_PID) && parent_a == parent_b)
+    }
+
+    /// Whether `ancestor` is `pid`, its parent, its parent's parent, and so on.
+    #[must_use]
+    pub fn is_ancestor(&self, ancestor: u64, pid: u64) -> bool {
+        core::iter::successors(Some(pid), |&pid| self.parent(pid)).any(|pid| pid == ancestor)
+    }
+
+    /// Ends a running process and gives back what it was made of. Its children are init's from
+    /// here on.
+    pub fn end(&mut self, pid: u64, status: i32) -> Option<P> {
+        let process = self
+            .slots
+            .iter_mut()
+            .flatten()
+            .find(|process| process.pid == pid && matches!(process.state, State::Running(_)))?;
+        let State::Running(made_of) = core::mem::replace(&mut process.state, State::Ended(status))
+        else {
+            return None;
+        };
+        for child in self
+            .slots
+            .iter_mut()
+            .flatten()
+            .filter(|child| child.parent == pid)
+        {
+            child.parent = INIT_PID;
+        }
+        self.waiters.retain(|waiter| waiter.pid != pid);
+        Some(made_of)
+    }
+
+    /// What there is to say to `pid`, which waits for `child`, 0 for any.
+    ///
+    /// # Errors
+    /// `NoChild`.
+    pub fn wait(&self, pid: u64, child: u64) -> Result<Waiting, Refusal> {
+        let mut any = false;
+        let children = self
+            .slots
+            .iter()
+            .flatten()
+            .filter(|process| process.parent == pid && (child == 0 || process.pid == child));
+        for process in children {
+            any = true;
+            if let State::Ended(status) = process.state {
+                return Ok(Waiting::Ready(Ended {
+                    pid: process.pid,
+                    status,
+                }));
+            }
+        }
+        if any {
+            Ok(Waiting::Blocked)
+        } else {
+            Err(Refusal::NoChild)
+        }
+    }
+
+    /// Forgets a process that has ended, once its status has been told.
+    pub fn reap(&mut self, pid: u64) {
+        for slot in &mut self.slots {
+            slot.take_if(|process| process.pid == pid && matches!(process.state, State::Ended(_)));
+        }
+    }
+
+    /// Keeps a thread waiting.
+    ///
+    /// # Errors
+    /// The token, when too many wait.
+    pub fn block(&mut self, pid: u64, child: u64, token: ReplyToken) -> Result<(), ReplyToken> {
+        self.waiters
+            .push(Waiter { pid, child, token })
+            .map_err(|waiter| waiter.token)
+    }
+
+    /// Takes a waiter that there is something to say to, with what.
+    pub fn take_ready(&mut self) -> Option<(Waiter, Result<Ended, Refusal>)> {
+        let ready = |waiter: &Waiter| match self.wait(waiter.pid, waiter.child) {
+            Ok(Waiting::Ready(ended)) => Some(Ok(ended)),
+            Ok(Waiting::Blocked) => None,
+            Err(refusal) => Some(Err(refusal)),
+        };
+        let (index, outcome) = self
+            .waiters
+            .iter()
+            .enumerate()
+            .find_map(|(i, waiter)| Some((i, ready(waiter)?)))?;
+        Some((self.waiters.remove(index), outcome))
+    }
+
+    /// The process with the smallest number above `pid`.
+    #[must_use]
+    pub fn next_after(&self, pid: u64) -> Option<Entry> {
+        let process = self
+            .slots
+            .iter()
+            .flatten()
+            .filter(|p| p.pid > pid)
+            .min_by_key(|p| p.pid)?;
+        Some(Entry {
+            pid: process.pid,
+            ppid: process.parent,
+            ended: u64::from(matches!(process.state, State::Ended(_))),
+            name: process.name,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(table: &mut Table<()>, parent: u64) -> u64 {
+        let vacancy = table.vacancy().unwrap();
+        table.add(vacancy, parent, [0; 24], ());
+        vacancy.pid
+    }
+
+    fn ended(pid: u64, status: i32) -> Result<Waiting, Refusal> {
+        Ok(Waiting::Ready(Ended { pid, status }))
+    }
+
+    #[test]
+    fn a_status_is_told_once() {
+        let mut table = Table::new();
+        let parent = add(&mut table, INIT_PID);
+        let child = add(&mut table, parent);
+        assert_eq!(table.wait(parent, 0), Ok(Waiting::Blocked));
+        assert!(table.end(child, 7).is_some());
+        assert!(table.end(child, 8).is_none());
+        assert_eq!(table.wait(parent, child), ended(child, 7));
+        table.reap(child);
+        assert_eq!(table.wait(parent, 0), Err(Refusal::NoChild));
+    }
+
+    #[test]
+    fn only_children_are_waited_for() {
+        let mut table = Table::new();
+        let parent = add(&mut table, INIT_PID);
+        let child = add(&mut table, parent);
+        let grandchild = add(&mut table, child);
+        assert_eq!(table.wait(parent, grandchild), Err(Refusal::NoChild));
+        assert_eq!(table.wait(parent, parent), Err(Refusal::NoChild));
+        assert_eq!(table.wait(parent, 99), Err(Refusal::NoChild));
+    }
+
+    #[test]
+    fn orphans_are_inits() {
+        let mut table = Table::new();
+        let parent = add(&mut table, INIT_PID);
+        let (a, b) = (add(&mut table, parent), add(&mut table, parent));
+        table.end(a, 1);
+        table.end(parent, 0);
+        assert_eq!(
+            (table.parent(a), table.parent(b)),
+            (Some(INIT_PID), Some(INIT_PID))
+        );
+        assert_eq!(table.wait(INIT_PID, a), ended(a, 1));
+        assert!(!table.is_ancestor(parent, b));
+        assert!(table.is_ancestor(INIT_PID, b));
+    }
+
+    #[test]
+    fn relatives_are_near() {
+        let mut table = Table::new();
+        let parent = add(&mut table, INIT_PID);
+        let stranger = add(&mut table, INIT_PID);
+        let (a, b) = (add(&mut table, parent), add(&mut table, parent));
+        let grandchild = add(&mut table, a);
+        assert!(table.are_relatives(a, parent) && table.are_relatives(parent, a));
+        assert!(table.are_relatives(a, b));
+        assert!(!table.are_relatives(grandchild, parent) && !table.are_relatives(grandchild, b));
+        assert!(!table.are_relatives(stranger, parent) && !table.are_relatives(a, a));
+        assert!(table.is_ancestor(parent, grandchild) && !table.is_ancestor(b, grandchild));
+    }
+
+    #[test]
+    fn waiters_are_woken_by_what_they_wait_for() {
+        let mut table = Table::new();
+        let parent = add(&mut table, INIT_PID);
+        let (a, b) = (add(&mut table, parent), add(&mut table, parent));
+        table.block(parent, b, ReplyToken::from_raw(1)).unwrap();
+        table.end(a, 0);
+        assert!(table.take_ready().is_none());
+        table.end(b, 5);
+        let (waiter, outcome) = table.take_ready().unwrap();
+        assert_eq!(
+            (waiter.token.into_raw(), outcome),
+            (1, Ok(Ended { pid: b, status: 5 }))
+        );
+        assert!(table.take_ready().is_none());
+    }
+
+    #[test]
+    fn two_waiters_for_one_child_both_hear() {
+        let mut table = Table::new();
+        let parent = add(&mut table, INIT_PID);
+        let child = add(&mut table, parent);
+        table.block(parent, child, ReplyToken::from_raw(1)).unwrap();
+        table.block(parent, 0, ReplyToken::from_raw(2)).unwrap();
+        table.end(child, 3);
+        assert_eq!(
+            table.take_ready().unwrap().1,
+            Ok(Ended {
+                pid: child,
+                status: 3
+            })
+        );
+        table.reap(child);
+        assert_eq!(table.take_ready().unwrap().1, Err(Refusal::NoChild));
+    }
+
+    #[test]
+    fn the_dead_do_not_wait() {
+        let mut table = Table::new();
+        let parent = add(&mut table, INIT_PID);
+        let child = add(&mut table, parent);
+        table.block(parent, child, ReplyToken::from_raw(1)).unwrap();
+        table.end(parent, 0);
+        table.end(child, 0);
+        assert!(table.take_ready().is_none());
+    }
+
+    #[test]
+    fn numbers_are_never_used_again() {
+        let mut table = Table::new();
+        let mut last = INIT_PID;
+        for _ in 0..1000 {
+            let pid = add(&mut table, INIT_PID);
+            assert!(pid > last);
+            last = pid;
+            table.end(pid, 0);
+            table.reap(pid);
+        }
+    }
+
+    #[test]
+    fn a_full_table_refuses() {
+        let mut table = Table::new();
+        for _ in 0..MAX_PROCESSES {
+            add(&mut table, INIT_PID);
+        }
+        assert_eq!(table.vacancy(), Err(Refusal::Full));
+        assert_eq!(
+            core::iter::successors(table.next_after(0), |e| table.next_after(e.pid)).count(),
+            MAX_PROCESSES
+        );
+    }
+}

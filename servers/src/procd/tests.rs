@@ -1,0 +1,227 @@
+//! The process server over the fake kernel: protocol, policy, hostile requests.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use libipc::abi::Call;
+use libipc::fake;
+use libipc::message::Received;
+use libipc::services::procd as client;
+use libipc::services::{Error, files};
+use libipc::{Handle, System};
+
+use super::*;
+use crate::files::Files;
+use crate::names::Names;
+
+/// Handles of process 1, 2, 3 and so on to the process server.
+fn handle(pid: u64) -> Handle {
+    Handle(100 + pid as u32)
+}
+
+fn as_process(pid: u64) -> libipc::Borrowed<'static, Endpoint> {
+    Endpoint::borrow(handle(pid))
+}
+
+/// A process server with a file server that has the program `/bin/x`.
+fn procd() -> Rc<RefCell<Procd>> {
+    let program = std::fs::read("/proc/self/exe").unwrap();
+    let archive = crate::archive::tests::tar(&[("bin/x", b"not ELF"), ("bin/self", &program)]);
+    let files = Rc::new(RefCell::new(Files::new(&archive).unwrap()));
+    fake::serve(Handle(3), 0, files);
+    fake::serve(Handle(4), 0, Rc::new(RefCell::new(Names::default())));
+    let endpoint = |number| Endpoint::from_raw(Handle(number));
+    let maker = Maker {
+        system: System::from_raw(Handle(1)),
+        own: endpoint(2),
+        console: endpoint(9),
+        names: endpoint(4),
+        files: endpoint(3),
+        memstat: endpoint(9),
+    };
+    let procd = Rc::new(RefCell::new(Procd::new(maker, endpoint(5))));
+    for pid in 1..10 {
+        fake::serve(handle(pid), pid, procd.clone());
+    }
+    procd
+}
+
+/// Adds a process without memory.
+fn add(procd: &Rc<RefCell<Procd>>, parent: u64) -> u64 {
+    let mut procd = procd.borrow_mut();
+    let vacancy = procd.table.vacancy().unwrap();
+    let process = Process {
+        space: libipc::Space::from_raw(Handle(50 + vacancy.pid as u32)),
+        inbox: Endpoint::from_raw(Handle(70 + vacancy.pid as u32)),
+    };
+    procd.table.add(
+        vacancy,
+        parent,
+        *b"test\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        process,
+    );
+    vacancy.pid
+}
+
+fn killed_spaces() -> Vec<u32> {
+    let kills = fake::asked()
+        .into_iter()
+        .filter(|asked| asked.call == Call::Kill);
+    kills.map(|asked| asked.handle.0).collect()
+}
+
+#[test]
+fn exit_wait_and_kill_go_through_the_protocol() {
+    let procd = procd();
+    let parent = add(&procd, INIT_PID);
+    let child = add(&procd, parent);
+    assert_eq!(client::wait(&as_process(parent), 0, false), Ok(None));
+    client::kill(&as_process(parent), child).unwrap();
+    assert_eq!(killed_spaces(), [50 + child as u32]);
+    let ended = client::wait(&as_process(parent), child, true)
+        .unwrap()
+        .unwrap();
+    assert_eq!((ended.pid, ended.status), (child, 137));
+    assert_eq!(
+        client::wait(&as_process(parent), 0, true),
+        Err(Refusal::NoChild.into())
+    );
+    // Nobody answers who has ended.
+    assert!(client::exit(&as_process(parent), -3).is_err());
+    let ended = client::wait(&as_process(1), 0, false).unwrap().unwrap();
+    assert_eq!((ended.pid, ended.status), (parent, -3));
+}
+
+#[test]
+fn a_waiter_is_answered_when_the_child_ends() {
+    let procd = procd();
+    let parent = add(&procd, INIT_PID);
+    let child = add(&procd, parent);
+    let _ = fake::replies();
+    let blocked = client::wait(&as_process(parent), child, true);
+    assert_eq!(blocked, Err(Error::Kernel(libipc::Error::WouldBlock)));
+    let _ = client::exit(&as_process(child), 5);
+    let (_, message, _) = &fake::replies()[0];
+    assert_eq!(message.words[..2], [child, 5]);
+}
+
+#[test]
+fn strangers_are_left_alone() {
+    let procd = procd();
+    let (a, b) = (add(&procd, INIT_PID), add(&procd, INIT_PID));
+    let child = add(&procd, b);
+    let denied = Err(Refusal::Denied.into());
+    assert_eq!(client::kill(&as_process(a), b), denied);
+    assert_eq!(client::kill(&as_process(a), child), denied);
+    assert_eq!(client::kill(&as_process(child), b), denied);
+    assert_eq!(client::kill(&as_process(a), INIT_PID), denied);
+    assert_eq!(
+        client::kill(&as_process(a), 77),
+        Err(Refusal::NotFound.into())
+    );
+    assert_eq!(
+        client::endpoint(&as_process(a), b),
+        Err(Refusal::Denied.into())
+    );
+    assert!(client::endpoint(&as_process(b), child).is_ok());
+    assert_eq!(client::foreground(&as_process(a), child), denied);
+}
+
+#[test]
+fn a_fault_ends_the_process() {
+    let procd = procd();
+    let pid = add(&procd, INIT_PID);
+    let fault = Fault {
+        badge: pid,
+        kind: Some(libipc::abi::FaultKind::Page),
+        address: 0,
+        ip: 1,
+        access: libipc::abi::Access::Read,
+        found: libipc::abi::FoundEntry::Empty,
+        sp: 2,
+        token: ReplyToken::from_raw(9),
+    };
+    drop(Received::Fault(Fault {
+        badge: 99,
+        token: ReplyToken::from_raw(8),
+        ..fault
+    }));
+    procd.borrow_mut().fault(fault);
+    assert_eq!(
+        client::wait(&as_process(1), 0, false)
+            .unwrap()
+            .unwrap()
+            .status,
+        139
+    );
+}
+
+#[test]
+fn interrupts_end_the_foreground() {
+    let procd = procd();
+    let shell = add(&procd, INIT_PID);
+    let child = add(&procd, shell);
+    procd.borrow_mut().notification(INTERRUPT_BIT);
+    client::foreground(&as_process(shell), child).unwrap();
+    procd.borrow_mut().notification(INTERRUPT_BIT);
+    procd.borrow_mut().notification(INTERRUPT_BIT);
+    assert_eq!(
+        client::wait(&as_process(shell), 0, false)
+            .unwrap()
+            .unwrap()
+            .status,
+        130
+    );
+    assert!(procd.borrow().table.get(shell).is_some());
+}
+
+#[test]
+fn hostile_requests_are_errors() {
+    let procd = procd();
+    let pid = add(&procd, INIT_PID);
+    let refusal = |message: Message, data: &[u8]| {
+        let sent = as_process(pid).send(message, data, &mut []).unwrap();
+        Refusal::from_label(sent.reply.label())
+    };
+    for label in [0, 11, 99, u32::MAX] {
+        assert_eq!(refusal(Message::new(label), &[]), Some(Refusal::BadRequest));
+    }
+    let spawn = Message::new(client::SPAWN);
+    assert_eq!(refusal(spawn, &[]), Some(Refusal::BadRequest));
+    assert_eq!(refusal(spawn, b"\0\0\0"), Some(Refusal::NotFound));
+    assert_eq!(refusal(spawn, &[b'/'; 4096]), Some(Refusal::BadRequest));
+    assert_eq!(refusal(spawn, &[0xff; 100]), Some(Refusal::BadRequest));
+    assert_eq!(refusal(spawn, b"/bin/nothing\0"), Some(Refusal::NotFound));
+    assert_eq!(refusal(spawn, b"/bin/x\0"), Some(Refusal::NotExecutable));
+    // A program of the host's: position-independent, which Cowslip's are not.
+    assert_eq!(refusal(spawn, b"/bin/self\0"), Some(Refusal::NotExecutable));
+    let wait = Message::new(client::WAIT).with_words([u64::MAX, u64::MAX]);
+    assert_eq!(refusal(wait, &[]), Some(Refusal::NoChild));
+    // The table has only what was there before.
+    let (_, count) = client::list(&as_process(pid), 0).unwrap();
+    assert_eq!(count, 1);
+    // Init is no process that could fork, become another program, or end.
+    let init = as_process(1);
+    for label in [client::FORK, client::EXIT] {
+        let reply = init.call(Message::new(label)).unwrap();
+        assert_eq!(Refusal::from_label(reply.label()), Some(Refusal::Denied));
+    }
+    assert!(files::open(&Endpoint::borrow(Handle(3)), "/bin/x").is_ok());
+}
+
+#[test]
+fn lists_page() {
+    let procd = procd();
+    let pids: Vec<u64> = (0..40).map(|_| add(&procd, INIT_PID)).collect();
+    let mut seen = Vec::new();
+    loop {
+        let last = seen.last().copied().unwrap_or(0);
+        let (entries, count) = client::list(&as_process(2), last).unwrap();
+        if count == 0 {
+            break;
+        }
+        seen.extend(entries[..count].iter().map(|entry| entry.pid));
+        assert_eq!(entries[0].name(), "test");
+    }
+    assert_eq!(seen, pids);
+}
