@@ -1,2 +1,6 @@
-//! Programs of Cowslip, one file each in `src/bin`.
+//! Programs of Cowslip, one in each file or folder of `src/bin`, and what test programs share.
 #![cfg_attr(target_os = "none", no_std)]
+
+extern crate alloc;
+
+pub mod scenario;

@@ -1,0 +1,60 @@
+//! Counting frames: what a case took must have come back.
+
+use libipc::object::yield_now;
+use libipc::services::memstat::{self, Memory};
+use libipc::{Endpoint, start};
+
+/// How often a count that is not yet what it should be is asked for again.
+const PATIENCE: u32 = 2_000;
+
+/// The kernel's counters.
+///
+/// # Panics
+/// When the memory statistics server does not answer.
+#[must_use]
+pub fn counters() -> Memory {
+    memstat::query(&Endpoint::borrow(start::memstat())).expect("memstat answers")
+}
+
+/// Free frames and those of the reference counts, which come and go with sharing.
+#[must_use]
+pub fn available() -> u64 {
+    counters().available()
+}
+
+/// The comparison of frames before and after.
+#[derive(Debug)]
+pub struct Frames;
+
+impl Frames {
+    /// Waits until as many frames are available as before; says how many there are if they stay away.
+    ///
+    /// A process that somebody else waits for may end a moment after the message that told of it:
+    /// then asking again, and letting it run meanwhile, is waiting for the condition itself.
+    ///
+    /// # Errors
+    /// The number of frames that are available in the end.
+    pub fn expect(before: u64) -> Result<(), u64> {
+        let mut after = available();
+        for _ in 0..PATIENCE {
+            if after == before {
+                return Ok(());
+            }
+            yield_now();
+            after = available();
+        }
+        Err(after)
+    }
+}
+
+/// Runs `action` twice, and fails the case unless the second time costs no frame. The first time
+/// is for what is touched once: pages of the stack, of the heap, of a server's tables.
+#[track_caller]
+pub fn assert_exact(mut action: impl FnMut()) {
+    action();
+    let before = available();
+    action();
+    if let Err(after) = Frames::expect(before) {
+        panic!("{before} frames before, {after} after");
+    }
+}

@@ -1,0 +1,105 @@
+//! Others to test against: threads of the same process, and processes.
+
+use alloc::boxed::Box;
+
+use libipc::abi::ThreadState;
+use libipc::object::yield_now;
+use libipc::services::procd::Ended;
+use libipc::thread::{PRIORITY, Running, Supervisor, spawn_at};
+use libipc::{PageBuffer, Thread, process};
+
+/// Size of a peer thread's stack in bytes.
+const STACK: usize = 64 * 1024;
+
+/// How often a condition is looked at before the case fails.
+const PATIENCE: u32 = 5_000_000;
+
+type Body = Box<dyn FnOnce()>;
+
+/// Runs a closure in a thread of this process. Dropping the result kills the thread.
+///
+/// # Panics
+/// When no thread can be made. A panic of the closure ends the process.
+#[track_caller]
+pub fn thread(body: impl FnOnce() + 'static) -> Running {
+    thread_with(PRIORITY, Supervisor::Process, body)
+}
+
+/// [`thread`] with a priority and a supervisor.
+///
+/// # Panics
+/// When no thread can be made.
+#[track_caller]
+pub fn thread_with(
+    priority: u8,
+    supervisor: Supervisor<'_>,
+    body: impl FnOnce() + 'static,
+) -> Running {
+    let body: Box<Body> = Box::new(Box::new(body));
+    let stack = PageBuffer::new(STACK).expect("stack");
+    spawn_at(run, Box::into_raw(body) as u64, stack, supervisor, priority).expect("thread")
+}
+
+fn run(body: u64) {
+    // SAFETY: `thread_with` made the pointer and passes it to one thread.
+    let body = unsafe { Box::from_raw(body as *mut Body) };
+    body();
+}
+
+/// Lets others run until the condition holds.
+///
+/// # Panics
+/// When it does not after a number of turns that no condition needs.
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..PATIENCE {
+        if condition() {
+            return;
+        }
+        yield_now();
+    }
+    panic!("waited in vain: {what}");
+}
+
+/// Waits for the end of a thread.
+#[track_caller]
+pub fn join(thread: Running) {
+    until("end of a thread", || thread.is_finished());
+}
+
+/// Waits until a thread is in this state.
+#[track_caller]
+pub fn until_state(thread: &Thread, state: ThreadState) {
+    until("state of a thread", || {
+        thread.info().is_ok_and(|info| info.state == state)
+    });
+}
+
+/// Runs a closure in a child process, whose exit status it returns; returns the child's number.
+///
+/// # Panics
+/// When the fork fails.
+#[track_caller]
+pub fn child(body: impl FnOnce() -> i32) -> u64 {
+    match process::fork().expect("fork") {
+        0 => process::exit(body()),
+        pid => pid,
+    }
+}
+
+/// Waits for a child and returns its exit status.
+///
+/// # Panics
+/// When there is no such child.
+#[track_caller]
+pub fn status_of(pid: u64) -> i32 {
+    let Ended { pid: ended, status } = process::wait(pid).expect("wait");
+    assert_eq!(ended, pid, "wait told of another child");
+    status
+}
+
+/// Runs a closure in a child process and fails the case unless it ends with this status.
+#[track_caller]
+pub fn expect_status(status: i32, body: impl FnOnce() -> i32) {
+    assert_eq!(status_of(child(body)), status);
+}

@@ -1,0 +1,226 @@
+//! A second address space under full control: a copy of this program, made without the process
+//! server, in which a closure runs.
+//!
+//! The process server's fork hides the objects that cases about the kernel need to hold: the space,
+//! the thread, and exactly which handles the other side has. A twin has this program's memory
+//! copy-on-write, a start page of its own, and the handles that it is given; its faults end it.
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use libipc::object::{Entry, copy_handle};
+use libipc::start::{MAX_EXTRA, START_INFO, StartInfo};
+use libipc::{
+    Endpoint, Error, Handle, Message, PageBuffer, Perm, Received, Rights, ShareMode, Space, System,
+    Thread, start,
+};
+
+use super::memory::PAGE;
+use super::peer::until;
+
+/// Where programs, heap, buffers and stacks lie: all of user memory below the start page.
+const MEMORY: core::ops::Range<u64> = 0x1_0000..START_INFO;
+
+/// Size of a twin's stack in bytes.
+const STACK: usize = 64 * 1024;
+
+/// The bit that a twin raises when its closure has returned, and the one that its death raises.
+const DONE: u64 = 1;
+const DEAD: u64 = 2;
+
+/// Numbers of twins, which keep handle owners apart.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+type Body = Box<dyn FnOnce([Handle; MAX_EXTRA])>;
+
+/// A handle for a twin: what, with which rights, with which badge (0: the handle's own).
+#[derive(Clone, Copy, Debug)]
+pub struct Gift(pub Handle, pub Rights, pub u64);
+
+/// A copy of this program. Dropping it kills it.
+#[derive(Debug)]
+pub struct Twin {
+    /// Its space.
+    pub space: Space,
+    /// Its first thread.
+    pub thread: Thread,
+    /// Where its end is told.
+    end: Endpoint,
+}
+
+/// The right to create spaces, which the process server gives to processes that ask.
+///
+/// # Panics
+/// When it does not.
+#[must_use]
+pub fn system() -> System {
+    let procd = Endpoint::borrow(start::procd());
+    let reply = procd
+        .call(Message::new(SYSTEM))
+        .expect("the process server answers");
+    assert_eq!(
+        reply.label(),
+        0,
+        "the process server hands out the system object"
+    );
+    System::from_raw(reply.handles()[0])
+}
+
+const SYSTEM: u32 = 11;
+
+impl Twin {
+    /// Starts a twin that runs `body` with its own numbers of the handles it is given.
+    ///
+    /// What the closure captures is copied with the memory. Handle owners among it name nothing in
+    /// the twin: handles go as gifts.
+    ///
+    /// # Panics
+    /// When a call fails.
+    #[track_caller]
+    pub fn start(
+        system: &System,
+        gifts: &[Gift],
+        body: impl FnOnce([Handle; MAX_EXTRA]) + 'static,
+    ) -> Twin {
+        match Self::try_start(system, gifts, body) {
+            Ok(twin) => twin,
+            Err(error) => panic!("no twin: {error}"),
+        }
+    }
+
+    /// [`Twin::start`] when failing is part of the case.
+    ///
+    /// # Errors
+    /// Those of the calls that it takes.
+    pub fn try_start(
+        system: &System,
+        gifts: &[Gift],
+        body: impl FnOnce([Handle; MAX_EXTRA]) + 'static,
+    ) -> Result<Twin, Error> {
+        let end = Endpoint::create()?;
+        let space = system.create_space(Some(&bit(&end, DEAD)?))?;
+        let thread = space.create_thread(None, libipc::thread::PRIORITY)?;
+        let body: Box<Body> = Box::new(Box::new(body));
+        let stack = PageBuffer::new(STACK)?;
+        let len = MEMORY.end - MEMORY.start;
+        let own = Space::own();
+        space.share(
+            &own,
+            MEMORY.start,
+            MEMORY.start,
+            len,
+            ShareMode::CopyOnWrite,
+            None,
+        )?;
+        place_info(&space, &*start_info(&space, &thread, &end, gifts)?)?;
+        thread.start(Entry {
+            ip: enter as *const () as u64,
+            sp: stack.addr() + stack.mapped_len() as u64 - 8,
+            args: [core::ptr::from_ref(&*body) as u64, 0, 0],
+            fs_base: 0,
+        })?;
+        Ok(Twin { space, thread, end })
+    }
+
+    /// Waits until the closure has returned and the twin is gone.
+    ///
+    /// # Panics
+    /// When it was killed, or panicked.
+    #[track_caller]
+    pub fn join(self) {
+        assert_eq!(self.wait(), DONE | DEAD, "the twin did not reach its end");
+    }
+
+    /// Ends the twin and waits until it is gone.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[track_caller]
+    pub fn kill(self) {
+        self.space.kill().expect("kill");
+        self.expect_killed();
+    }
+
+    /// Waits until the twin is gone.
+    ///
+    /// # Panics
+    /// When its closure returned.
+    #[track_caller]
+    pub fn expect_killed(self) {
+        assert_eq!(self.wait(), DEAD, "the twin was to be killed");
+    }
+
+    /// Waits until the twin's first thread is in this state.
+    #[track_caller]
+    pub fn until_state(&self, state: libipc::abi::ThreadState) {
+        super::peer::until_state(&self.thread, state);
+    }
+
+    fn wait(&self) -> u64 {
+        let mut bits = 0;
+        while bits & DEAD == 0 {
+            match self.end.recv(&mut []) {
+                Ok(Received::Notification(raised)) => bits |= raised,
+                other => panic!("instead of the twin's end: {other:?}"),
+            }
+        }
+        until("end of a space", || {
+            self.space.info().is_ok_and(|info| !info.alive)
+        });
+        bits
+    }
+}
+
+impl Drop for Twin {
+    fn drop(&mut self) {
+        let _ = self.space.kill();
+    }
+}
+
+/// A handle that raises these bits.
+fn bit(endpoint: &Endpoint, bits: u64) -> Result<Endpoint, Error> {
+    endpoint.copy(Rights::NOTIFY, bits)
+}
+
+/// The start page: what libipc needs to print, panic and map, and the gifts.
+fn start_info(
+    space: &Space,
+    thread: &Thread,
+    end: &Endpoint,
+    gifts: &[Gift],
+) -> Result<Box<StartInfo>, Error> {
+    let mut info = Box::new(StartInfo::EMPTY);
+    info.pid = start::pid() | NEXT.fetch_add(1, Ordering::Relaxed) << 32;
+    info.space = space.copy_to(space, Rights::SPACE, 0)?;
+    info.thread = thread.copy_to(space, Rights::THREAD, 0)?;
+    info.console = Endpoint::borrow(start::console()).copy_to(space, Rights::SEND, 0)?;
+    info.inbox = end.copy_to(space, Rights::NOTIFY, DONE)?;
+    for (extra, &Gift(handle, rights, badge)) in info.extra.iter_mut().zip(gifts) {
+        *extra = copy_handle(handle, space.handle(), rights, badge)?;
+    }
+    info.set_args(b"twin\0");
+    Ok(info)
+}
+
+fn place_info(space: &Space, info: &StartInfo) -> Result<(), Error> {
+    let mut page = PageBuffer::new(PAGE as usize)?;
+    let bytes = info.as_bytes();
+    page[..bytes.len()].copy_from_slice(bytes);
+    space.share(
+        &Space::own(),
+        page.addr(),
+        START_INFO,
+        PAGE,
+        ShareMode::Move,
+        Some(Perm::R),
+    )
+}
+
+extern "C" fn enter(body: *mut Body) -> ! {
+    // SAFETY: `Twin::try_start` left the closure there, in memory that the twin has a copy of: the
+    // box that it drops is another one.
+    let body = unsafe { Box::from_raw(body) };
+    body(start::extra());
+    let _ = Endpoint::borrow(start::inbox()).notify();
+    libipc::rt::thread_exit()
+}
