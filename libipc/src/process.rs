@@ -102,6 +102,15 @@ pub fn getppid() -> u64 {
     procd::parent(&server()).unwrap_or_else(|_| start::ppid())
 }
 
+/// The system object, for programs that build address spaces themselves. Spaces that a process
+/// creates die with it.
+///
+/// # Errors
+/// `Full`, `NoMemory` when the handle finds no room.
+pub fn system() -> Result<System, Error> {
+    procd::system(&server()).map(System::from_raw)
+}
+
 fn server() -> crate::Borrowed<'static, Endpoint> {
     Endpoint::borrow(start::procd())
 }

@@ -14,6 +14,7 @@
 //! | `ENDPOINT` | `w0`: pid of a parent, child or sibling | | `w0`: handle, in the sender's table, with `SEND` |
 //! | `LIST` | `w0`: pids above this one | | [`Entry`] after `Entry`, in the order of the pids; `w0`: how many |
 //! | `FOREGROUND` | `w0`: pid of a child that ^C kills, 0 for none | | |
+//! | `SYSTEM` | | | `w0`: handle, in the sender's table, with `CREATE`, `OBSERVE` and `COPY` |
 //!
 //! An argument block is the path and the arguments, each ended by a zero byte.
 
@@ -44,6 +45,8 @@ pub const ENDPOINT: u32 = 8;
 pub const LIST: u32 = 9;
 /// Names the child that ^C kills.
 pub const FOREGROUND: u32 = 10;
+/// Asks for the system object, to build address spaces with.
+pub const SYSTEM: u32 = 11;
 
 /// The number of the first process, init: everyone's ancestor, and the parent of orphans.
 pub const INIT_PID: u64 = 1;
@@ -277,6 +280,15 @@ pub fn list(procd: &Endpoint, pid: u64) -> Result<([Entry; 16], usize), Error> {
 /// `Denied` when it is not a child of the sender.
 pub fn foreground(procd: &Endpoint, pid: u64) -> Result<(), Error> {
     ask(procd, FOREGROUND, [pid]).map(|_| ())
+}
+
+/// The system object, with the rights to create spaces, to read the counters and to pass it on.
+/// Spaces that a process creates die with it.
+///
+/// # Errors
+/// `Full`, `NoMemory` when the handle finds no room.
+pub fn system(procd: &Endpoint) -> Result<Handle, Error> {
+    ask(procd, SYSTEM, []).map(|words| Handle(words[0] as u32))
 }
 
 #[cfg(test)]

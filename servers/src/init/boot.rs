@@ -177,23 +177,21 @@ impl Machine {
     /// Why not.
     pub fn start(
         &self,
-        number: usize,
         server: Server,
-        endpoint: &Endpoint,
         endpoints: &[Endpoint],
         clients: &Clients,
     ) -> Result<(), BootError> {
         let image = self.image(server.name())?;
-        let death = self.own.copy(Rights::NOTIFY, 1 << number)?;
+        let death = self.own.copy(Rights::NOTIFY, 1 << server as u64)?;
         let space = self.system.create_space(Some(&death))?;
         let ip = loader::load(&image, &space)?;
-        let supervisor = self.supervisor(number)?;
+        let supervisor = self.own.copy(Rights::SEND, server as u64)?;
         let thread = space.create_thread(Some(&supervisor), self.priority)?;
 
         let mut info = StartInfo::EMPTY;
         info.space = space.copy_to(&space, Rights::SPACE, 0)?;
         info.thread = thread.copy_to(&space, Rights::THREAD, 0)?;
-        info.inbox = endpoint.copy_to(&space, Rights::ENDPOINT, 0)?;
+        info.inbox = server.of(endpoints).copy_to(&space, Rights::ENDPOINT, 0)?;
         self.equip(server, &space, endpoints, clients, &mut info)?;
         let mut path = heapless::String::<24>::new();
         let _ = fmt::Write::write_fmt(&mut path, format_args!("/bin/{}\0", server.name()));
@@ -201,12 +199,6 @@ impl Machine {
         loader::place_info(&space, &info)?;
         thread.start(loader::entry(ip))?;
         Ok(())
-    }
-
-    /// The handle for faults of a server. Badges are numbers, and 0 would keep the original's:
-    /// which is 0.
-    fn supervisor(&self, number: usize) -> Result<Endpoint, Error> {
-        self.own.copy(Rights::SEND, number as u64)
     }
 
     /// A server's file, at the beginning of a page.
@@ -258,7 +250,8 @@ impl Machine {
                 let give = |endpoint: &Endpoint| {
                     endpoint.copy_to(space, Rights::SEND | Rights::COPY | Rights::MINT, 0)
                 };
-                info.system = self.system.copy_to(space, Rights::CREATE, 0)?;
+                let rights = Rights::CREATE | Rights::OBSERVE | Rights::COPY;
+                info.system = self.system.copy_to(space, rights, 0)?;
                 info.console = give(&clients.console)?;
                 info.names = give(&clients.names)?;
                 info.files = give(&clients.files)?;

@@ -7,6 +7,7 @@
 //!   the exit status is 128 plus a number as of a POSIX signal.
 //! - The children of a process that ends become init's, which is notified of those that end.
 //! - Numbers are never used again.
+//! - Any process may create spaces and read the counters: both cost others nothing but memory.
 
 pub mod launch;
 pub mod report;
@@ -141,6 +142,13 @@ impl Procd {
         Ok(Done::Answer(Message::new(0).with_words([handle.0.into()])))
     }
 
+    fn system(&self, pid: u64) -> Result<Done, Refusal> {
+        let asker = self.table.get(pid).ok_or(Refusal::Denied)?;
+        let rights = Rights::CREATE | Rights::OBSERVE | Rights::COPY;
+        let handle = self.maker.system.copy_to(&asker.space, rights, 0)?;
+        Ok(Done::Answer(Message::new(0).with_words([handle.0.into()])))
+    }
+
     fn foreground(&mut self, pid: u64, child: u64) -> Result<Done, Refusal> {
         if child != 0 && self.table.parent(child) != Some(pid) {
             return Err(Refusal::Denied);
@@ -204,6 +212,7 @@ impl Procd {
             protocol::ENDPOINT => self.endpoint(pid, first),
             protocol::LIST => Ok(self.list(first)),
             protocol::FOREGROUND => self.foreground(pid, first),
+            protocol::SYSTEM => self.system(pid),
             _ => Err(Refusal::BadRequest),
         }
     }

@@ -11,8 +11,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use libipc::object::{Entry, copy_handle};
 use libipc::start::{MAX_EXTRA, START_INFO, StartInfo};
 use libipc::{
-    Endpoint, Error, Handle, Message, PageBuffer, Perm, Received, Rights, ShareMode, Space, System,
-    Thread, start,
+    Endpoint, Error, Handle, PageBuffer, Perm, Received, Rights, ShareMode, Space, System, Thread,
+    start,
 };
 
 use super::memory::PAGE;
@@ -54,19 +54,8 @@ pub struct Twin {
 /// When it does not.
 #[must_use]
 pub fn system() -> System {
-    let procd = Endpoint::borrow(start::procd());
-    let reply = procd
-        .call(Message::new(SYSTEM))
-        .expect("the process server answers");
-    assert_eq!(
-        reply.label(),
-        0,
-        "the process server hands out the system object"
-    );
-    System::from_raw(reply.handles()[0])
+    libipc::process::system().expect("the process server hands out the system object")
 }
-
-const SYSTEM: u32 = 11;
 
 impl Twin {
     /// Starts a twin that runs `body` with its own numbers of the handles it is given.
@@ -112,7 +101,7 @@ impl Twin {
             ShareMode::CopyOnWrite,
             None,
         )?;
-        place_info(&space, &*start_info(&space, &thread, &end, gifts)?)?;
+        place_info(&space, &*start_info(system, &space, &thread, &end, gifts)?)?;
         thread.start(Entry {
             ip: enter as *const () as u64,
             sp: stack.addr() + stack.mapped_len() as u64 - 8,
@@ -182,8 +171,9 @@ fn bit(endpoint: &Endpoint, bits: u64) -> Result<Endpoint, Error> {
     endpoint.copy(Rights::NOTIFY, bits)
 }
 
-/// The start page: what libipc needs to print, panic and map, and the gifts.
+/// The start page: what libipc needs to panic and map, and the gifts.
 fn start_info(
+    system: &System,
     space: &Space,
     thread: &Thread,
     end: &Endpoint,
@@ -193,7 +183,8 @@ fn start_info(
     info.pid = start::pid() | NEXT.fetch_add(1, Ordering::Relaxed) << 32;
     info.space = space.copy_to(space, Rights::SPACE, 0)?;
     info.thread = thread.copy_to(space, Rights::THREAD, 0)?;
-    info.console = Endpoint::borrow(start::console()).copy_to(space, Rights::SEND, 0)?;
+    // What it prints goes to the kernel's log: the console's handle cannot be passed on.
+    info.system = system.copy_to(space, Rights::OBSERVE, 0)?;
     info.inbox = end.copy_to(space, Rights::NOTIFY, DONE)?;
     for (extra, &Gift(handle, rights, badge)) in info.extra.iter_mut().zip(gifts) {
         *extra = copy_handle(handle, space.handle(), rights, badge)?;
