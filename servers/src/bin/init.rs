@@ -1,30 +1,49 @@
 //! Init: starts the servers, then one program, and ends the machine with it.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use core::fmt::Write;
+use core::fmt::{self, Write};
 
 use libipc::abi::InitInfo;
-use libipc::message::Received;
+use libipc::message::{Fault, Received};
 use libipc::services::procd::{self, INIT_PID};
-use libipc::services::{self, console};
+use libipc::services::{self, Refusal, console};
 use libipc::{Endpoint, Error, System, start};
-use servers::init::boot::{CHILD_ENDED, Clients, Machine, SERVERS};
+use servers::init::boot::{BootError, CHILD_ENDED, Clients, Machine, SERVERS, Server};
 use servers::init::{NO_PROGRAM, SERVER_DIED, program};
+use servers::procd::report::Words;
 
 libipc::program!(run);
 
-/// Why the machine ends.
-struct End {
-    status: u64,
-    /// What to say, if something went wrong.
-    why: heapless::String<200>,
+/// Why the machine ends without a program's end.
+enum Failure {
+    /// A call of init's own failed.
+    Kernel(Error),
+    /// A server could not be started.
+    Start(Server, BootError),
+    /// A server has ended.
+    Ended(&'static str),
+    /// A server has faulted.
+    Faulted(&'static str, Fault),
+    /// The command line names no program that could be started.
+    Program(services::Error),
 }
 
-impl End {
-    fn new(status: u64, why: core::fmt::Arguments<'_>) -> Self {
-        let mut text = heapless::String::new();
-        let _ = text.write_fmt(why);
-        End { status, why: text }
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Kernel(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("init: ")?;
+        match self {
+            Failure::Kernel(error) => error.fmt(f),
+            Failure::Start(server, error) => write!(f, "cannot start {}: {error}", server.name()),
+            Failure::Ended(name) => write!(f, "the server {name} has ended"),
+            Failure::Faulted(name, fault) => write!(f, "the server {name}: {}", Words(fault)),
+            Failure::Program(error) => write!(f, "cannot start the program: {error}"),
+        }
     }
 }
 
@@ -32,101 +51,75 @@ fn run() {
     let Some(info) = start::init_info() else {
         return;
     };
-    let end = boot(info).unwrap_or_else(|end| end);
     let system = System::borrow(info.system);
-    if !end.why.is_empty() {
-        let _ = system.log(&end.why);
-    }
-    let _ = system.shutdown(end.status);
+    let status = boot(info).unwrap_or_else(|failure| {
+        let mut text = heapless::String::<256>::new();
+        let _ = write!(text, "{failure}");
+        let _ = system.log(&text);
+        match failure {
+            Failure::Program(_) => NO_PROGRAM,
+            _ => SERVER_DIED,
+        }
+    });
+    let _ = system.shutdown(status);
 }
 
-fn boot(info: &'static InitInfo) -> Result<End, End> {
-    let failed = |error: Error| End::new(SERVER_DIED, format_args!("init: {error}"));
-    let machine = Machine::new(info).map_err(failed)?;
-    let mut endpoints = heapless::Vec::<Endpoint, { SERVERS.len() }>::new();
-    for _ in SERVERS {
-        let _ = endpoints.push(Endpoint::create().map_err(failed)?);
-    }
-    let clients = Clients::new(&endpoints).map_err(failed)?;
-    for (number, (server, endpoint)) in SERVERS.iter().zip(&endpoints).enumerate() {
-        machine
-            .start(number, *server, endpoint, &endpoints, &clients)
-            .map_err(|error| {
-                End::new(
-                    SERVER_DIED,
-                    format_args!("init: cannot start {}: {error}", server.name()),
-                )
-            })?;
-    }
-    // From here on each endpoint lives as long as its server.
-    drop(endpoints);
-
-    let procd = clients.procd(INIT_PID).map_err(failed)?;
-    let length = (info.command_line_len as usize).min(info.command_line.len());
-    let block = program(&info.command_line[..length]).ok_or_else(|| {
-        End::new(
-            NO_PROGRAM,
-            format_args!("init: the command line is too long"),
-        )
+/// Starts everything; returns the program's exit status once it has ended.
+fn boot(info: &'static InitInfo) -> Result<u64, Failure> {
+    let machine = Machine::new(info)?;
+    let clients = start_servers(&machine)?;
+    let procd = clients.procd(INIT_PID)?;
+    let pid = start_program(info, &procd).or_else(|error| {
+        // It may be a server that is to blame.
+        let events = core::iter::from_fn(|| machine.own.try_recv(&mut []).ok());
+        Err(events
+            .filter_map(failure)
+            .next()
+            .unwrap_or(Failure::Program(error)))
     })?;
-    let path = start::split_args(&block).next().unwrap_or_default();
-    let cannot = |error: services::Error| {
-        End::new(
-            NO_PROGRAM,
-            format_args!("init: cannot start {path}: {error}"),
-        )
-    };
-    let pid = procd::spawn(&procd, &block)
-        .map_err(|error| dead_server(&machine).unwrap_or_else(|| cannot(error)))?;
     loop {
-        if let Some(end) = next_event(&machine.own) {
-            return Err(end);
+        if let Some(failure) = failure(machine.own.recv(&mut [])?) {
+            return Err(failure);
         }
         while let Ok(Some(ended)) = procd::wait(&procd, 0, false) {
             if ended.pid == pid {
                 let _ = console::flush(&clients.console);
-                return Ok(End::new(ended.status as u32 as u64, format_args!("")));
+                return Ok(ended.status as u32 as u64);
             }
         }
     }
 }
 
-/// Waits until a child may have ended, or says which server died.
-fn next_event(own: &Endpoint) -> Option<End> {
-    match own.recv(&mut []) {
-        Ok(received) => explain(received),
-        Err(error) => Some(End::new(SERVER_DIED, format_args!("init: {error}"))),
+fn start_servers(machine: &Machine) -> Result<Clients, Failure> {
+    // Gone when all have started: from then on an endpoint lives as long as its server.
+    let mut endpoints = heapless::Vec::<Endpoint, { SERVERS.len() }>::new();
+    for _ in SERVERS {
+        let _ = endpoints.push(Endpoint::create()?);
     }
+    let clients = Clients::new(&endpoints)?;
+    for server in SERVERS {
+        machine
+            .start(server, &endpoints, &clients)
+            .map_err(|error| Failure::Start(server, error))?;
+    }
+    Ok(clients)
 }
 
-/// Which server has died, if one has.
-fn dead_server(machine: &Machine) -> Option<End> {
-    core::iter::from_fn(|| machine.own.try_recv(&mut []).ok()).find_map(explain)
+fn start_program(info: &InitInfo, procd: &Endpoint) -> Result<u64, services::Error> {
+    let len = (info.command_line_len as usize).min(info.command_line.len());
+    let block = program(&info.command_line[..len]).ok_or(Refusal::BadRequest)?;
+    procd::spawn(procd, &block)
 }
 
-fn explain(received: Received) -> Option<End> {
+/// What went wrong, if this event says that something did.
+fn failure(event: Received) -> Option<Failure> {
     let name = |number: usize| SERVERS.get(number).map_or("?", |server| server.name());
-    match received {
-        Received::Notification(bits) if bits & !CHILD_ENDED == 0 => None,
-        Received::Notification(bits) => {
-            let name = name((bits & !CHILD_ENDED).trailing_zeros() as usize);
-            Some(End::new(
-                SERVER_DIED,
-                format_args!("init: the server {name} has ended"),
-            ))
-        }
-        Received::Fault(fault) => {
-            let name = name(fault.badge as usize);
-            let words = servers::procd::report::Words(&fault);
-            Some(End::new(
-                SERVER_DIED,
-                format_args!("init: the server {name}: {words}"),
-            ))
-        }
+    match event {
+        Received::Notification(CHILD_ENDED) => None,
+        Received::Notification(bits) => Some(Failure::Ended(name(bits.trailing_zeros() as usize))),
+        Received::Fault(fault) => Some(Failure::Faulted(name(fault.badge as usize), fault)),
         Received::Message(incoming) => {
-            let _ = incoming
-                .token
-                .reply(services::Refusal::BadRequest.message(), &[]);
+            let _ = incoming.token.reply(Refusal::BadRequest.message(), &[]);
             None
         }
     }

@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use libipc::abi::Call;
 use libipc::fake;
-use libipc::message::Received;
 use libipc::services::procd as client;
 use libipc::services::{Error, files};
 use libipc::{Handle, System};
@@ -141,11 +140,6 @@ fn a_fault_ends_the_process() {
         sp: 2,
         token: ReplyToken::from_raw(9),
     };
-    drop(Received::Fault(Fault {
-        badge: 99,
-        token: ReplyToken::from_raw(8),
-        ..fault
-    }));
     procd.borrow_mut().fault(fault);
     assert_eq!(
         client::wait(&as_process(1), 0, false)

@@ -1,0 +1,70 @@
+//! Ends in a way of one's choice, to see what the process server makes of it.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use core::hint::black_box;
+
+use libipc::{PAGE_SIZE, PageBuffer, exit, getpid, println, process, start};
+
+libipc::program!(run);
+
+/// An address that no program has mapped.
+const NOWHERE: usize = 0x1000;
+
+fn run() -> i32 {
+    let mut args = start::args().skip(1);
+    match (args.next(), args.next()) {
+        (Some("read"), None) => read(),
+        (Some("write"), None) => write(),
+        (Some("exec"), None) => execute(),
+        (Some("div"), None) => divide(),
+        (Some("kill"), None) => {
+            let _ = process::kill(getpid());
+        }
+        (Some("oom"), None) => exhaust(),
+        (Some("panic"), None) => panic!("as asked for"),
+        (Some("exit"), Some(status)) => exit(status.parse().unwrap_or(1)),
+        _ => println!("usage: crash read|write|exec|div|kill|oom|panic|exit N"),
+    }
+    2
+}
+
+fn read() {
+    // SAFETY: none: the access faults.
+    black_box(unsafe { core::ptr::read_volatile(black_box(NOWHERE) as *const u8) });
+}
+
+/// Writes to code.
+fn write() {
+    let code = run as *const () as usize;
+    // SAFETY: none: the access faults.
+    unsafe { core::ptr::write_volatile(black_box(code) as *mut u8, 0) };
+}
+
+/// Runs data: a return instruction, for a machine that would let it.
+fn execute() {
+    static mut DATA: [u8; 16] = [0xc3; 16];
+    let data = black_box(&raw mut DATA as *const ());
+    // SAFETY: none: the jump faults, for no memory is writable and executable.
+    let function = unsafe { core::mem::transmute::<*const (), extern "C" fn()>(data) };
+    function();
+}
+
+/// Divides by zero past the check that the compiler makes.
+fn divide() {
+    // SAFETY: none: the instruction raises an exception.
+    #[cfg(target_os = "none")]
+    unsafe {
+        core::arch::asm!("div {0:e}", in(reg) 0, inout("eax") 1 => _, inout("edx") 0 => _);
+    }
+}
+
+/// Touches memory until there is none.
+fn exhaust() {
+    while let Ok(mut memory) = PageBuffer::new(1 << 24) {
+        for page in memory.chunks_mut(PAGE_SIZE) {
+            page[0] = 1;
+        }
+        core::mem::forget(memory);
+    }
+    println!("crash: no more memory to reserve");
+}

@@ -1,0 +1,31 @@
+//! Takes memory and touches it: `memhog [MiB]`, 16 if not told otherwise.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use libipc::services::{Error, memstat};
+use libipc::{Endpoint, PAGE_SIZE, PageBuffer, println, start};
+
+libipc::program!(run);
+
+fn run() -> Result<(), Error> {
+    let mib: usize = start::args()
+        .nth(1)
+        .and_then(|arg| arg.parse().ok())
+        .unwrap_or(16);
+    let pages = mib * (1 << 20) / PAGE_SIZE;
+    show("before")?;
+    let mut memory = PageBuffer::new(pages * PAGE_SIZE)?;
+    show("reserved")?;
+    for page in memory.chunks_mut(PAGE_SIZE) {
+        page[0] = 1;
+    }
+    show("touched")?;
+    drop(memory);
+    show("given back")?;
+    Ok(())
+}
+
+fn show(when: &str) -> Result<(), Error> {
+    let free = memstat::query(&Endpoint::borrow(start::memstat()))?.free;
+    println!("{when:>10}: {free:>8} frames free");
+    Ok(())
+}

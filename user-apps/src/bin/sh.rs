@@ -1,0 +1,173 @@
+//! The shell: reads lines, runs programs, says how they ended.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+
+use libipc::services::console::MAX_LINE;
+use libipc::services::procd::{self, Ended};
+use libipc::services::{Error, files, memstat};
+use libipc::{Endpoint, io, print, println, process, start};
+
+libipc::program!(run);
+
+const HELP: &str = "\
+PROGRAM [ARGS] [&]   run a program of /bin, or by path; with & without waiting for it
+ls [DIRECTORY]       list files, of /bin if not told otherwise
+ps                   list processes
+memstat              show the machine's memory
+kill PID             end a process that was started from here
+exit [STATUS]        leave
+^C ends the program that runs, ^D leaves";
+
+fn run() -> i32 {
+    let mut line = [0; MAX_LINE];
+    loop {
+        report_ended();
+        print!("$ ");
+        let len = match io::read_line(&mut line) {
+            Ok(Some(len)) => len,
+            Ok(None) => {
+                println!();
+                return 0;
+            }
+            Err(error) => {
+                println!("sh: {error}");
+                return 1;
+            }
+        };
+        let Ok(text) = core::str::from_utf8(&line[..len]) else {
+            println!("sh: not text");
+            continue;
+        };
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        match words.as_slice() {
+            [] => {}
+            ["exit"] => return 0,
+            ["exit", status] => match status.parse() {
+                Ok(status) => return status,
+                Err(_) => println!("sh: {status} is not a number"),
+            },
+            [command, args @ ..] => {
+                if let Err(error) = execute(command, args) {
+                    println!("sh: {command}: {error}");
+                }
+            }
+        }
+    }
+}
+
+fn execute(command: &str, args: &[&str]) -> Result<(), Error> {
+    match (command, args) {
+        ("help", []) => println!("{HELP}"),
+        ("ls", []) => list("/bin")?,
+        ("ls", [directory]) => list(directory)?,
+        ("ps", []) => processes()?,
+        ("memstat", []) => memory()?,
+        ("kill", [pid]) => match pid.parse() {
+            Ok(pid) => process::kill(pid)?,
+            Err(_) => println!("sh: {pid} is not a number"),
+        },
+        (program, [args @ .., "&"]) => println!("[{}]", spawn(program, args)?),
+        (program, args) => foreground(program, args)?,
+    }
+    Ok(())
+}
+
+/// Starts a program of `/bin`, or by path.
+fn spawn(program: &str, args: &[&str]) -> Result<u64, Error> {
+    if program.contains('/') {
+        return process::spawn(program, args);
+    }
+    process::spawn(&alloc::format!("/bin/{program}"), args)
+}
+
+/// Runs a program to its end, or to ^C.
+fn foreground(program: &str, args: &[&str]) -> Result<(), Error> {
+    let procd = Endpoint::borrow(start::procd());
+    let pid = spawn(program, args)?;
+    procd::foreground(&procd, pid)?;
+    let ended = process::wait(pid)?;
+    procd::foreground(&procd, 0)?;
+    if ended.status != 0 {
+        println!("[status {}]", ended.status);
+    }
+    Ok(())
+}
+
+/// Says which programs have ended since the last line.
+fn report_ended() {
+    while let Ok(Some(Ended { pid, status })) = process::try_wait() {
+        println!("[{pid}] ended, status {status}");
+    }
+}
+
+fn list(directory: &str) -> Result<(), Error> {
+    let files = Endpoint::borrow(start::files());
+    let mut names = [0; 1024];
+    let mut skip = 0;
+    loop {
+        let (count, len) = files::list(&files, directory, skip, &mut names)?;
+        if count == 0 {
+            return Ok(());
+        }
+        for name in start::split_args(&names[..len]) {
+            match files::open(&files, &alloc::format!("{directory}/{name}")) {
+                Ok(file) => println!("{:>9}  {name}", file.size),
+                Err(_) => println!("{:>9}  {name}/", ""),
+            }
+        }
+        skip += count;
+    }
+}
+
+fn processes() -> Result<(), Error> {
+    let procd = Endpoint::borrow(start::procd());
+    println!("{:>6} {:>6}  NAME", "PID", "PARENT");
+    let mut last = 0;
+    loop {
+        let (entries, count) = procd::list(&procd, last)?;
+        for entry in &entries[..count] {
+            let state = if entry.ended == 1 { " (ended)" } else { "" };
+            println!(
+                "{:>6} {:>6}  {}{state}",
+                entry.pid,
+                entry.ppid,
+                entry.name()
+            );
+            last = entry.pid;
+        }
+        if count == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn memory() -> Result<(), Error> {
+    let memory = memstat::query(&Endpoint::borrow(start::memstat()))?;
+    println!(
+        "frames   total {:>9}   free {:>9}   used {:>9}",
+        memory.total,
+        memory.free,
+        memory.used()
+    );
+    println!(
+        "        shared {:>9}   reference counts {:>9}",
+        memory.shared, memory.counts
+    );
+    println!("pages since boot");
+    println!(
+        "  messages     copied {:>9}   remapped {:>9}",
+        memory.copied, memory.remapped
+    );
+    println!(
+        "  copy on write broken {:>8}   reclaimed {:>8}",
+        memory.broken, memory.reclaimed
+    );
+    println!(
+        "  zero-filled {:>9}   freed {:>9}",
+        memory.zeroed, memory.freed
+    );
+    Ok(())
+}
