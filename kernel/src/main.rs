@@ -1,7 +1,10 @@
 //! The kernel's executable: the machine (`arch`), and the way from the loader's door to the first
 //! program (`boot`). The portable kernel is the library of the same name.
 #![cfg_attr(target_os = "none", no_std, no_main)]
-#![allow(unreachable_pub, reason = "an executable exports nothing: `pub` is what modules offer")]
+#![allow(
+    unreachable_pub,
+    reason = "an executable exports nothing: `pub` is what modules offer"
+)]
 
 #[cfg(target_os = "none")]
 mod arch;

@@ -58,7 +58,12 @@ impl Wiring {
             nr_controllers: 1,
             overrides: [None; MAX_OVERRIDES],
         };
-        wiring.overrides[0] = Some(Override { irq: 0, gsi: 2, level: false, active_low: false });
+        wiring.overrides[0] = Some(Override {
+            irq: 0,
+            gsi: 2,
+            level: false,
+            active_low: false,
+        });
         wiring
     }
 
@@ -136,7 +141,9 @@ fn power_off(tables: &AcpiTables<Reach>) -> Option<PowerOff> {
         control_b: control_b.and_then(|block| port(block.address)),
         sleep_a,
         sleep_b,
-        enable_port: u16::try_from(fixed.smi_cmd_port).ok().filter(|&port| port != 0),
+        enable_port: u16::try_from(fixed.smi_cmd_port)
+            .ok()
+            .filter(|&port| port != 0),
         enable_value: fixed.acpi_enable,
     })
 }

@@ -3,7 +3,10 @@
 //! The registers are used through memory (xAPIC), which every x86-64 CPU can do. The timer runs
 //! once, from a deadline in nanoseconds.
 
-use core::{hint, ptr, sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed}};
+use core::{
+    hint, ptr,
+    sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed},
+};
 
 use kernel::mm::PhysAddr;
 use x86_64::{instructions::port::Port, registers::model_specific::Msr};
@@ -144,7 +147,11 @@ impl Sample {
     fn best(pit: &mut IntervalTimer) -> Self {
         let samples = core::array::from_fn::<_, 5, _>(|_| {
             let begin = clock::ticks();
-            let sample = Sample { pit: pit.read(), timer: read(CURRENT_COUNT), tsc: clock::ticks() };
+            let sample = Sample {
+                pit: pit.read(),
+                timer: read(CURRENT_COUNT),
+                tsc: clock::ticks(),
+            };
             (sample.tsc - begin, sample)
         });
         let best = samples.into_iter().min_by_key(|(took, _)| *took);
@@ -162,7 +169,10 @@ impl IntervalTimer {
     const HZ: u64 = 1_193_182;
 
     fn start() -> Self {
-        let mut timer = Self { data: Port::new(0x42), command: Port::new(0x43) };
+        let mut timer = Self {
+            data: Port::new(0x42),
+            command: Port::new(0x43),
+        };
         let mut gate = Port::<u8>::new(0x61);
         // SAFETY: these are the interval timer's ports and its gate, which the kernel owns at boot.
         unsafe {
@@ -188,10 +198,22 @@ impl IntervalTimer {
 
 fn read(register: usize) -> u32 {
     // SAFETY: `map` has mapped the registers, and reading these has no effect on memory.
-    unsafe { REGISTERS.load(Relaxed).add(register).cast::<u32>().read_volatile() }
+    unsafe {
+        REGISTERS
+            .load(Relaxed)
+            .add(register)
+            .cast::<u32>()
+            .read_volatile()
+    }
 }
 
 fn write(register: usize, value: u32) {
     // SAFETY: `map` has mapped the registers; the vectors that are written have handlers.
-    unsafe { REGISTERS.load(Relaxed).add(register).cast::<u32>().write_volatile(value) }
+    unsafe {
+        REGISTERS
+            .load(Relaxed)
+            .add(register)
+            .cast::<u32>()
+            .write_volatile(value)
+    }
 }

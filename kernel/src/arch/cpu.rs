@@ -64,7 +64,10 @@ pub fn init() {
             cr4.remove(Cr4Flags::FSGSBASE | Cr4Flags::TIMESTAMP_DISABLE);
             cr4.remove(Cr4Flags::PERFORMANCE_MONITOR_COUNTER);
             cr4.set(Cr4Flags::PAGE_GLOBAL, features.pge);
-            cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
+            cr4.set(
+                Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION,
+                features.smep,
+            );
             cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.smap);
             cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.umip);
         });
@@ -106,11 +109,17 @@ impl fmt::Display for Features {
             ("invariant-tsc", self.invariant_tsc),
         ];
         f.write_str("has")?;
-        named.iter().filter(|(_, has)| *has).try_for_each(|(name, _)| write!(f, " {name}"))?;
+        named
+            .iter()
+            .filter(|(_, has)| *has)
+            .try_for_each(|(name, _)| write!(f, " {name}"))?;
         if named.iter().any(|(_, has)| !has) {
             f.write_str("; lacks")?;
         }
-        named.iter().filter(|(_, has)| !*has).try_for_each(|(name, _)| write!(f, " {name}"))
+        named
+            .iter()
+            .filter(|(_, has)| !*has)
+            .try_for_each(|(name, _)| write!(f, " {name}"))
     }
 }
 

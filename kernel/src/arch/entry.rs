@@ -223,8 +223,11 @@ pub fn init() {
     let table = VECTORS.call_once(|| {
         core::array::from_fn(|vector| {
             let handler = &raw const vector_stubs as u64 + STUB_LEN * vector as u64;
-            let level =
-                if vector == BREAKPOINT { PrivilegeLevel::Ring3 } else { PrivilegeLevel::Ring0 };
+            let level = if vector == BREAKPOINT {
+                PrivilegeLevel::Ring3
+            } else {
+                PrivilegeLevel::Ring0
+            };
             Gate::new(handler, segments::special_stack(vector), level)
         })
     });

@@ -77,7 +77,9 @@ fn choose() -> Method {
     let leaf = |part| cpu::leaf(0xd, part);
     let has = leaf(0).map_or(0, |leaf| u64::from(leaf.edx) << 32 | u64::from(leaf.eax));
     let candidates = [avx512, avx, XCr0Flags::X87 | XCr0Flags::SSE];
-    let chosen = candidates.into_iter().filter(|state| has & state.bits() == state.bits());
+    let chosen = candidates
+        .into_iter()
+        .filter(|state| has & state.bits() == state.bits());
     for state in chosen {
         // SAFETY: the CPU has the state, and these sets are legal.
         unsafe { XCr0::write(state) };
@@ -92,8 +94,12 @@ fn choose() -> Method {
 /// frame.
 pub fn first_use(cpu: &PerCpu, kernel: &mut Kernel, id: Id<Thread>) -> bool {
     let mm = kernel.mm;
-    let Some(thread) = kernel.threads.get_mut(id) else { return true };
-    let Some(frame) = thread.fpu.or_else(|| mm.frames.alloc_zeroed()) else { return false };
+    let Some(thread) = kernel.threads.get_mut(id) else {
+        return true;
+    };
+    let Some(frame) = thread.fpu.or_else(|| mm.frames.alloc_zeroed()) else {
+        return false;
+    };
     if thread.fpu.replace(frame).is_none() {
         mm.map.write_bytes(frame, 0, &INITIAL.0);
     }

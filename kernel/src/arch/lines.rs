@@ -75,20 +75,31 @@ pub fn init(wiring: &Wiring) {
         lines.lines[line] = lines.wire(line as u32, wiring);
     }
     let nr_lines = lines.lines.iter().flatten().count();
-    log::info!("interrupts: {} I/O APICs, {nr_lines} lines", lines.controllers.iter().flatten().count());
+    log::info!(
+        "interrupts: {} I/O APICs, {nr_lines} lines",
+        lines.controllers.iter().flatten().count()
+    );
 }
 
 /// Whether there is such a line.
 pub fn exists(line: u32) -> bool {
-    LINES.lock().lines.get(line as usize).is_some_and(Option::is_some)
+    LINES
+        .lock()
+        .lines
+        .get(line as usize)
+        .is_some_and(Option::is_some)
 }
 
 /// Lets a line interrupt, or silences it.
 pub fn enable(line: u32, enabled: bool) {
     let mut lines = LINES.lock();
     let Lines { controllers, lines } = &mut *lines;
-    let Some(Some(line)) = lines.get_mut(line as usize) else { return };
-    let Some(controller) = &controllers[line.controller] else { return };
+    let Some(Some(line)) = lines.get_mut(line as usize) else {
+        return;
+    };
+    let Some(controller) = &controllers[line.controller] else {
+        return;
+    };
     line.enabled = enabled;
     let masked = !enabled && (line.is_level() || line.masked);
     if masked != line.masked {
@@ -104,8 +115,12 @@ pub fn enable(line: u32, enabled: bool) {
 pub fn arrived(line: u32) -> bool {
     let mut lines = LINES.lock();
     let Lines { controllers, lines } = &mut *lines;
-    let Some(Some(line)) = lines.get_mut(line as usize) else { return false };
-    let Some(controller) = &controllers[line.controller] else { return false };
+    let Some(Some(line)) = lines.get_mut(line as usize) else {
+        return false;
+    };
+    let Some(controller) = &controllers[line.controller] else {
+        return false;
+    };
     if !line.enabled && !line.masked {
         line.pending = true;
         line.masked = true;
@@ -119,12 +134,22 @@ impl Lines {
     fn wire(&self, line: u32, wiring: &Wiring) -> Option<Line> {
         let own = wiring.overrides().find(|wire| u32::from(wire.irq) == line);
         let taken = wiring.overrides().any(|wire| wire.gsi == line);
-        let Override { gsi, level, active_low, .. } = match own {
+        let Override {
+            gsi,
+            level,
+            active_low,
+            ..
+        } = match own {
             Some(wire) => *wire,
             None if taken => return None,
             None => {
                 let is_isa = line < 16;
-                Override { irq: 0, gsi: line, level: !is_isa, active_low: !is_isa }
+                Override {
+                    irq: 0,
+                    gsi: line,
+                    level: !is_isa,
+                    active_low: !is_isa,
+                }
             }
         };
         let holds = |controller: &Option<Controller>| {
@@ -138,7 +163,14 @@ impl Lines {
             + line
             + if level { LEVEL } else { 0 }
             + if active_low { ACTIVE_LOW } else { 0 };
-        Some(Line { controller, pin, entry, enabled: false, masked: true, pending: false })
+        Some(Line {
+            controller,
+            pin,
+            entry,
+            enabled: false,
+            masked: true,
+            pending: false,
+        })
     }
 }
 
@@ -154,7 +186,11 @@ impl Controller {
 
     fn new(addr: PhysAddr, first: u32) -> Self {
         let registers = paging::map_device(addr, 32).cast();
-        let mut controller = Self { registers, first, nr_pins: 0 };
+        let mut controller = Self {
+            registers,
+            first,
+            nr_pins: 0,
+        };
         controller.nr_pins = (controller.read(Self::VERSION) >> 16 & 0xff) + 1;
         for pin in 0..controller.nr_pins {
             controller.write(Self::ENTRIES + 2 * pin, MASKED);

@@ -48,8 +48,13 @@ unsafe extern "C" {
 
 /// Virtual addresses of the image: start of text, read-only data and data, and the end.
 pub fn image() -> [u64; 4] {
-    [&raw const __image_start, &raw const __rodata_start, &raw const __data_start, &raw const __image_end]
-        .map(|symbol| symbol as u64)
+    [
+        &raw const __image_start,
+        &raw const __rodata_start,
+        &raw const __data_start,
+        &raw const __image_end,
+    ]
+    .map(|symbol| symbol as u64)
 }
 
 /// The tables in the making.
@@ -78,7 +83,12 @@ struct Tables {
 /// is left unmapped.
 pub fn init(boot: &BootInfo, free: FreeRanges, guards: &[u64]) {
     let no_execute = if cpu::features().nx { NO_EXECUTE } else { 0 };
-    let mut tables = Tables { root: 0, direct_map: boot.direct_map, free, no_execute };
+    let mut tables = Tables {
+        root: 0,
+        direct_map: boot.direct_map,
+        free,
+        no_execute,
+    };
     tables.root = tables.new_table();
     tables.map_image(boot.image, guards);
     for range in boot.ranges() {
@@ -105,12 +115,18 @@ pub fn init(boot: &BootInfo, free: FreeRanges, guards: &[u64]) {
 /// After [`finish`], if the bytes are not mapped.
 pub fn reach(addr: PhysAddr, len: u64) -> *mut u8 {
     let mut tables = TABLES.lock();
-    let tables = tables.as_mut().expect("device memory is mapped at boot only");
+    let tables = tables
+        .as_mut()
+        .expect("device memory is mapped at boot only");
     let end = addr.0 + len.max(1);
     let mapped = (addr.0 & !(PAGE - 1)..end)
         .step_by(PAGE as usize)
         .all(|page| tables.hole(DIRECT_MAP + page) == 0);
-    if mapped { (DIRECT_MAP + addr.0) as *mut u8 } else { tables.map_device(addr.0, end) }
+    if mapped {
+        (DIRECT_MAP + addr.0) as *mut u8
+    } else {
+        tables.map_device(addr.0, end)
+    }
 }
 
 /// Maps the registers of a device, uncached.
@@ -120,7 +136,10 @@ pub fn reach(addr: PhysAddr, len: u64) -> *mut u8 {
 /// After [`finish`].
 pub fn map_device(addr: PhysAddr, len: u64) -> *mut u8 {
     let mut tables = TABLES.lock();
-    tables.as_mut().expect("devices are mapped at boot").map_device(addr.0, addr.0 + len)
+    tables
+        .as_mut()
+        .expect("devices are mapped at boot")
+        .map_device(addr.0, addr.0 + len)
 }
 
 /// The upper half of the root table, which is final, and the frames that are left.
@@ -161,14 +180,22 @@ impl Tables {
                 && cpu::features().huge_pages;
             let size = if huge { HUGE_PAGE } else { LARGE_PAGE };
             if hole != 0 {
-                self.map(DIRECT_MAP + addr, addr, size, self.no_execute | WRITABLE | GLOBAL);
+                self.map(
+                    DIRECT_MAP + addr,
+                    addr,
+                    size,
+                    self.no_execute | WRITABLE | GLOBAL,
+                );
             }
             addr += size;
         }
     }
 
     fn map_device(&mut self, start: u64, end: u64) -> *mut u8 {
-        assert!(start < end && end <= DEVICE_WINDOW_LEN, "device outside the device window");
+        assert!(
+            start < end && end <= DEVICE_WINDOW_LEN,
+            "device outside the device window"
+        );
         for page in (start & !(PAGE - 1)..end).step_by(PAGE as usize) {
             if self.hole(DEVICE_WINDOW + page) != 0 {
                 let rights = self.no_execute | WRITABLE | GLOBAL | UNCACHED;
@@ -217,7 +244,10 @@ impl Tables {
     }
 
     fn new_table(&mut self) -> u64 {
-        let frame = self.free.take_low().expect("there is memory for the kernel's page tables");
+        let frame = self
+            .free
+            .take_low()
+            .expect("there is memory for the kernel's page tables");
         // SAFETY: the frame is free memory below 4 GiB, which is mapped.
         unsafe { ptr::write_bytes(self.table(frame).cast::<u8>(), 0, PAGE as usize) };
         frame

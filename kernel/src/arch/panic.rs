@@ -33,7 +33,10 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     }
     let cpu = PerCpu::try_get();
     let number = cpu.map_or(0, |cpu| cpu.number.get());
-    print(format_args!("\nkernel panic on CPU {number}: {}\n", info.message()));
+    print(format_args!(
+        "\nkernel panic on CPU {number}: {}\n",
+        info.message()
+    ));
     if let Some(location) = info.location() {
         print(format_args!("  at {location}\n"));
     }
@@ -78,7 +81,9 @@ fn backtrace() {
 /// Whether two words at this address can be read: in the image's data, and in no guard page.
 fn is_frame(frame: u64) -> bool {
     let [_, _, data, end] = paging::image();
-    let guarded = percpu::boot_guards().iter().any(|guard| (*guard..guard + 4096).contains(&frame));
+    let guarded = percpu::boot_guards()
+        .iter()
+        .any(|guard| (*guard..guard + 4096).contains(&frame));
     frame.is_multiple_of(8) && (data..end - 16).contains(&frame) && !guarded
 }
 

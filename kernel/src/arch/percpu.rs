@@ -12,7 +12,10 @@ use kernel::{
     mm::Frame,
     object::{Id, Registers, Thread},
 };
-use x86_64::{VirtAddr, registers::model_specific::{GsBase, KernelGsBase}};
+use x86_64::{
+    VirtAddr,
+    registers::model_specific::{GsBase, KernelGsBase},
+};
 
 use super::segments::Segments;
 
@@ -39,7 +42,10 @@ unsafe impl<const LEN: usize> Sync for Stack<LEN> {}
 
 impl<const LEN: usize> Stack<LEN> {
     const fn new() -> Self {
-        Self { guard: [0; PAGE], room: UnsafeCell::new(MaybeUninit::uninit()) }
+        Self {
+            guard: [0; PAGE],
+            room: UnsafeCell::new(MaybeUninit::uninit()),
+        }
     }
 
     fn guard(&self) -> u64 {
@@ -60,7 +66,10 @@ pub struct Stacks {
 
 impl Stacks {
     const fn new() -> Self {
-        Self { kernel: Stack::new(), special: [const { Stack::new() }; SPECIAL_STACKS] }
+        Self {
+            kernel: Stack::new(),
+            special: [const { Stack::new() }; SPECIAL_STACKS],
+        }
     }
 
     /// Where the stacks of the special vectors start.

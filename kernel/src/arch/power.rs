@@ -110,9 +110,14 @@ pub fn soft_off_values(code: &[u8]) -> Option<[u8; 2]> {
         let before = &code[..*at];
         before.ends_with(&[NAME]) || before.ends_with(&[NAME, b'\\'])
     };
-    let starts = code.windows(4).enumerate().filter(|(_, name)| *name == b"_S5_");
+    let starts = code
+        .windows(4)
+        .enumerate()
+        .filter(|(_, name)| *name == b"_S5_");
     let start = starts.map(|(at, _)| at).find(found)?;
-    let (&PACKAGE, package) = code[start + 4..].split_first()? else { return None };
+    let (&PACKAGE, package) = code[start + 4..].split_first()? else {
+        return None;
+    };
     // The length has up to three more bytes, by the top bits of the first; then comes the number of
     // elements.
     let elements = package.get(2 + usize::from(package.first()? >> 6)..)?;

@@ -70,8 +70,12 @@ impl Segments {
             Descriptor::user_code_segment(),
         ]
         .map(|descriptor| table.append(descriptor).0);
-        let expected =
-            [KERNEL_CS, KERNEL_SS, Registers::USER_SS as u16, Registers::USER_CS as u16];
+        let expected = [
+            KERNEL_CS,
+            KERNEL_SS,
+            Registers::USER_SS as u16,
+            Registers::USER_CS as u16,
+        ];
         assert_eq!(selectors, expected, "the segments are in their places");
         let null = SegmentSelector::new(0, PrivilegeLevel::Ring0);
         // SAFETY: the tables are static; the selectors are those that were just made.

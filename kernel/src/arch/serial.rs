@@ -14,7 +14,6 @@ use x86_64::instructions::port::Port as IoPort;
 
 use super::clock;
 
-
 const BASE: u16 = 0x3f8;
 /// Far longer than a character takes at the slowest speed.
 const PATIENCE: u32 = 1_000_000;
@@ -91,9 +90,15 @@ pub fn init(level: LevelFilter) {
         // A scratch register that remembers is a sign of life.
         register(7).write(0x5a);
         PRESENT.store(register(7).read() == 0x5a, Relaxed);
-        for (number, value) in
-            [(1, 0x00), (3, 0x80), (0, 0x01), (1, 0x00), (3, 0x03), (2, 0x07), (4, 0x0b)]
-        {
+        for (number, value) in [
+            (1, 0x00),
+            (3, 0x80),
+            (0, 0x01),
+            (1, 0x00),
+            (3, 0x03),
+            (2, 0x07),
+            (4, 0x0b),
+        ] {
             register(number).write(value);
         }
     }

@@ -31,7 +31,9 @@ static KERNEL: Mutex<Option<Kernel>> = Mutex::new(None);
 type Guard = MutexGuard<'static, Option<Kernel>>;
 
 fn of(guard: &mut Guard) -> &mut Kernel {
-    guard.as_mut().expect("there is a kernel before there are threads")
+    guard
+        .as_mut()
+        .expect("there is a kernel before there are threads")
 }
 
 /// Runs threads for ever: `make` puts a kernel in its place, `start` makes the first thread.
@@ -59,7 +61,9 @@ pub extern "C" fn from_user() -> *const Registers {
     let cpu = PerCpu::get();
     let mut guard = KERNEL.lock();
     let kernel = of(&mut guard);
-    let Some(id) = cpu.current.get() else { return leave(guard) };
+    let Some(id) = cpu.current.get() else {
+        return leave(guard);
+    };
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
     let (vector, error) = unsafe { ((*cpu.registers()).vector, (*cpu.registers()).error) };
     match vector {
@@ -92,7 +96,14 @@ pub extern "C" fn fatal(registers: &Registers) -> ! {
 }
 
 fn fault_in_kernel(registers: &Registers) -> ! {
-    let Registers { vector, error, rip, rsp, rbp, .. } = *registers;
+    let Registers {
+        vector,
+        error,
+        rip,
+        rsp,
+        rbp,
+        ..
+    } = *registers;
     let name = match vector {
         2 => "non-maskable interrupt",
         8 => "double fault",
@@ -101,10 +112,11 @@ fn fault_in_kernel(registers: &Registers) -> ! {
         18 => "machine check",
         _ => "exception",
     };
+    let address = Cr2::read_raw();
     super::panic::set_origin(rip, rbp);
     panic!(
-        "{name} (vector {vector}, error {error:#x}) at {rip:#x}, stack {rsp:#x}, address {:#x}\n{registers:#x?}",
-        Cr2::read_raw()
+        "{name} in the kernel: vector {vector}, error {error:#x}, at {rip:#x}, stack {rsp:#x}, \
+        last page fault at {address:#x}\n{registers:#x?}"
     )
 }
 
@@ -113,7 +125,10 @@ fn access(error: u64) -> Access {
     const WRITE: u64 = 1 << 1;
     const RESERVED: u64 = 1 << 3;
     const FETCH: u64 = 1 << 4;
-    assert!(error & RESERVED == 0, "a page table has bits set that must be clear");
+    assert!(
+        error & RESERVED == 0,
+        "a page table has bits set that must be clear"
+    );
     match error {
         _ if error & FETCH != 0 => Access::Execute,
         _ if error & WRITE != 0 => Access::Write,
@@ -159,10 +174,16 @@ fn leave(mut guard: Guard) -> *const Registers {
 
 /// Makes the CPU ready for a thread.
 fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>) -> *const Registers {
-    let thread = kernel.threads.get(id).expect("a thread that runs next exists");
+    let thread = kernel
+        .threads
+        .get(id)
+        .expect("a thread that runs next exists");
     if cpu.current.get() != Some(id) {
         fpu::switch(cpu, kernel, thread);
-        let space = kernel.spaces.get(thread.space).expect("a thread that runs has a space");
+        let space = kernel
+            .spaces
+            .get(thread.space)
+            .expect("a thread that runs has a space");
         use_root(cpu, space.table.root());
         cpu.set_registers(&thread.regs);
         cpu.current.set(Some(id));
@@ -191,10 +212,15 @@ pub fn retire(root: Frame) {
 /// Flushes what a change of page tables has made stale.
 pub fn flush(flush: &Flush) {
     let cpu = PerCpu::get();
-    for space in flush.spaces().filter(|space| cpu.root.get() == Some(space.root)) {
+    for space in flush
+        .spaces()
+        .filter(|space| cpu.root.get() == Some(space.root))
+    {
         match space.pages {
             FlushPages::Range { start, end } if end - start <= MAX_SINGLE_FLUSHES * 4096 => {
-                (start..end).step_by(4096).for_each(|page| tlb::flush(VirtAddr::new(page)));
+                (start..end)
+                    .step_by(4096)
+                    .for_each(|page| tlb::flush(VirtAddr::new(page)));
             }
             _ => tlb::flush_all(),
         }

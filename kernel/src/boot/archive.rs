@@ -21,14 +21,22 @@ impl Archive {
     ///
     /// If there is no archive: there would be nothing to run.
     pub fn take_over(mm: &Mm, boot: &BootInfo) -> Self {
-        let Range { start, end } = boot.archive.clone().expect("no boot archive: nothing to run");
-        assert!(start.is_multiple_of(FRAME_SIZE), "the boot archive starts within a page");
+        let Range { start, end } = boot
+            .archive
+            .clone()
+            .expect("no boot archive: nothing to run");
+        assert!(
+            start.is_multiple_of(FRAME_SIZE),
+            "the boot archive starts within a page"
+        );
         let frames = start..end.next_multiple_of(FRAME_SIZE);
-        mm.frames.adopt_range(PhysAddr(frames.start), PhysAddr(frames.end));
+        mm.frames
+            .adopt_range(PhysAddr(frames.start), PhysAddr(frames.end));
         if end < frames.end {
             let last = Frame::containing(PhysAddr(end));
             let offset = (end % FRAME_SIZE) as usize;
-            mm.map.zero_bytes(last, offset, FRAME_SIZE as usize - offset);
+            mm.map
+                .zero_bytes(last, offset, FRAME_SIZE as usize - offset);
         }
         let pointer = mm.map.pointer(PhysAddr(start));
         // SAFETY: the archive is in the direct map, and its frames are never written again: they
@@ -59,7 +67,8 @@ impl Archive {
             .entries()
             .find(|entry| {
                 let name = entry.filename();
-                name.as_str().is_ok_and(|name| name.strip_prefix("./").unwrap_or(name) == path)
+                name.as_str()
+                    .is_ok_and(|name| name.strip_prefix("./").unwrap_or(name) == path)
             })
             .map(|entry| entry.data())
     }

@@ -47,13 +47,21 @@ const ALL_PORTS: u64 = 0x1_0000 << 16;
 ///
 /// If the archive has no such program, it is damaged, or memory is too small for it.
 pub fn start(kernel: &mut Kernel, archive: &Archive, command_line: &str) {
-    let file = archive.file("bin/init").expect("the boot archive has no bin/init");
+    let file = archive
+        .file("bin/init")
+        .expect("the boot archive has no bin/init");
     let enough = |error: Error| -> ! { panic!("cannot start bin/init: {error}") };
-    let space = kernel.create_space(None, None).unwrap_or_else(|error| enough(error));
-    let thread = kernel.create_thread(space, None, PRIORITY).unwrap_or_else(|error| enough(error));
+    let space = kernel
+        .create_space(None, None)
+        .unwrap_or_else(|error| enough(error));
+    let thread = kernel
+        .create_thread(space, None, PRIORITY)
+        .unwrap_or_else(|error| enough(error));
 
     let mut install = |object, rights, badge| {
-        kernel.install(space, object, rights, badge).unwrap_or_else(|error| enough(error))
+        kernel
+            .install(space, object, rights, badge)
+            .unwrap_or_else(|error| enough(error))
     };
     let mut info = InitInfo {
         magic: INIT_MAGIC,
@@ -92,7 +100,10 @@ fn load(kernel: &Kernel, space: Id<Space>, file: &[u8]) -> Result<u64, Error> {
         let bytes = elf.segment_data(&segment).expect("bin/init is cut off");
         load_segment(kernel.mm, table, &segment, bytes)?;
     }
-    assert!(header.e_entry < USER_END, "bin/init starts outside of user memory");
+    assert!(
+        header.e_entry < USER_END,
+        "bin/init starts outside of user memory"
+    );
     Ok(header.e_entry)
 }
 
@@ -110,8 +121,12 @@ fn load_segment(
         (false, false) => Perm::R,
     };
     let start = segment.p_vaddr;
-    let end = start.checked_add(segment.p_memsz).filter(|end| *end <= USER_END);
-    let end = end.expect("bin/init has a segment outside of user memory").next_multiple_of(PAGE);
+    let end = start
+        .checked_add(segment.p_memsz)
+        .filter(|end| *end <= USER_END);
+    let end = end
+        .expect("bin/init has a segment outside of user memory")
+        .next_multiple_of(PAGE);
     let file_end = start + bytes.len() as u64;
     for page in (start & !(PAGE - 1)..end).step_by(PAGE_SIZE) {
         let part = page.max(start)..(page + PAGE).min(file_end);
@@ -176,7 +191,14 @@ fn furnish(
     let (mm, table) = (kernel.mm, table(kernel, space));
     table.map_zero(mm, STACK_TOP - STACK_LEN, STACK_LEN, Perm::RW)?;
     let bytes = info_bytes(info);
-    make_bytes(mm, table, INIT_INFO, INIT_INFO..INIT_INFO + bytes.len() as u64, bytes, Perm::R)?;
+    make_bytes(
+        mm,
+        table,
+        INIT_INFO,
+        INIT_INFO..INIT_INFO + bytes.len() as u64,
+        bytes,
+        Perm::R,
+    )?;
     for (page, frame) in (INIT_ARCHIVE..).step_by(PAGE_SIZE).zip(archive.frames()) {
         table.map_frame(mm, page, frame, Perm::R)?;
     }
@@ -184,7 +206,11 @@ fn furnish(
 }
 
 fn table(kernel: &Kernel, space: Id<Space>) -> &PageTable {
-    &kernel.spaces.get(space).expect("the first space is alive").table
+    &kernel
+        .spaces
+        .get(space)
+        .expect("the first space is alive")
+        .table
 }
 
 fn info_bytes(info: &InitInfo) -> &[u8] {

@@ -58,8 +58,11 @@ pub struct BootInfo {
 impl BootInfo {
     /// Nothing but the door.
     pub const fn new(door: &'static str, direct_map: u64, image: u64) -> Self {
-        const NO_RANGE: MemoryRange =
-            MemoryRange { start: 0, end: 0, kind: MemoryKind::Reserved };
+        const NO_RANGE: MemoryRange = MemoryRange {
+            start: 0,
+            end: 0,
+            kind: MemoryKind::Reserved,
+        };
         Self {
             door,
             direct_map,
@@ -87,23 +90,22 @@ impl BootInfo {
         &self.ranges[..self.nr_ranges]
     }
 
-    /// Takes over the command line, up to a zero byte if there is one.
+    /// Takes over the command line: the text before the first zero byte, as far as it fits.
     pub fn set_command_line(&mut self, bytes: &[u8]) {
-        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-        let bytes = &bytes[..end];
-        // A character cut in two at the end, or anything else that is no text, ends the line.
-        let text = |bytes| match core::str::from_utf8(bytes) {
-            Ok(text) => text.len(),
-            Err(error) => error.valid_up_to(),
-        };
-        self.command_line_len = text(&bytes[..bytes.len().min(MAX_COMMAND_LINE)]);
-        self.command_line[..self.command_line_len]
-            .copy_from_slice(&bytes[..self.command_line_len]);
+        let mut bytes = &bytes[..bytes.len().min(MAX_COMMAND_LINE)];
+        if let Some(end) = bytes.iter().position(|&byte| byte == 0) {
+            bytes = &bytes[..end];
+        }
+        if let Err(error) = str::from_utf8(bytes) {
+            bytes = &bytes[..error.valid_up_to()];
+        }
+        self.command_line[..bytes.len()].copy_from_slice(bytes);
+        self.command_line_len = bytes.len();
     }
 
     /// The command line.
     pub fn command_line(&self) -> &str {
-        core::str::from_utf8(&self.command_line[..self.command_line_len]).unwrap_or_default()
+        str::from_utf8(&self.command_line[..self.command_line_len]).unwrap_or_default()
     }
 
     /// The value of the option `name=value` among the kernel's options: those before `--`.

@@ -62,10 +62,17 @@ extern "C" fn limine_entry() -> ! {
 }
 
 extern "C" fn enter() -> ! {
-    let offset = HHDM.get_response().expect("the loader tells where memory is mapped").offset();
-    let image = ADDRESS.get_response().expect("the loader tells where the kernel is");
+    let offset = HHDM
+        .get_response()
+        .expect("the loader tells where memory is mapped")
+        .offset();
+    let image = ADDRESS
+        .get_response()
+        .expect("the loader tells where the kernel is");
     let mut boot = BootInfo::new("Limine", offset, image.physical_base());
-    let map = MEMORY_MAP.get_response().expect("the loader gives a memory map");
+    let map = MEMORY_MAP
+        .get_response()
+        .expect("the loader gives a memory map");
     for entry in map.entries() {
         boot.add_range(entry.base, entry.length, kind(entry.entry_type));
     }
@@ -73,13 +80,16 @@ extern "C" fn enter() -> ! {
     // loader that does not tell the revision it speaks knows none above 2. Physical addresses are
     // below the offset in any case.
     let physical = |addr: u64| addr.checked_sub(offset).unwrap_or(addr);
-    boot.rsdp = RSDP.get_response().map(|rsdp| physical(rsdp.address() as u64));
-    boot.archive = MODULES.get_response().and_then(|modules| modules.modules().first()).map(
-        |archive| {
+    boot.rsdp = RSDP
+        .get_response()
+        .map(|rsdp| physical(rsdp.address() as u64));
+    boot.archive = MODULES
+        .get_response()
+        .and_then(|modules| modules.modules().first())
+        .map(|archive| {
             let start = physical(archive.addr() as u64);
             start..start + archive.size()
-        },
-    );
+        });
     if let Some(file) = FILE.get_response() {
         boot.set_command_line(file.file().string().to_bytes());
     }

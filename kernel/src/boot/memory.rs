@@ -22,7 +22,10 @@ pub struct FreeRanges {
 impl FreeRanges {
     /// No pages.
     pub const fn new() -> Self {
-        Self { ranges: [const { 0..0 }; MAX_RANGES], len: 0 }
+        Self {
+            ranges: [const { 0..0 }; MAX_RANGES],
+            len: 0,
+        }
     }
 
     /// The pages of this kind that are free to use: not named by another line of the memory map,
@@ -49,14 +52,20 @@ impl FreeRanges {
     /// Takes one page, below 4 GiB: what the doors' page tables reach.
     pub fn take_low(&mut self) -> Option<u64> {
         let low = |range: &&mut Range<u64>| !range.is_empty() && range.end <= 1 << 32;
-        let range = self.ranges[..self.len].iter_mut().filter(low).max_by_key(|range| range.end)?;
+        let range = self.ranges[..self.len]
+            .iter_mut()
+            .filter(low)
+            .max_by_key(|range| range.end)?;
         range.end -= PAGE;
         Some(range.end)
     }
 
     /// The ranges, each of whole pages.
     pub fn iter(&self) -> impl Iterator<Item = Range<u64>> {
-        self.ranges[..self.len].iter().filter(|range| !range.is_empty()).cloned()
+        self.ranges[..self.len]
+            .iter()
+            .filter(|range| !range.is_empty())
+            .cloned()
     }
 
     /// Adds the whole pages of a range, which must not be in the set. What does not fit into the

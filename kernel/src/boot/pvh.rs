@@ -143,11 +143,17 @@ extern "C" fn enter(start_info: u32) -> ! {
     let mut boot = BootInfo::new("PVH", DIRECT_MAP, IMAGE);
     // SAFETY: the loader passes the address of its start info, which lies below 4 GiB.
     let info = unsafe { &*early(u64::from(start_info)).cast::<StartInfo>() };
-    assert!(info.magic == MAGIC && info.version >= 1, "the loader's start info is not PVH's");
+    assert!(
+        info.magic == MAGIC && info.version >= 1,
+        "the loader's start info is not PVH's"
+    );
     // SAFETY: the loader says that so many entries are there; it puts them below 4 GiB, as it does
     // with everything that start info points to.
     let (map, modules): (&[MapEntry], &[Module]) = unsafe {
-        (list(info.memory_map, info.nr_memory_map), list(info.modules, info.nr_modules))
+        (
+            list(info.memory_map, info.nr_memory_map),
+            list(info.modules, info.nr_modules),
+        )
     };
     for entry in map {
         let kind = match entry.kind {
@@ -157,11 +163,17 @@ extern "C" fn enter(start_info: u32) -> ! {
         };
         boot.add_range(entry.start, entry.len, kind);
     }
-    boot.archive = modules.first().map(|archive| archive.start..archive.start + archive.len);
+    boot.archive = modules
+        .first()
+        .map(|archive| archive.start..archive.start + archive.len);
     if info.command_line != 0 {
         boot.set_command_line(command_line(info.command_line));
     }
-    boot.rsdp = if info.rsdp != 0 { Some(info.rsdp) } else { search_rsdp() };
+    boot.rsdp = if info.rsdp != 0 {
+        Some(info.rsdp)
+    } else {
+        search_rsdp()
+    };
     start(boot)
 }
 

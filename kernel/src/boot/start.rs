@@ -7,12 +7,7 @@ use kernel::{
 use log::{LevelFilter, info};
 use spin::Once;
 
-use super::{
-    BootInfo, MemoryKind,
-    archive::Archive,
-    first,
-    memory::FreeRanges,
-};
+use super::{BootInfo, MemoryKind, archive::Archive, first, memory::FreeRanges};
 use crate::arch::{
     acpi, apic, clock, cpu, entry, fpu, lines,
     machine::Machine,
@@ -26,41 +21,69 @@ static MM: Once<Mm> = Once::new();
 pub fn start(boot: BootInfo) -> ! {
     clock::start();
     serial::init(log_level(&boot));
-    info!("cowslip {}, loaded by {} at {:#x}", env!("CARGO_PKG_VERSION"), boot.door, boot.image);
+    info!(
+        "cowslip {}, loaded by {} at {:#x}",
+        env!("CARGO_PKG_VERSION"),
+        boot.door,
+        boot.image
+    );
     info!("command line: {:?}", boot.command_line());
     for range in boot.ranges() {
-        log::debug!("memory {:#014x}..{:#014x} {:?}", range.start, range.end, range.kind);
+        log::debug!(
+            "memory {:#014x}..{:#014x} {:?}",
+            range.start,
+            range.end,
+            range.kind
+        );
     }
 
     cpu::init();
     info!("CPU {}", cpu::features());
-    paging::init(&boot, free(&boot, MemoryKind::Usable), &percpu::boot_guards());
+    paging::init(
+        &boot,
+        free(&boot, MemoryKind::Usable),
+        &percpu::boot_guards(),
+    );
     percpu::init_boot_cpu();
     entry::init();
     fpu::init();
 
     let (wiring, power_off) = acpi::read(boot.rsdp);
-    info!("{} CPUs, of which 1 is used; power off: {power_off:x?}", wiring.nr_cpus);
+    info!(
+        "{} CPUs, of which 1 is used; power off: {power_off:x?}",
+        wiring.nr_cpus
+    );
     power::init(power_off);
     apic::map(wiring.local);
     apic::init();
     let (tsc_hz, timer_hz) = apic::calibrate();
     clock::set_rate(tsc_hz);
-    info!("time-stamp counter {} kHz, timer {} kHz", tsc_hz / 1000, timer_hz / 1000);
+    info!(
+        "time-stamp counter {} kHz, timer {} kHz",
+        tsc_hz / 1000,
+        timer_hz / 1000
+    );
     lines::init(&wiring);
 
     // No more page tables; and nothing of the loader's is used any more.
     let (kernel_half, left) = paging::finish();
     let mm = MM.call_once(|| make_mm(&boot));
     for range in left.iter().chain(free(&boot, MemoryKind::Loader).iter()) {
-        mm.frames.add_range(PhysAddr(range.start), PhysAddr(range.end.min(DIRECT_MAP_LEN)));
+        mm.frames.add_range(
+            PhysAddr(range.start),
+            PhysAddr(range.end.min(DIRECT_MAP_LEN)),
+        );
     }
     let archive = Archive::take_over(mm, &boot);
     if let Some(list) = archive.file("boot/kernel.sym") {
         archive.keep(mm, list);
-        symbols::init(core::str::from_utf8(list).unwrap_or_default());
+        symbols::init(str::from_utf8(list).unwrap_or_default());
     }
-    info!("{} MiB in {} frames", mm.frames.total_count() / 256, mm.frames.total_count());
+    info!(
+        "{} MiB in {} frames",
+        mm.frames.total_count() / 256,
+        mm.frames.total_count()
+    );
 
     trap::run(
         |kernel| *kernel = Some(Kernel::new(mm, &Machine, kernel_half)),
@@ -69,7 +92,9 @@ pub fn start(boot: BootInfo) -> ! {
 }
 
 fn log_level(boot: &BootInfo) -> LevelFilter {
-    boot.option("log").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::Info)
+    boot.option("log")
+        .and_then(|level| level.parse().ok())
+        .unwrap_or(LevelFilter::Info)
 }
 
 fn free(boot: &BootInfo, kind: MemoryKind) -> FreeRanges {
@@ -78,7 +103,12 @@ fn free(boot: &BootInfo, kind: MemoryKind) -> FreeRanges {
 }
 
 fn make_mm(boot: &BootInfo) -> Mm {
-    let end = boot.ranges().iter().map(|range| range.end).max().unwrap_or(0);
+    let end = boot
+        .ranges()
+        .iter()
+        .map(|range| range.end)
+        .max()
+        .unwrap_or(0);
     // SAFETY: the direct map has all memory of the memory map; what is not memory is never passed
     // to the map. The kernel's image is not either.
     let map = unsafe { PhysMap::new(DIRECT_MAP as *mut u8, end.min(DIRECT_MAP_LEN)) };
