@@ -5,12 +5,14 @@
 
 mod archive;
 mod build;
+mod check;
 mod cmdline;
 mod ending;
 mod firmware;
 mod image;
 mod limine_conf;
 mod machine;
+mod miri;
 mod run;
 mod serial;
 mod setup;
@@ -36,6 +38,10 @@ enum Task {
     Run(run::RunArgs),
     /// Run host tests, test programs and scenarios
     Test(test::TestArgs),
+    /// Judge formatting, lints, documentation and the direction of dependencies
+    Check,
+    /// Run the kernel's library tests under Miri
+    Miri(miri::MiriArgs),
     /// Make a disc image that boots on BIOS and UEFI machines
     Image(image::ImageArgs),
     /// Say which tools are there, and install those that are missing
@@ -47,6 +53,8 @@ fn main() -> ExitCode {
         Task::Build(args) => build::main(&args),
         Task::Run(args) => run::main(&args),
         Task::Test(args) => test::main(&args),
+        Task::Check => check::main(),
+        Task::Miri(args) => miri::main(&args),
         Task::Image(args) => image::main(&args),
         Task::Setup => setup::main(),
     };
