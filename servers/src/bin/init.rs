@@ -69,13 +69,11 @@ fn boot(info: &'static InitInfo) -> Result<u64, Failure> {
     let machine = Machine::new(info)?;
     let clients = start_servers(&machine)?;
     let procd = clients.procd(INIT_PID)?;
-    let pid = start_program(info, &procd).or_else(|error| {
+    let pid = start_program(info, &procd).map_err(|error| {
         // It may be a server that is to blame.
         let events = core::iter::from_fn(|| machine.own.try_recv(&mut []).ok());
-        Err(events
-            .filter_map(failure)
-            .next()
-            .unwrap_or(Failure::Program(error)))
+        let blamed = events.filter_map(failure).next();
+        blamed.unwrap_or(Failure::Program(error))
     })?;
     loop {
         if let Some(failure) = failure(machine.own.recv(&mut [])?) {

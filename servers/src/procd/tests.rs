@@ -177,7 +177,7 @@ fn hostile_requests_are_errors() {
         let sent = as_process(pid).send(message, data, &mut []).unwrap();
         Refusal::from_label(sent.reply.label())
     };
-    for label in [0, 11, 99, u32::MAX] {
+    for label in [0, 12, 99, u32::MAX] {
         assert_eq!(refusal(Message::new(label), &[]), Some(Refusal::BadRequest));
     }
     let spawn = Message::new(client::SPAWN);
