@@ -8,6 +8,10 @@ use anyhow::{Context, Result, bail};
 /// The target of the kernel and of every user program.
 pub(crate) const BARE_METAL: &str = "x86_64-unknown-none";
 
+/// Flags for bare metal. The target's kernel code model serves user programs as well, which lie below
+/// 2 GiB; a model of their own would keep them from being optimised together with `alloc`.
+const RUSTFLAGS: [&str; 2] = ["-Crelocation-model=static", "-Cforce-frame-pointers=yes"];
+
 /// The workspace's root folder.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -37,8 +41,8 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Which part of the system a bare-metal cargo call is for: the parts differ in flags, and a
-/// target folder each keeps them from invalidating each other's artifacts.
+/// Which part of the system a bare-metal cargo call is for. With a target folder each, one can be
+/// built while the other is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     /// The kernel.
@@ -64,17 +68,6 @@ impl Part {
         }
     }
 
-    fn rustflags(self) -> &'static [&'static str] {
-        match self {
-            Part::Kernel => &["-Crelocation-model=static", "-Cforce-frame-pointers=yes"],
-            Part::User => &[
-                "-Crelocation-model=static",
-                "-Ccode-model=small",
-                "-Cforce-frame-pointers=yes",
-            ],
-        }
-    }
-
     /// `cargo SUBCOMMAND` over the part, for bare metal.
     ///
     /// Flags inherited from the environment are made for the host; here they would silently
@@ -83,7 +76,7 @@ impl Part {
         let mut command = cargo();
         command
             .env_remove("RUSTFLAGS")
-            .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags().join("\x1f"))
+            .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f"))
             .arg(subcommand)
             .args(self.selection())
             .args(["--target", BARE_METAL, "--target-dir"])
