@@ -4,6 +4,7 @@
 //! Limine's branch of binaries; every file used must have the SHA-256 given here.
 
 use std::fmt::Write;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -103,13 +104,22 @@ fn git(dir: &Path, args: &[&str]) -> Result<()> {
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .context("cannot start git")?;
     let start = Instant::now();
     loop {
         match child.try_wait()? {
             Some(status) if status.success() => return Ok(()),
-            Some(status) => bail!("git {} failed: {status}", args[0]),
+            Some(_) => {
+                let mut why = String::new();
+                child
+                    .stderr
+                    .take()
+                    .expect("stderr is piped")
+                    .read_to_string(&mut why)?;
+                bail!("git {}: {}", args[0], why.trim());
+            }
             None if start.elapsed() > DOWNLOAD_LIMIT => {
                 child.kill()?;
                 child.wait()?;

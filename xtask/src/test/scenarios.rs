@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "exit_status_comes_through",
-        program: &["exit", "42"],
+        program: &["crash", "exit", "42"],
         status: 42,
         ..USUAL
     },
@@ -241,7 +242,10 @@ impl Door {
         if self == Door::LimineUefi && uefi().is_err() {
             return Some("no OVMF".into());
         }
-        limine::folder().err().map(|_| "no Limine binaries".into())
+        static LIMINE: OnceLock<bool> = OnceLock::new();
+        // A download that fails is not tried twice.
+        let is_here = *LIMINE.get_or_init(|| limine::folder().is_ok());
+        (!is_here).then(|| "no Limine binaries, and no way to download them".into())
     }
 }
 
