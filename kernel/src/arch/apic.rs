@@ -117,17 +117,23 @@ fn ticks_until(deadline_ns: u64) -> u32 {
 pub fn calibrate() -> (u64, u64) {
     /// Ticks of the interval timer to measure for: 1.5 ms.
     const SPAN: u16 = 1790;
+    /// Far more readings than fit into the time.
+    const PATIENCE: u32 = 1 << 24;
     write(DIVIDE, DIVIDE_BY_ONE);
     write(LVT_TIMER, MASKED);
     write(INITIAL_COUNT, u32::MAX);
     let mut pit = IntervalTimer::start();
     let first = Sample::best(&mut pit);
-    while first.pit - pit.read() < SPAN {
+    for _ in 0..PATIENCE {
+        if first.pit - pit.read() >= SPAN {
+            break;
+        }
         hint::spin_loop();
     }
     let last = Sample::best(&mut pit);
     write(INITIAL_COUNT, 0);
     let span = u64::from(first.pit - last.pit);
+    assert!(span != 0, "the interval timer stands still: no clock");
     let tsc = (last.tsc - first.tsc) * IntervalTimer::HZ / span;
     let timer = u64::from(first.timer - last.timer) * IntervalTimer::HZ / span;
     TICKS_PER_NS.store(((u128::from(timer) << 32) / 1_000_000_000) as u64, Relaxed);

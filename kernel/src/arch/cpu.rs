@@ -35,6 +35,8 @@ pub struct Features {
     pub xsave: bool,
     /// The time-stamp counter's rate does not change.
     pub invariant_tsc: bool,
+    /// Hardware errors arrive as an exception.
+    pub mce: bool,
 }
 
 static FEATURES: Once<Features> = Once::new();
@@ -64,6 +66,7 @@ pub fn init() {
             cr4.remove(Cr4Flags::FSGSBASE | Cr4Flags::TIMESTAMP_DISABLE);
             cr4.remove(Cr4Flags::PERFORMANCE_MONITOR_COUNTER);
             cr4.set(Cr4Flags::PAGE_GLOBAL, features.pge);
+            cr4.set(Cr4Flags::MACHINE_CHECK_EXCEPTION, features.mce);
             cr4.set(
                 Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION,
                 features.smep,
@@ -93,6 +96,7 @@ fn detect() -> Features {
         huge_pages: bit(extended.map(|leaf| leaf.edx), 26),
         xsave: bit(basic.map(|leaf| leaf.ecx), 26),
         invariant_tsc: bit(power.map(|leaf| leaf.edx), 8),
+        mce: bit(basic.map(|leaf| leaf.edx), 7),
     }
 }
 
@@ -107,6 +111,7 @@ impl fmt::Display for Features {
             ("1G-pages", self.huge_pages),
             ("xsave", self.xsave),
             ("invariant-tsc", self.invariant_tsc),
+            ("mce", self.mce),
         ];
         f.write_str("has")?;
         named

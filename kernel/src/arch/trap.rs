@@ -115,7 +115,7 @@ fn fault_in_kernel(registers: &Registers) -> ! {
     let address = Cr2::read_raw();
     super::panic::set_origin(rip, rbp);
     panic!(
-        "{name} in the kernel: vector {vector}, error {error:#x}, at {rip:#x}, stack {rsp:#x}, \
+        "{name}: vector {vector}, error {error:#x}, at {rip:#x}, stack {rsp:#x}, \
         last page fault at {address:#x}\n{registers:#x?}"
     )
 }
@@ -178,7 +178,8 @@ fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>) -> *const Registers {
         .threads
         .get(id)
         .expect("a thread that runs next exists");
-    if cpu.current.get() != Some(id) {
+    let switched = cpu.current.get() != Some(id);
+    if switched {
         fpu::switch(cpu, kernel, thread);
         let space = kernel
             .spaces
@@ -188,7 +189,9 @@ fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>) -> *const Registers {
         cpu.set_registers(&thread.regs);
         cpu.current.set(Some(id));
     }
-    if cpu.fs_base.replace(thread.fs_base) != thread.fs_base {
+    // The thread that ran last may have loaded a selector into `fs`, which makes the base 0.
+    let last_base = cpu.fs_base.replace(thread.fs_base);
+    if last_base != thread.fs_base || (switched && last_base != 0) {
         FsBase::write(VirtAddr::new(thread.fs_base));
     }
     &thread.regs

@@ -49,10 +49,8 @@ pub fn start(boot: BootInfo) -> ! {
     fpu::init();
 
     let (wiring, power_off) = acpi::read(boot.rsdp);
-    info!(
-        "{} CPUs, of which 1 is used; power off: {power_off:x?}",
-        wiring.nr_cpus
-    );
+    info!("CPUs: {}, of which one is used", wiring.nr_cpus);
+    log::debug!("power off: {power_off:x?}");
     power::init(power_off);
     apic::map(wiring.local);
     apic::init();
