@@ -1,9 +1,12 @@
 //! The loop of a server, around whatever it serves.
 //!
 //! A [`Service`] says what to answer; [`serve`] receives and replies in one entry, and goes on when
-//! a client is gone. Host tests call the same services through the [fake kernel](crate::fake).
+//! a client is gone. A server that serves takes no more memory: it has touched all that it needs, so
+//! that it answers when there are no free frames left. Host tests call the same services through the [fake kernel](crate::fake).
 
-use abi::Error;
+use core::mem::MaybeUninit;
+
+use abi::{Error, PAGE_SIZE};
 
 use crate::message::{Fault, Incoming, Message, Received, ReplyToken};
 use crate::object::Endpoint;
@@ -62,8 +65,13 @@ pub trait Service {
     }
 }
 
+/// How much stack a server may use, in bytes: touched before it serves.
+const STACK: usize = 32 * 1024;
+
 /// Serves until the endpoint cannot be received on any more; returns why.
 pub fn serve(endpoint: &Endpoint, buffer: &mut [u8], service: &mut impl Service) -> Error {
+    touch_stack();
+    buffer.fill(0);
     let mut next = endpoint.recv(buffer);
     loop {
         let answer = match next {
@@ -97,6 +105,16 @@ pub fn serve(endpoint: &Endpoint, buffer: &mut [u8], service: &mut impl Service)
                 .or_else(|_| endpoint.recv(buffer)),
         };
     }
+}
+
+/// Touches the stack below.
+#[inline(never)]
+fn touch_stack() {
+    let mut stack = [MaybeUninit::<u8>::uninit(); STACK];
+    for page in stack.chunks_mut(PAGE_SIZE) {
+        page[0].write(0);
+    }
+    core::hint::black_box(&mut stack);
 }
 
 /// Closes handles that nobody asked for.

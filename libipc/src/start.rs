@@ -260,10 +260,11 @@ pub fn args() -> impl Iterator<Item = &'static str> {
 
 /// The strings of an argument block; bytes that are not UTF-8 end it.
 pub fn split_args(block: &[u8]) -> impl Iterator<Item = &str> {
+    let count = if block.is_empty() { 0 } else { usize::MAX };
     let block = block.strip_suffix(&[0]).unwrap_or(block);
     block
         .split(|&byte| byte == 0)
-        .take(if block.is_empty() { 0 } else { usize::MAX })
+        .take(count)
         .map_while(|arg| core::str::from_utf8(arg).ok())
 }
 
@@ -277,6 +278,7 @@ mod tests {
         assert_eq!(split(b"/bin/x\0a\0b c\0"), ["/bin/x", "a", "b c"]);
         assert_eq!(split(b"/bin/x\0\0"), ["/bin/x", ""]);
         assert_eq!(split(b""), Vec::<&str>::new());
+        assert_eq!(split(b"\0"), [""]);
         assert_eq!(split(b"a\0\xff\0b\0"), ["a"]);
     }
 

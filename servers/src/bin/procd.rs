@@ -1,7 +1,8 @@
 //! The process server's loop.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use libipc::{Endpoint, PageBuffer, System, server, start};
+use libipc::start::MAX_ARGS;
+use libipc::{Endpoint, System, server, start};
 use servers::procd::launch::Maker;
 use servers::procd::{EXTRA_INIT, Procd};
 
@@ -19,6 +20,5 @@ fn run() -> Result<(), libipc::Error> {
     };
     let init = Endpoint::from_raw(start::extra()[EXTRA_INIT]);
     let mut procd = Procd::new(maker, init);
-    let mut buffer = PageBuffer::new(libipc::PAGE_SIZE)?;
-    Err(server::serve(&inbox, &mut buffer, &mut procd))
+    Err(server::serve(&inbox, &mut [0; MAX_ARGS], &mut procd))
 }

@@ -21,7 +21,6 @@ use libipc::server::{Answer, Service};
 use libipc::services::procd as protocol;
 use libipc::services::procd::{Ended, INIT_PID, Reason};
 use libipc::services::{Refusal, console, names};
-use libipc::start::MAX_ARGS;
 use libipc::{Endpoint, Rights};
 
 use launch::{Maker, Process, death_bit};
@@ -250,7 +249,7 @@ impl Service for Procd {
             true_len,
             ..
         } = incoming;
-        if true_len > MAX_ARGS || true_len > data.len() {
+        if true_len > data.len() {
             return token.answer(Refusal::BadRequest.message());
         }
         if message.label() == protocol::WAIT {
