@@ -1,0 +1,75 @@
+//! Programs that measure: one in each `src/bin/bench_*.rs`.
+//!
+//! The clock is the time-stamp counter. Under QEMU's `-icount shift=0` it counts guest instructions,
+//! exactly and the same in every run; otherwise it counts the host's time and means little. Each
+//! operation is measured many times on its own, the cost of reading the clock is subtracted, and
+//! one line a benchmark goes out for `cargo xtask bench` to read:
+//!
+//! ```text
+//! bench NAME median MEDIAN min MIN max MAX rounds ROUNDS
+//! ```
+
+use alloc::vec::Vec;
+
+use libipc::println;
+
+/// Rounds before the first that counts: first touches of memory, first uses of tables.
+const WARM_UP: usize = 4;
+
+/// Ticks of the time-stamp counter.
+#[must_use]
+pub fn ticks() -> u64 {
+    // SAFETY: reads a counter that user mode may read.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Measures `operation` and prints the result.
+pub fn measure(name: &str, rounds: usize, mut operation: impl FnMut()) {
+    measure_with(name, rounds, || (), |()| operation());
+}
+
+/// Measures `operation`, each time on what `prepare` has made, which does not count. What the
+/// operation returns is dropped afterwards, and does not count either.
+pub fn measure_with<T, R>(
+    name: &str,
+    rounds: usize,
+    mut prepare: impl FnMut() -> T,
+    mut operation: impl FnMut(T) -> R,
+) {
+    let mut samples = Vec::with_capacity(rounds);
+    for round in 0..rounds + WARM_UP {
+        let prepared = prepare();
+        let begin = ticks();
+        let result = operation(prepared);
+        let end = ticks();
+        drop(result);
+        if round >= WARM_UP {
+            samples.push(end - begin);
+        }
+    }
+    report(name, &mut samples);
+}
+
+/// Prints the result of samples that were taken by hand: differences of [`ticks`].
+pub fn report(name: &str, samples: &mut [u64]) {
+    let overhead = overhead();
+    samples.sort_unstable();
+    let of = |sample: Option<&u64>| sample.map_or(0, |sample| sample.saturating_sub(overhead));
+    println!(
+        "bench {name} median {} min {} max {} rounds {}",
+        of(samples.get(samples.len() / 2)),
+        of(samples.first()),
+        of(samples.last()),
+        samples.len()
+    );
+}
+
+/// What reading the clock twice costs.
+fn overhead() -> u64 {
+    let mut least = u64::MAX;
+    for _ in 0..16 {
+        let begin = ticks();
+        least = least.min(ticks() - begin);
+    }
+    least
+}
