@@ -75,6 +75,7 @@ impl Kernel {
             receiver.regs.r8 = token;
             receiver.regs.set_words(words);
             receiver.priority = receiver.priority.max(priority);
+            receiver.unanswered += 1;
         }
         if let Some(sender) = self.threads.get_mut(from) {
             let request_truncated = accepted < len;
@@ -85,9 +86,6 @@ impl Kernel {
                 request_truncated,
                 reply,
             };
-        }
-        if let Some(server) = self.spaces.get_mut(server) {
-            server.callers.push_back(&mut self.threads, from);
         }
         Ok(())
     }

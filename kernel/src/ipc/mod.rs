@@ -143,31 +143,34 @@ impl Kernel {
             .threads
             .get(sender)
             .is_some_and(|thread| thread.fault.is_some());
-        let tag = if faulted {
+        if faulted {
             let verdict =
                 FaultVerdict::from_label(message.tag.label()).ok_or(Error::BadArgument)?;
-            self.leave_callers(sender);
+            self.answered(caller);
             self.give_verdict(sender, verdict);
-            Tag::default()
-        } else {
-            let delivered = match self.deliver_reply(caller, sender, message) {
-                Err(Fault::OfSender(error)) => return Err(error),
-                delivered => delivered,
-            };
-            self.leave_callers(sender);
-            match delivered {
-                Ok(truncated) => {
-                    self.make_runnable_next(sender);
-                    Tag::default().with_truncation(false, truncated)
-                }
-                Err(Fault::OfReceiver(error) | Fault::OfSender(error)) => {
-                    self.fail(sender, error);
-                    Tag::default()
-                }
+            return Ok(Tag::default());
+        }
+        match self.deliver_reply(caller, sender, message) {
+            Err(Fault::OfSender(error)) => Err(error),
+            Err(Fault::OfReceiver(error)) => {
+                self.answered(caller);
+                self.fail(sender, error);
+                Ok(Tag::default())
             }
-        };
-        self.return_priority(caller);
-        Ok(tag)
+            Ok(truncated) => {
+                self.answered(caller);
+                self.make_runnable_next(sender);
+                Ok(Tag::default().with_truncation(false, truncated))
+            }
+        }
+    }
+
+    /// Counts an answer, which also ends the loan of the sender's priority.
+    fn answered(&mut self, caller: Id<Thread>) {
+        if let Some(thread) = self.threads.get_mut(caller) {
+            thread.unanswered -= 1;
+            thread.priority = thread.base_priority;
+        }
     }
 
     /// The thread that waits for the reply to this token from the caller's space.
@@ -179,22 +182,6 @@ impl Kernel {
                 server, sequence, ..
             } if server == space && sequence == deliver::token_sequence(token) => Some(id),
             _ => None,
-        }
-    }
-
-    /// Takes a thread out of the list of those who wait for a reply.
-    fn leave_callers(&mut self, id: Id<Thread>) {
-        if let Some(State::AwaitingReply { server, .. }) = self.threads.get(id).map(|t| t.state)
-            && let Some(server) = self.spaces.get_mut(server)
-        {
-            server.callers.remove(&mut self.threads, id);
-        }
-    }
-
-    /// Ends the loan of a sender's priority: the thread has answered.
-    fn return_priority(&mut self, id: Id<Thread>) {
-        if let Some(thread) = self.threads.get_mut(id) {
-            thread.priority = thread.base_priority;
         }
     }
 

@@ -125,12 +125,7 @@ impl Kernel {
         while let Some(thread) = self.spaces.get(id).and_then(|space| space.threads.first()) {
             self.remove_thread(thread);
         }
-        while let Some(space) = self.spaces.get_mut(id) {
-            let Some(caller) = space.callers.pop(&mut self.threads) else {
-                break;
-            };
-            self.fail(caller, Error::Died);
-        }
+        self.fail_callers(id);
         while let Some(space) = self.spaces.get_mut(id) {
             let Some(entry) = space.handles.remove_any(self.mm) else {
                 break;
@@ -150,6 +145,27 @@ impl Kernel {
         space.table.destroy(self.mm);
         if let Some((endpoint, bits)) = space.death {
             self.raise(endpoint, bits);
+        }
+    }
+
+    /// Wakes those who wait for a reply from a space that has no threads any more. They are in no
+    /// list, which makes a round trip cheaper; so they are looked for, if there are any.
+    fn fail_callers(&mut self, server_id: Id<Space>) {
+        let mut index = 0;
+        while self
+            .spaces
+            .get(server_id)
+            .is_some_and(|space| space.unanswered > 0)
+            && let Some(id) = self.threads.next_id(index)
+        {
+            index = id.index() + 1;
+            let state = self.threads.get(id).map(|thread| thread.state);
+            if let Some(State::AwaitingReply { server, .. }) = state
+                && server == server_id
+            {
+                self.leave_queue(id);
+                self.fail(id, Error::Died);
+            }
         }
     }
 
@@ -175,11 +191,12 @@ impl Kernel {
             return;
         };
         let started = !matches!(thread.state, State::Stopped) || thread.fault.is_some();
-        let home = thread.space;
+        let (home, unanswered) = (thread.space, thread.unanswered);
         let mut last = false;
         if let Some(space) = self.spaces.get_mut(home) {
             space.threads.remove(&mut self.threads, id);
             space.nr_threads -= 1;
+            space.unanswered += unanswered;
             if started {
                 space.nr_started -= 1;
                 last = space.nr_started == 0;
@@ -219,7 +236,7 @@ impl Kernel {
             }
             State::AwaitingReply { server, .. } => {
                 if let Some(server) = self.spaces.get_mut(server) {
-                    server.callers.remove(threads, id);
+                    server.unanswered -= 1;
                 }
             }
         }

@@ -2,14 +2,19 @@
 
 use cowslip_abi::{Error, Handle, Rights};
 
-use super::pool::{Pool, PoolError};
+use super::pool::Pool;
 use super::{Endpoint, Id, Space, Thread};
 use crate::mm::Mm;
 
 /// Frames of entries that a space's table may have.
-const MAX_CHUNKS: usize = 40;
-const INDEX_BITS: u32 = 12;
+const MAX_CHUNKS: usize = 32;
+const INDEX_BITS: u32 = 11;
 const GENERATION_MASK: u64 = (1 << (32 - INDEX_BITS)) - 1;
+
+type Entries = Pool<HandleEntry, MAX_CHUNKS>;
+
+/// The most handles that a space can have.
+pub const MAX_HANDLES_PER_SPACE: usize = Entries::CAPACITY;
 
 /// What a handle names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,16 +67,15 @@ impl HandleEntry {
 
 /// The handles of one space.
 ///
-/// A handle number is the slot in its low 12 bits and the low 20 bits of the slot's generation
-/// above: a number that was closed stays an error until its table has seen a million handles more.
+/// A handle number is the slot in its low 11 bits and the low 21 bits of the slot's generation
+/// above: a number that was closed stays an error until its table has seen two million handles more.
 #[derive(Default)]
 pub struct HandleTable {
-    entries: Pool<HandleEntry, MAX_CHUNKS>,
+    entries: Entries,
 }
 
-// Every slot has an index that fits the number.
-const _: () =
-    assert!(MAX_CHUNKS * Pool::<HandleEntry, MAX_CHUNKS>::SLOTS_PER_CHUNK <= 1 << INDEX_BITS);
+// Every index fits the number, and none is 0, so no handle is `Handle::NONE`.
+const _: () = assert!(Entries::INDEX_END <= 1 << INDEX_BITS);
 
 impl HandleTable {
     /// An empty table, which owns no frame.
@@ -96,17 +100,8 @@ impl HandleTable {
 
     /// Adds a handle.
     pub fn insert(&mut self, mm: &Mm, entry: HandleEntry) -> Result<Handle, Error> {
-        loop {
-            match self.entries.insert(mm, entry) {
-                // `Handle::NONE` must stay free.
-                Ok(id) if Self::number(id).is_none() => {
-                    self.entries.remove(mm, id);
-                }
-                Ok(id) => return Ok(Self::number(id)),
-                Err((PoolError::Full, _)) => return Err(Error::TableFull),
-                Err((PoolError::NoMemory, _)) => return Err(Error::NoMemory),
-            }
-        }
+        let id = self.entries.insert(mm, entry).map_err(|(error, _)| error)?;
+        Ok(Self::number(id))
     }
 
     /// The entry of a handle.
@@ -135,6 +130,6 @@ impl HandleTable {
         let id = self
             .entries
             .id_at(handle.0 as usize & ((1 << INDEX_BITS) - 1))?;
-        (Self::number(id) == handle && !handle.is_none()).then_some(id)
+        (Self::number(id) == handle).then_some(id)
     }
 }

@@ -13,9 +13,9 @@ mod run_queue;
 mod thread;
 mod timers;
 
-pub use handle::{HandleEntry, HandleTable, Object};
+pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object};
 pub use pool::{Id, Pool, PoolError};
-pub use queue::{Kind, Queue};
+pub use queue::{MEMBER, Queue, TIMER, WAIT};
 pub use registers::Registers;
 pub use run_queue::RunQueue;
 pub use thread::{Fault, MAX_PRIORITY, Outgoing, State, Supervisor, Thread, Timer};
@@ -45,9 +45,10 @@ pub struct Space {
     /// What it may name.
     pub handles: HandleTable,
     /// Its threads.
-    pub threads: Queue,
-    /// Threads that wait for a reply from this space.
-    pub callers: Queue,
+    pub threads: Queue<MEMBER>,
+    /// Threads that wait for a reply from this space, less those that its threads
+    /// [count](Thread::unanswered).
+    pub unanswered: i64,
     /// Threads in the list.
     pub nr_threads: u32,
     /// Threads that have been started and have not ended.
@@ -68,9 +69,9 @@ pub struct Space {
 #[derive(Debug)]
 pub struct Endpoint {
     /// Threads with a message, first come first served.
-    pub senders: Queue,
+    pub senders: Queue<WAIT>,
     /// Threads that wait for one.
-    pub receivers: Queue,
+    pub receivers: Queue<WAIT>,
     /// Notification bits raised and not yet received.
     pub bits: u64,
     /// Handles with the right to receive; the endpoint dies with the last one.
@@ -101,7 +102,7 @@ pub struct Kernel {
     /// Threads that can run and do not.
     pub run_queue: RunQueue,
     /// Threads with a set timer, the earliest deadline first.
-    pub timers: Queue,
+    pub timers: Queue<TIMER>,
     /// Bound interrupt lines.
     pub interrupts: [Option<InterruptBinding>; MAX_LINES],
     /// The thread that runs.
@@ -137,7 +138,7 @@ impl Kernel {
             threads: Pool::new(),
             endpoints: Pool::new(),
             run_queue: RunQueue::new(),
-            timers: Queue::new(Kind::Timer),
+            timers: Queue::new(),
             interrupts: [None; MAX_LINES],
             current: None,
             turn: Turn::default(),
@@ -160,8 +161,8 @@ impl Kernel {
         let space = Space {
             table,
             handles: HandleTable::new(),
-            threads: Queue::new(Kind::Member),
-            callers: Queue::new(Kind::Wait),
+            threads: Queue::new(),
+            unanswered: 0,
             nr_threads: 0,
             nr_started: 0,
             nr_handles: 0,
@@ -238,8 +239,8 @@ impl Kernel {
     /// Creates an endpoint that nobody can name yet.
     pub fn create_endpoint(&mut self) -> Result<Id<Endpoint>, Error> {
         let endpoint = Endpoint {
-            senders: Queue::new(Kind::Wait),
-            receivers: Queue::new(Kind::Wait),
+            senders: Queue::new(),
+            receivers: Queue::new(),
             bits: 0,
             nr_receive_handles: 0,
         };

@@ -7,15 +7,16 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem::{MaybeUninit, align_of, size_of};
+use core::mem::{MaybeUninit, size_of};
 use core::num::NonZeroU64;
 use core::ptr::NonNull;
 
 use crate::mm::{Frame, Mm};
 
 const INDEX_BITS: u32 = 24;
-const HEADER_BYTES: usize = 64;
 const CHUNK_BYTES: usize = cowslip_abi::PAGE_SIZE;
+/// A chunk has at most this many slots, one bit of a word each.
+const MAX_SLOTS: usize = 64;
 
 /// Names one object of one pool, for as long as it lives; 0 is no id.
 pub struct Id<T> {
@@ -33,14 +34,16 @@ impl<T> Id<T> {
         }
     }
 
-    /// The slot in the pool.
+    /// The slot in the pool; never 0.
     #[must_use]
+    #[inline]
     pub fn index(self) -> usize {
         (self.bits.get() & ((1 << INDEX_BITS) - 1)) as usize
     }
 
     /// Which life of the pool's slots this is; lives are numbered from 1 and never reused.
     #[must_use]
+    #[inline]
     pub fn generation(self) -> u64 {
         self.bits.get() >> INDEX_BITS
     }
@@ -55,6 +58,7 @@ impl<T> Clone for Id<T> {
 impl<T> Copy for Id<T> {}
 
 impl<T> PartialEq for Id<T> {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
         self.bits == other.bits
     }
@@ -77,20 +81,28 @@ pub enum PoolError {
     NoMemory,
 }
 
-/// The head of a frame of slots.
-#[repr(C, align(64))]
+/// The head of a chunk, in place of its slot 0.
+#[repr(C)]
 struct Chunk {
+    /// Where a slot has its generation; 0, which no id has.
+    generation: u64,
     frame: Frame,
     /// Bit `i`: slot `i` holds an object.
-    used: u128,
+    used: u64,
 }
 
+#[repr(C)]
 struct Slot<T> {
+    /// 0: empty.
     generation: u64,
     object: MaybeUninit<T>,
 }
 
 /// A pool of objects in at most `CHUNKS` frames.
+///
+/// A slot's size is a power of two, and slot 0 of each frame is the frame's head, whose generation
+/// fits no id. So any number is a slot, finding one takes shifts, and one comparison tells whether it holds what the id
+/// names.
 pub struct Pool<T, const CHUNKS: usize> {
     chunks: [Option<NonNull<Chunk>>; CHUNKS],
     /// No chunk below this one has a free slot.
@@ -104,19 +116,34 @@ pub struct Pool<T, const CHUNKS: usize> {
 unsafe impl<T: Send, const CHUNKS: usize> Send for Pool<T, CHUNKS> {}
 
 impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
-    /// Slots in one frame.
-    pub const SLOTS_PER_CHUNK: usize = {
-        assert!(size_of::<Chunk>() <= HEADER_BYTES && align_of::<Slot<T>>() <= HEADER_BYTES);
-        let fitting = (CHUNK_BYTES - HEADER_BYTES) / size_of::<Slot<T>>();
-        assert!(fitting > 0, "an object does not fit a frame");
-        if fitting < 128 { fitting } else { 128 }
+    const SLOT_BYTES: usize = {
+        let size = size_of::<Slot<T>>().next_power_of_two();
+        let least = CHUNK_BYTES / MAX_SLOTS;
+        if size > least { size } else { least }
     };
 
-    const ALL_USED: u128 = u128::MAX >> (128 - Self::SLOTS_PER_CHUNK);
+    /// Slots in one frame, its head among them.
+    const SLOTS: usize = {
+        assert!(
+            Self::SLOT_BYTES * 2 <= CHUNK_BYTES,
+            "an object does not fit a frame"
+        );
+        assert!(Self::SLOT_BYTES >= size_of::<Chunk>());
+        CHUNK_BYTES / Self::SLOT_BYTES
+    };
+
+    /// The most objects that the pool can hold.
+    pub const CAPACITY: usize = CHUNKS * (Self::SLOTS - 1);
+
+    /// Indices are below this number.
+    pub const INDEX_END: usize = CHUNKS * Self::SLOTS;
+
+    const ALL_USED: u64 = u64::MAX >> (MAX_SLOTS - Self::SLOTS);
 
     /// An empty pool, which owns no frame.
     #[must_use]
     pub const fn new() -> Self {
+        assert!(Self::INDEX_END <= 1 << INDEX_BITS);
         Self {
             chunks: [None; CHUNKS],
             first_free: 0,
@@ -145,9 +172,9 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
             Err(error) => return Err((error, object)),
         };
         // SAFETY: `chunks` holds pointers to live, initialised chunks that only this pool uses.
-        let header = unsafe { chunk.as_mut() };
-        let slot = (!header.used).trailing_zeros() as usize;
-        header.used |= 1 << slot;
+        let head = unsafe { chunk.as_mut() };
+        let slot = (!head.used).trailing_zeros() as usize;
+        head.used |= 1 << slot;
 
         let generation = self.next_generation;
         self.next_generation += 1;
@@ -158,38 +185,36 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         };
         // SAFETY: the slot is within the chunk and held no object.
         unsafe { Self::slot(chunk, slot).write(content) };
-        Ok(Id::new(
-            self.first_free * Self::SLOTS_PER_CHUNK + slot,
-            generation,
-        ))
+        Ok(Id::new(self.first_free * Self::SLOTS + slot, generation))
     }
 
     /// Moves an object out of the pool.
     pub fn remove(&mut self, mm: &Mm, id: Id<T>) -> Option<T> {
-        let slot = self.find(id)?;
-        // SAFETY: `find` returns a slot that holds an object; clearing its bit below makes sure
-        // that nothing reads it again.
-        let object = unsafe { slot.as_ref().object.assume_init_read() };
+        let mut slot = self.find(id)?;
+        // SAFETY: `find` returns a slot that holds an object; the generation says from here on that
+        // it does not, so nothing reads the object again.
+        let object = unsafe {
+            slot.as_mut().generation = 0;
+            slot.as_ref().object.assume_init_read()
+        };
 
-        let (index, bit) = (
-            id.index() / Self::SLOTS_PER_CHUNK,
-            id.index() % Self::SLOTS_PER_CHUNK,
-        );
+        let (index, bit) = (id.index() / Self::SLOTS, id.index() % Self::SLOTS);
         let mut chunk = self.chunks[index]?;
         // SAFETY: as in `insert`.
-        let header = unsafe { chunk.as_mut() };
-        header.used &= !(1 << bit);
+        let head = unsafe { chunk.as_mut() };
+        head.used &= !(1 << bit);
         self.len -= 1;
         self.first_free = self.first_free.min(index);
-        if header.used == 0 {
+        if head.used == 1 {
             self.chunks[index] = None;
-            mm.frames.free(header.frame);
+            mm.frames.free(head.frame);
         }
         Some(object)
     }
 
     /// The object, if it still lives.
     #[must_use]
+    #[inline]
     pub fn get(&self, id: Id<T>) -> Option<&T> {
         let slot = self.find(id)?;
         // SAFETY: the slot holds an object, borrowed like the pool.
@@ -197,33 +222,35 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
     }
 
     /// The object, if it still lives.
+    #[inline]
     pub fn get_mut(&mut self, id: Id<T>) -> Option<&mut T> {
         let mut slot = self.find(id)?;
         // SAFETY: the slot holds an object, borrowed like the pool.
         Some(unsafe { slot.as_mut().object.assume_init_mut() })
     }
 
-    /// The id of the object in a slot.
+    /// The id of the object in a slot, whatever the number.
     #[must_use]
+    #[inline]
     pub fn id_at(&self, index: usize) -> Option<Id<T>> {
-        let slot = self.occupied(index)?;
-        // SAFETY: `occupied` returns initialised slots only.
-        Some(Id::new(index, unsafe { slot.as_ref() }.generation))
+        let slot = self.at(index)?;
+        // SAFETY: the head and every slot begin with a generation.
+        let generation = unsafe { slot.as_ref().generation };
+        (generation != 0).then(|| Id::new(index, generation))
     }
 
     /// The first object at or behind a slot: `next_id(0)`, then `next_id(id.index() + 1)` and so
     /// on visit all of them.
     #[must_use]
     pub fn next_id(&self, index: usize) -> Option<Id<T>> {
-        let first = index / Self::SLOTS_PER_CHUNK;
-        let mut slot = index % Self::SLOTS_PER_CHUNK;
+        let first = index / Self::SLOTS;
+        let mut slot = index % Self::SLOTS;
         for (number, chunk) in self.chunks.iter().enumerate().skip(first) {
             if let Some(chunk) = chunk {
-                // SAFETY: as in `insert`.
-                let used = unsafe { chunk.as_ref() }.used & (u128::MAX << slot);
+                // SAFETY: as in `insert`. Bit 0 is the head's.
+                let used = unsafe { chunk.as_ref() }.used & !1 & (u64::MAX << slot);
                 if used != 0 {
-                    let slot = used.trailing_zeros() as usize;
-                    return self.id_at(number * Self::SLOTS_PER_CHUNK + slot);
+                    return self.id_at(number * Self::SLOTS + used.trailing_zeros() as usize);
                 }
             }
             slot = 0;
@@ -241,40 +268,46 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
                 }
                 Some(chunk) => return Ok(*chunk),
                 None => {
-                    let frame = mm.frames.alloc().ok_or(PoolError::NoMemory)?;
+                    let frame = mm.frames.alloc_zeroed().ok_or(PoolError::NoMemory)?;
                     let chunk = NonNull::new(mm.map.pointer(frame.addr()).cast::<Chunk>())
                         .expect("the direct map does not start at null");
-                    // SAFETY: the frame is ours alone, page-aligned and larger than a chunk.
-                    unsafe { chunk.write(Chunk { frame, used: 0 }) };
+                    // SAFETY: the frame is ours alone, page-aligned and larger than a head. Its
+                    // zeros are generations of empty slots.
+                    unsafe {
+                        chunk.write(Chunk {
+                            generation: 0,
+                            frame,
+                            used: 1,
+                        })
+                    };
                     *entry = Some(chunk);
                     return Ok(chunk);
                 }
             }
         }
-        self.first_free = CHUNKS;
         Err(PoolError::Full)
     }
 
-    /// Slot `slot` of a chunk, whatever it holds.
+    /// Slot `slot` of a chunk; slot 0 is the head, of which only the generation is a slot's.
+    #[inline]
     fn slot(chunk: NonNull<Chunk>, slot: usize) -> NonNull<Slot<T>> {
-        debug_assert!(slot < Self::SLOTS_PER_CHUNK);
-        // SAFETY: the slots lie behind the header, within the chunk's frame.
-        unsafe { chunk.byte_add(HEADER_BYTES).cast::<Slot<T>>().add(slot) }
+        debug_assert!(slot < Self::SLOTS);
+        // SAFETY: the slots lie within the chunk's frame.
+        unsafe { chunk.byte_add(slot * Self::SLOT_BYTES).cast() }
     }
 
-    /// The slot with this index, if it holds an object.
-    fn occupied(&self, index: usize) -> Option<NonNull<Slot<T>>> {
-        let chunk = (*self.chunks.get(index / Self::SLOTS_PER_CHUNK)?)?;
-        let slot = index % Self::SLOTS_PER_CHUNK;
-        // SAFETY: as in `insert`.
-        let used = unsafe { chunk.as_ref() }.used >> slot & 1 == 1;
-        used.then(|| Self::slot(chunk, slot))
+    #[inline]
+    fn at(&self, index: usize) -> Option<NonNull<Slot<T>>> {
+        let chunk = (*self.chunks.get(index / Self::SLOTS)?)?;
+        Some(Self::slot(chunk, index % Self::SLOTS))
     }
 
+    #[inline]
     fn find(&self, id: Id<T>) -> Option<NonNull<Slot<T>>> {
-        let slot = self.occupied(id.index())?;
-        // SAFETY: `occupied` returns initialised slots only.
-        (unsafe { slot.as_ref() }.generation == id.generation()).then_some(slot)
+        let slot = self.at(id.index())?;
+        // SAFETY: the head and every slot begin with a generation; a slot whose generation is not 0
+        // holds an object.
+        (unsafe { slot.as_ref().generation } == id.generation()).then_some(slot)
     }
 }
 
@@ -310,7 +343,7 @@ mod tests {
         let memory = SimMemory::new(16);
         let before = memory.mm().frames.free_count();
         let mut pool = Small::new();
-        let ids: Vec<_> = (0..3 * Small::SLOTS_PER_CHUNK)
+        let ids: Vec<_> = (0..Small::CAPACITY)
             .map(|i| pool.insert(memory.mm(), [i as u64; 60]).unwrap())
             .collect();
         assert_eq!(memory.mm().frames.free_count(), before - 3);
@@ -332,7 +365,7 @@ mod tests {
     fn a_full_pool_takes_an_object_into_the_slot_that_became_free() {
         let memory = SimMemory::new(16);
         let mut pool = Small::new();
-        let ids: Vec<_> = (0..3 * Small::SLOTS_PER_CHUNK)
+        let ids: Vec<_> = (0..Small::CAPACITY)
             .map(|_| pool.insert(memory.mm(), [0; 60]).unwrap())
             .collect();
         pool.remove(memory.mm(), ids[4]);
@@ -343,10 +376,20 @@ mod tests {
     }
 
     #[test]
+    fn the_head_of_a_chunk_is_no_object() {
+        let memory = SimMemory::new(16);
+        let mut pool = Small::new();
+        let id = pool.insert(memory.mm(), [0; 60]).unwrap();
+        assert_ne!(id.index(), 0);
+        assert!(pool.id_at(0).is_none());
+        assert!(pool.id_at(usize::MAX).is_none());
+    }
+
+    #[test]
     fn next_id_visits_every_object_once() {
         let memory = SimMemory::new(16);
         let mut pool = Small::new();
-        let ids: Vec<_> = (0..2 * Small::SLOTS_PER_CHUNK)
+        let ids: Vec<_> = (0..2 * Small::CAPACITY / 3)
             .map(|_| pool.insert(memory.mm(), [0; 60]).unwrap())
             .collect();
         pool.remove(memory.mm(), ids[0]);

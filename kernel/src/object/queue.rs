@@ -1,22 +1,18 @@
 //! Lists of threads, linked through the threads themselves.
 //!
 //! A thread is in at most one list of each kind: one list says what it waits for (the run queue of
-//! its priority, an endpoint's senders or receivers, or a space that owes it a reply), one that it
+//! its priority, or an endpoint's senders or receivers), one that it
 //! belongs to its space, and one that its timer is set. Putting it into a second list of a kind is a bug, and
 //! debug builds stop there.
 
 use super::{Id, Thread, Threads};
 
-/// What a list is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// What the thread waits for.
-    Wait = 0,
-    /// The threads of a space.
-    Member = 1,
-    /// Set timers.
-    Timer = 2,
-}
+/// Lists of what a thread waits for.
+pub const WAIT: usize = 0;
+/// Lists of the threads of a space.
+pub const MEMBER: usize = 1;
+/// Lists of set timers.
+pub const TIMER: usize = 2;
 
 /// How many kinds of list there are.
 pub(super) const KINDS: usize = 3;
@@ -29,22 +25,20 @@ pub struct Link {
     linked: bool,
 }
 
-/// A doubly linked list of threads.
+/// A doubly linked list of threads of one kind.
 #[derive(Clone, Copy, Debug)]
-pub struct Queue {
+pub struct Queue<const KIND: usize> {
     head: Option<Id<Thread>>,
     tail: Option<Id<Thread>>,
-    kind: Kind,
 }
 
-impl Queue {
+impl<const KIND: usize> Queue<KIND> {
     /// An empty list.
     #[must_use]
-    pub const fn new(kind: Kind) -> Self {
+    pub const fn new() -> Self {
         Self {
             head: None,
             tail: None,
-            kind,
         }
     }
 
@@ -63,7 +57,7 @@ impl Queue {
     /// The thread behind `thread`.
     #[must_use]
     pub fn after(&self, threads: &Threads, thread: Id<Thread>) -> Option<Id<Thread>> {
-        threads.get(thread)?.links[self.kind as usize].next
+        threads.get(thread)?.links[KIND].next
     }
 
     /// Appends a thread.
@@ -102,7 +96,7 @@ impl Queue {
         let Some(link) = self.link(threads, thread) else {
             return;
         };
-        debug_assert!(link.linked, "{thread:?} is in no {:?} list", self.kind);
+        debug_assert!(link.linked, "{thread:?} is in no list of kind {KIND}");
         let Link { next, previous, .. } = core::mem::take(link);
         match previous.and_then(|previous| self.link(threads, previous)) {
             Some(link) => link.next = next,
@@ -126,8 +120,7 @@ impl Queue {
         };
         debug_assert!(
             !link.linked,
-            "{thread:?} is in a {:?} list already",
-            self.kind
+            "{thread:?} is in a list of kind {KIND} already"
         );
         *link = Link {
             next,
@@ -145,6 +138,12 @@ impl Queue {
     }
 
     fn link<'t>(&self, threads: &'t mut Threads, thread: Id<Thread>) -> Option<&'t mut Link> {
-        Some(&mut threads.get_mut(thread)?.links[self.kind as usize])
+        Some(&mut threads.get_mut(thread)?.links[KIND])
+    }
+}
+
+impl<const KIND: usize> Default for Queue<KIND> {
+    fn default() -> Self {
+        Self::new()
     }
 }

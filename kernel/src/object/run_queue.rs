@@ -1,12 +1,12 @@
 //! Threads that can run and do not, by priority.
 
-use super::queue::{Kind, Queue};
+use super::queue::{Queue, WAIT};
 use super::{Id, MAX_PRIORITY, Thread, Threads};
 
 /// One list for each priority, and a bit for each list that is not empty.
 #[derive(Debug)]
 pub struct RunQueue {
-    lists: [Queue; MAX_PRIORITY as usize + 1],
+    lists: [Queue<WAIT>; MAX_PRIORITY as usize + 1],
     occupied: u32,
 }
 
@@ -15,7 +15,7 @@ impl RunQueue {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            lists: [Queue::new(Kind::Wait); MAX_PRIORITY as usize + 1],
+            lists: [Queue::new(); MAX_PRIORITY as usize + 1],
             occupied: 0,
         }
     }

@@ -46,7 +46,7 @@ pub enum State {
         /// Where a message shall go.
         buffer: ByteRange,
     },
-    /// Its message was received; waits in the receiving space's list of callers.
+    /// Its message was received; waits for the reply, in no list.
     AwaitingReply {
         /// The space that owes the reply.
         server: Id<Space>,
@@ -119,6 +119,9 @@ pub struct Thread {
     pub timer: Option<Timer>,
     /// Nanoseconds it has run, without the current turn.
     pub run_ns: u64,
+    /// Messages that it has received less those that it has answered. Only the sum over a space
+    /// has a meaning, as any thread of the space may answer: how many wait for a reply.
+    pub unanswered: i64,
     /// Its places in lists.
     pub links: [Link; KINDS],
 }
@@ -139,6 +142,7 @@ impl Thread {
             fpu: None,
             timer: None,
             run_ns: 0,
+            unanswered: 0,
             links: [Link::default(); KINDS],
         }
     }

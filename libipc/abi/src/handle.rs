@@ -4,8 +4,8 @@ use bitflags::bitflags;
 
 /// A number that names one kernel object in the caller's handle table.
 ///
-/// The low half is the slot, the high half a generation: a number that outlived its handle is an
-/// error and never somebody else's object. [`Handle::NONE`] names nothing in every table.
+/// The number holds a slot and a generation, so one that outlived its handle is an error until its
+/// table has seen two million handles more. [`Handle::NONE`] names nothing in every table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Handle(pub u32);

@@ -3,7 +3,7 @@
 use cowslip_abi::{Call, Error, Handle, Rights, Tag};
 
 use super::machine::{BUFFER, Machine, Program};
-use crate::object::Object;
+use crate::object::{MAX_HANDLES_PER_SPACE, Object};
 
 const NOTHING: [u64; 6] = [0; 6];
 const KERNEL: u64 = 0xffff_8000_0000_0000;
@@ -475,7 +475,7 @@ fn a_full_handle_table_is_an_error_and_costs_nothing() {
             Err(error) => break error,
         }
     };
-    assert_eq!((error, made), (Error::TableFull, 4000));
+    assert_eq!((error, made), (Error::TableFull, MAX_HANDLES_PER_SPACE));
     let before = (machine.free(), machine.kernel.endpoints.len());
     assert_eq!(
         machine.error(program, Call::EndpointCreate, Handle::NONE, NOTHING),

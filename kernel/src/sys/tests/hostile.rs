@@ -102,7 +102,7 @@ impl World {
     fn handle(&self, who: usize, index: u32) -> Handle {
         let space = self.machine.kernel.spaces.get(self.programs[who].space);
         let handles = space.map(|space| &space.handles);
-        let of_generation = |generation: u32| Handle(generation << 12 | index);
+        let of_generation = |generation: u32| Handle(generation << 11 | index);
         let found = handles.and_then(|table| {
             (1..200)
                 .map(of_generation)
