@@ -10,8 +10,14 @@ pub trait Platform: Sync {
     /// Nanoseconds since boot; never goes backwards.
     fn now_ns(&self) -> u64;
 
+    /// The time-stamp counter.
+    fn now_ticks(&self) -> u64;
+
     /// Ticks per second of the time-stamp counter.
-    fn tsc_hz(&self) -> u64;
+    fn ticks_per_s(&self) -> u64;
+
+    /// A number of ticks in nanoseconds.
+    fn ticks_to_ns(&self, ticks: u64) -> u64;
 
     /// Returns once no CPU uses the page table at `root` any more, nor caches anything of it.
     fn retire(&self, root: Frame);

@@ -17,7 +17,11 @@ static NS_PER_TICK: AtomicU64 = AtomicU64::new(0);
 
 /// Nanoseconds since the kernel started; 0 until the clock is [set](set_rate).
 pub fn now_ns() -> u64 {
-    let ticks = ticks() - START.load(Relaxed);
+    ticks_to_ns(ticks() - START.load(Relaxed))
+}
+
+/// A number of ticks in nanoseconds.
+pub fn ticks_to_ns(ticks: u64) -> u64 {
     ((u128::from(ticks) * u128::from(NS_PER_TICK.load(Relaxed))) >> FRACTION) as u64
 }
 

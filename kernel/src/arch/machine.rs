@@ -13,8 +13,16 @@ impl Platform for Machine {
         clock::now_ns()
     }
 
-    fn tsc_hz(&self) -> u64 {
+    fn now_ticks(&self) -> u64 {
+        clock::ticks()
+    }
+
+    fn ticks_per_s(&self) -> u64 {
         clock::ticks_per_s()
+    }
+
+    fn ticks_to_ns(&self, ticks: u64) -> u64 {
+        clock::ticks_to_ns(ticks)
     }
 
     fn retire(&self, root: Frame) {

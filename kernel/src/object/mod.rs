@@ -116,12 +116,13 @@ pub struct Kernel {
     reaping: bool,
 }
 
-/// The running thread's share of the CPU, in nanoseconds since boot.
+/// The running thread's share of the CPU.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Turn {
-    /// When the thread began to run.
-    pub began_ns: u64,
-    /// When others of the same priority get their turn.
+    /// The time-stamp counter when the thread began to run.
+    pub began_ticks: u64,
+    /// When others of the same priority get their turn, in nanoseconds since boot; 0: not known
+    /// yet.
     pub slice_end_ns: u64,
     /// The slice has ended.
     pub expired: bool,

@@ -117,8 +117,8 @@ pub struct Thread {
     pub fpu: Option<Frame>,
     /// Its timer.
     pub timer: Option<Timer>,
-    /// Nanoseconds it has run, without the current turn.
-    pub run_ns: u64,
+    /// Ticks of the time-stamp counter it has run, without the current turn.
+    pub run_ticks: u64,
     /// Messages that it has received less those that it has answered. Only the sum over a space
     /// has a meaning, as any thread of the space may answer: how many wait for a reply.
     pub unanswered: i64,
@@ -141,7 +141,7 @@ impl Thread {
             fs_base: 0,
             fpu: None,
             timer: None,
-            run_ns: 0,
+            run_ticks: 0,
             unanswered: 0,
             links: [Link::default(); KINDS],
         }

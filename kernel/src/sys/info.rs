@@ -13,7 +13,7 @@ const MAX_LOG: u64 = 1024;
 pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
     let topic = InfoTopic::from_user(request.args[0]).ok_or(Error::BadArgument)?;
     let values = match topic {
-        InfoTopic::Clock => Values::of([kernel.platform.now_ns(), kernel.platform.tsc_hz()]),
+        InfoTopic::Clock => Values::of([kernel.platform.now_ns(), kernel.platform.ticks_per_s()]),
         InfoTopic::Memory => memory(kernel, request)?,
         InfoTopic::Space => space(kernel, request)?,
         InfoTopic::Thread => thread(kernel, request)?,
@@ -69,17 +69,13 @@ fn thread(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
     let Some(thread) = kernel.threads.get(id) else {
         return Ok(Values::of([ThreadState::Dead as u64, 0, 0, 0]));
     };
-    let current_turn = if kernel.current == Some(id) {
-        kernel
-            .platform
-            .now_ns()
-            .saturating_sub(kernel.turn.began_ns)
-    } else {
-        0
-    };
+    let mut ticks = thread.run_ticks;
+    if kernel.current == Some(id) {
+        ticks += kernel.platform.now_ticks().saturating_sub(kernel.turn.began_ticks);
+    }
     Ok(Values::of([
         thread.abi_state() as u64,
-        thread.run_ns + current_turn,
+        kernel.platform.ticks_to_ns(ticks),
         thread.base_priority.into(),
         thread.priority.into(),
     ]))

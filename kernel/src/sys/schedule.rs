@@ -23,7 +23,7 @@ pub fn next(kernel: &mut Kernel) -> Next {
         kernel.leave_cpu();
         kernel.begin_turn(chosen);
     }
-    let slice_end = chosen.map(|_| kernel.turn.slice_end_ns);
+    let slice_end = kernel.slice_end(chosen.is_some());
     let timer = match (slice_end, kernel.next_deadline()) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
@@ -40,7 +40,7 @@ pub fn tick(kernel: &mut Kernel) {
     while let Some(timer) = kernel.take_expired_timer(now) {
         kernel.raise(timer.endpoint, timer.bits);
     }
-    if now >= kernel.turn.slice_end_ns {
+    if (1..=now).contains(&kernel.turn.slice_end_ns) {
         kernel.turn.expired = true;
     }
 }
@@ -61,8 +61,21 @@ impl Kernel {
     pub(super) fn leave_cpu(&mut self) {
         let previous = self.current.take();
         if let Some(thread) = previous.and_then(|id| self.threads.get_mut(id)) {
-            thread.run_ns += self.platform.now_ns().saturating_sub(self.turn.began_ns);
+            let now = self.platform.now_ticks();
+            thread.run_ticks += now.saturating_sub(self.turn.began_ticks);
         }
+    }
+
+    /// When the time slice ends, which begins when the CPU stops being idle.
+    fn slice_end(&mut self, busy: bool) -> Option<u64> {
+        if !busy {
+            self.turn.slice_end_ns = 0;
+            return None;
+        }
+        if self.turn.slice_end_ns == 0 {
+            self.turn.slice_end_ns = self.platform.now_ns() + SLICE_NS;
+        }
+        Some(self.turn.slice_end_ns)
     }
 
     fn choose(&mut self) -> Option<Id<Thread>> {
@@ -71,7 +84,7 @@ impl Kernel {
             .and_then(|id| Some((id, self.threads.get(id)?.priority)));
         let expired = core::mem::take(&mut self.turn.expired);
         if expired {
-            self.turn.slice_end_ns = self.platform.now_ns() + SLICE_NS;
+            self.turn.slice_end_ns = 0;
         }
         let Some((id, priority)) = running else {
             return self.run_queue.pop(&mut self.threads);
@@ -90,11 +103,7 @@ impl Kernel {
     }
 
     fn begin_turn(&mut self, next: Option<Id<Thread>>) {
-        let now = self.platform.now_ns();
-        self.turn.began_ns = now;
-        if now >= self.turn.slice_end_ns {
-            self.turn.slice_end_ns = now + SLICE_NS;
-        }
+        self.turn.began_ticks = self.platform.now_ticks();
         self.current = next;
     }
 }

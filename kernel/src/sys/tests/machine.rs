@@ -25,8 +25,14 @@ impl Platform for FakePlatform {
     fn now_ns(&self) -> u64 {
         self.now_ns.load(Ordering::Relaxed)
     }
-    fn tsc_hz(&self) -> u64 {
+    fn now_ticks(&self) -> u64 {
+        self.now_ns()
+    }
+    fn ticks_per_s(&self) -> u64 {
         1_000_000_000
+    }
+    fn ticks_to_ns(&self, ticks: u64) -> u64 {
+        ticks
     }
     fn retire(&self, _root: Frame) {}
     fn interrupt_exists(&self, line: u32) -> bool {
