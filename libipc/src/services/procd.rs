@@ -13,7 +13,7 @@
 //! | `PARENT` | | | `w0`: pid of the parent |
 //! | `ENDPOINT` | `w0`: pid of a parent, child or sibling | | `w0`: handle, in the sender's table, with `SEND` |
 //! | `LIST` | `w0`: pids above this one | | [`Entry`] after `Entry`, in the order of the pids; `w0`: how many |
-//! | `FOREGROUND` | `w0`: pid of a child that ^C kills, 0 for none | | |
+//! | `FOREGROUND` | `w0`: pid of a child that ^C ends, with its descendants, 0 for none | | |
 //! | `SYSTEM` | | | `w0`: handle, in the sender's table, with `CREATE`, `OBSERVE` and `COPY` |
 //!
 //! An argument block is the path and the arguments, each ended by a zero byte.

@@ -81,13 +81,24 @@ impl<R: Registers> Console<R> {
             && let Some(byte) = self.uart.receive()
         {
             if byte == INTERRUPT {
-                self.input.clear();
-                if let Some(endpoint) = &self.interrupted {
-                    let _ = endpoint.notify();
-                }
+                self.interrupt();
             }
-            // There is room: the loop asked.
-            let _ = self.input.push_back(byte);
+            // A line that somebody edits is given up; otherwise the key is used up.
+            if byte != INTERRUPT || !self.readers.is_empty() {
+                // There is room: the loop asked.
+                let _ = self.input.push_back(byte);
+            }
+        }
+    }
+
+    /// Forgets the input before a ^C, and tells who ends programs.
+    fn interrupt(&mut self) {
+        self.input.clear();
+        if self.readers.is_empty() {
+            self.uart.write(b"^C\n");
+        }
+        if let Some(endpoint) = &self.interrupted {
+            let _ = endpoint.notify();
         }
     }
 

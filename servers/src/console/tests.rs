@@ -185,6 +185,24 @@ fn a_line_goes_past_readers_that_are_gone() {
 }
 
 #[test]
+fn interrupts_without_a_reader_leave_no_trace() {
+    let port = Port::default();
+    let interrupted = Endpoint::from_raw(Handle(8));
+    let mut console = Console::new(port.clone(), Some(interrupted));
+    let _ = (fake::asked(), fake::replies());
+    port.type_(b"stale\r\x03fresh\r");
+    console.notification(1);
+    assert_eq!(port.sent(), b"^C\r\n");
+    let notified = |asked: &fake::Asked| asked.call == libipc::abi::Call::Notify;
+    assert_eq!(
+        fake::asked().iter().filter(|asked| notified(asked)).count(),
+        1
+    );
+    let _ = console.message(read(1), &[]);
+    assert_eq!(fake::replies()[0].2, b"fresh\n");
+}
+
+#[test]
 fn end_of_input_is_told() {
     let port = Port::default();
     let mut console = Console::new(port.clone(), None);

@@ -5,6 +5,7 @@
 //! - Endpoints are handed out to relatives: parent, child, siblings.
 //! - A fault that nobody else supervises ends the process; one line on the console says why, and
 //!   the exit status is 128 plus a number as of a POSIX signal.
+//! - ^C on the console ends the process that the shell put into the foreground, and its descendants.
 //! - The children of a process that ends become init's, which is notified of those that end.
 //! - Numbers are never used again.
 //! - Any process may create spaces and read the counters: both cost others nothing but memory.
@@ -24,7 +25,7 @@ use libipc::services::{Refusal, console, names};
 use libipc::{Endpoint, Rights};
 
 use launch::{Maker, Process, death_bit};
-use table::{Table, Vacancy, Waiting};
+use table::{MAX_PROCESSES, Table, Vacancy, Waiting};
 
 /// The notification bit of ^C; the bits below tell of deaths.
 pub const INTERRUPT_BIT: u64 = 1 << 63;
@@ -41,7 +42,7 @@ pub struct Procd {
     maker: Maker,
     /// Notified when a child of init has ended.
     init: Endpoint,
-    /// The process that ^C ends.
+    /// The process that ^C ends, with its descendants; 0 for none.
     foreground: u64,
     listing: [u8; LISTED * protocol::Entry::LEN],
 }
@@ -192,6 +193,19 @@ impl Procd {
         }
     }
 
+    /// Ends the foreground process and its descendants.
+    fn interrupt(&mut self) {
+        let first = core::mem::take(&mut self.foreground);
+        let table = &self.table;
+        let family = table.running().map(|(pid, ..)| pid);
+        let family: heapless::Vec<u64, MAX_PROCESSES> = family
+            .filter(|&pid| table.is_ancestor(first, pid))
+            .collect();
+        for pid in family {
+            self.end(pid, Reason::Interrupt.status());
+        }
+    }
+
     fn request(&mut self, pid: u64, message: Message, data: &[u8]) -> Result<Done, Refusal> {
         let [first, ..] = message.words;
         match message.label() {
@@ -265,8 +279,7 @@ impl Service for Procd {
 
     fn notification(&mut self, bits: u64) {
         if bits & INTERRUPT_BIT != 0 && self.foreground != 0 {
-            let victim = core::mem::take(&mut self.foreground);
-            self.end(victim, Reason::Interrupt.status());
+            self.interrupt();
         }
         // The bit of a slot may come late, when another process has the slot: the space says.
         let dead = |table: &Table<Process>| {

@@ -155,6 +155,8 @@ fn interrupts_end_the_foreground() {
     let procd = procd();
     let shell = add(&procd, INIT_PID);
     let child = add(&procd, shell);
+    let grandchild = add(&procd, child);
+    let other = add(&procd, shell);
     procd.borrow_mut().notification(INTERRUPT_BIT);
     client::foreground(&as_process(shell), child).unwrap();
     procd.borrow_mut().notification(INTERRUPT_BIT);
@@ -166,7 +168,9 @@ fn interrupts_end_the_foreground() {
             .status,
         130
     );
-    assert!(procd.borrow().table.get(shell).is_some());
+    let procd = procd.borrow();
+    assert!(procd.table.get(shell).is_some() && procd.table.get(other).is_some());
+    assert!(procd.table.get(grandchild).is_none());
 }
 
 #[test]
