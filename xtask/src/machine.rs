@@ -23,8 +23,6 @@ pub(crate) const QEMU: &str = "qemu-system-x86_64";
 
 /// How often a running machine is looked at.
 const TICK: Duration = Duration::from_millis(5);
-/// How long to wait for the guest's serial line before its input is sent regardless.
-const READY_LIMIT: Duration = Duration::from_secs(10);
 /// How long QEMU gets to put the terminal in order before it is killed.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -91,7 +89,8 @@ impl Machine {
         let serial_out = running.qemu.stdout.take().expect("stdout is piped");
         let ready = Ready {
             said: running.scratch.said(),
-            spoke: matches!(self.medium, Medium::Direct { .. }).then(|| spoke.clone()),
+            spoke: spoke.clone(),
+            limit: self.medium.time_to_serial_line(),
         };
         // Not joined: it may be waiting for input that never comes.
         thread::spawn(move || send(input, serial_in, &ready));
@@ -174,6 +173,14 @@ impl Machine {
 }
 
 impl Medium {
+    /// How long it takes at most, with a margin for a slow host, until the kernel has set up the serial line.
+    fn time_to_serial_line(&self) -> Duration {
+        Duration::from_secs(match self {
+            Medium::Direct { .. } => 5,
+            Medium::Disc { .. } => 60,
+        })
+    }
+
     fn add_to(&self, command: &mut Command) -> Result<()> {
         match self {
             Medium::Direct {
@@ -282,22 +289,22 @@ impl Drop for Running {
 struct Ready {
     /// What the guest has written to the debug port: `ready` among it.
     said: PathBuf,
-    /// Set at the first output; absent where a boot loader speaks first.
-    spoke: Option<Arc<AtomicBool>>,
+    /// Set at the first output that is not the firmware's.
+    spoke: Arc<AtomicBool>,
+    /// After this time, input is sent regardless: a program may want some before it says anything.
+    limit: Duration,
 }
 
 impl Ready {
     fn wait(&self) {
         let start = Instant::now();
-        while !self.is_ready() && start.elapsed() < READY_LIMIT {
+        while !self.is_ready() && start.elapsed() < self.limit {
             thread::sleep(TICK);
         }
     }
 
     fn is_ready(&self) -> bool {
-        self.spoke
-            .as_ref()
-            .is_some_and(|spoke| spoke.load(Ordering::Relaxed))
+        self.spoke.load(Ordering::Relaxed)
             || std::fs::read_to_string(&self.said).is_ok_and(|said| said.contains("ready\n"))
     }
 }
@@ -330,8 +337,10 @@ fn receive(mut serial: impl Read, mut output: impl Write, spoke: &AtomicBool) {
     let mut plain = Plain::default();
     let mut text = Vec::new();
     while let Ok(count @ 1..) = serial.read(&mut buffer) {
-        spoke.store(true, Ordering::Relaxed);
         plain.feed(&buffer[..count], &mut text);
+        if !text.trim_ascii().is_empty() {
+            spoke.store(true, Ordering::Relaxed);
+        }
         // Whoever reads may have gone; the machine runs on to its end.
         let _ = output.write_all(&text).and_then(|()| output.flush());
         text.clear();
