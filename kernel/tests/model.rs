@@ -9,7 +9,7 @@
 //! - free frames, count nodes, tables and named frames add up to all of memory.
 //!
 //! Some operations run with next to no free frames. If they fail, everything must be as before, and
-//! they are tried again with enough memory.
+//! they are tried again with enough memory. `PROPTEST_CASES` sets how many sequences are tried.
 
 mod model {
     pub(crate) mod ops;
@@ -24,7 +24,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn operations_agree_with_the_model(steps in prop::collection::vec(ops::step(), 1..80)) {
+    fn operations_agree_with_the_model(steps in prop::collection::vec(ops::step(), 1..60)) {
         let mut world = World::new();
         for step in steps {
             world.step(&step);

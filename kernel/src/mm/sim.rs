@@ -117,7 +117,8 @@ pub struct Cpu(pub u8);
 impl Cpu {
     /// The frame that an access of user code reaches, or `None` for a page fault.
     ///
-    /// As in hardware, a fault drops what the TLB has for the page, on this CPU only.
+    /// As in hardware, a fault drops what the TLB has for the page, on this CPU only. The table
+    /// stays cached: hardware may have walked to it again, speculatively.
     #[must_use]
     pub fn translate(self, mm: &Mm, root: Frame, addr: u64, access: Access) -> Option<Frame> {
         TLB.with_borrow_mut(|tlb| {
@@ -133,7 +134,6 @@ impl Cpu {
                 }
                 None => {
                     tlb.pages.remove(&page);
-                    tlb.tables.remove(&block(page));
                     None
                 }
             }

@@ -171,3 +171,42 @@ impl<'m> Missing<'m> {
         self.nr_tables
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cowslip_abi::Perm;
+
+    use super::*;
+    use crate::{mm::sim::SimMemory, vm::PageTable};
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "slow")]
+    fn missing_tables_are_counted_exactly() {
+        let sim = SimMemory::new(64);
+        let mm = sim.mm();
+        let table = PageTable::new(mm, &[0; 256]).unwrap();
+        for (addr, nr_pages) in [
+            (0, 1),
+            (FRAME_SIZE, 511),
+            (coverage(1), 1),
+            (3 * GIB - FRAME_SIZE, 2),
+            (coverage(3) - 2 * FRAME_SIZE, 4),
+            (2 * coverage(3) - 700 * FRAME_SIZE, 1400),
+        ] {
+            let len = nr_pages * FRAME_SIZE;
+            let mut missing = Missing::new(&mm.map, table.root());
+            (0..nr_pages).for_each(|n| missing.add(addr + n * FRAME_SIZE));
+            let before = table.statistics(mm).tables;
+            table.map_zero(mm, addr, len, Perm::R).unwrap();
+            let made = table.statistics(mm).tables - before;
+            assert_eq!(
+                missing.nr_tables() as u64,
+                made,
+                "{nr_pages} pages at {addr:#x}"
+            );
+        }
+        table.destroy(mm);
+    }
+}

@@ -13,10 +13,13 @@ pub(crate) const BASE: u64 = (3 << 39) - NR_PAGES / 2 * PAGE;
 /// Bytes in a page.
 pub(crate) const PAGE: u64 = PAGE_SIZE as u64;
 
-/// An operation, and how many frames it may use if memory is short.
+/// An operation, and under which conditions it runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
+    /// Whether what a map or a share would find occupied is unmapped first.
+    pub(crate) clear: bool,
     pub(crate) op: Op,
+    /// How many frames are free, if memory is short.
     pub(crate) free_frames: Option<u64>,
 }
 
@@ -109,7 +112,11 @@ pub(crate) enum Op {
 
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     let free_frames = prop_oneof![3 => Just(None), 1 => (0u64..12).prop_map(Some)];
-    (op(), free_frames).prop_map(|(op, free_frames)| Step { op, free_frames })
+    (prop::bool::weighted(0.8), op(), free_frames).prop_map(|(clear, op, free_frames)| Step {
+        clear,
+        op,
+        free_frames,
+    })
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -165,7 +172,7 @@ fn copy() -> impl Strategy<Value = Op> {
         2 => ragged.clone().prop_map(|offset| (offset, offset)),
         1 => (ragged.clone(), ragged.clone()),
     ];
-    let len = (0u64..6, prop_oneof![2 => Just(0), 1 => ragged])
+    let len = (0u64..5, prop_oneof![2 => Just(0), 1 => ragged])
         .prop_map(|(pages, bytes)| pages * PAGE + bytes);
     (space(), 0..NR_PAGES, space(), 0..NR_PAGES, alignments, len).prop_map(
         |(dst, to, src, from, (to_offset, from_offset), len)| {
@@ -199,7 +206,7 @@ fn space() -> impl Strategy<Value = usize> {
 }
 
 fn pages() -> impl Strategy<Value = Pages> {
-    (0..NR_PAGES, 1u64..9).prop_map(|(first, count)| Pages {
+    (0..NR_PAGES, prop_oneof![1u64..4, 1..=NR_PAGES]).prop_map(|(first, count)| Pages {
         first,
         count: count.min(NR_PAGES - first),
     })

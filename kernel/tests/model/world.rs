@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use cowslip_abi::{Access, Error, PAGE_SIZE, ShareMode, USER_END};
+use cowslip_abi::{Access, Error, PAGE_SIZE, Perm, ShareMode, USER_END};
 use kernel::{
-    mm::{Frame, sim::Cpu, sim::SimMemory},
+    mm::{Frame, PhysAddr, sim::Cpu, sim::SimMemory},
     vm::{
         self, CopyError, Fault, PageTable, Side,
         entry::Kind,
@@ -13,11 +13,12 @@ use kernel::{
 };
 
 use super::{
-    ops::{BASE, NR_PAGES, NR_SPACES, Op, PAGE, Step},
+    ops::{BASE, NR_PAGES, NR_SPACES, Op, PAGE, Pages, Step},
     reference::{self, Share, Space},
 };
 
-const NR_FRAMES: usize = 512;
+const NR_BLOCKS: usize = 8;
+const FRAMES_PER_BLOCK: u64 = 24;
 const CPUS: [Cpu; 2] = [Cpu(0), Cpu(1)];
 
 /// What an operation came to.
@@ -71,38 +72,60 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Spaces that are mapped everywhere, over memory of which every 2 MiB block (the part of a
+    /// count node) has a few frames.
     pub(crate) fn new() -> Self {
-        let sim = SimMemory::new(NR_FRAMES);
-        let tables = (0..NR_SPACES)
-            .map(|_| PageTable::new(sim.mm(), &[0; 256]).unwrap())
+        let sim = SimMemory::empty(NR_BLOCKS * 512);
+        let mm = sim.mm();
+        for block in 0..NR_BLOCKS as u64 {
+            let start = block * 512 * PAGE + PAGE;
+            mm.frames
+                .add_range(PhysAddr(start), PhysAddr(start + FRAMES_PER_BLOCK * PAGE));
+        }
+        let tables: Vec<_> = (0..NR_SPACES)
+            .map(|_| PageTable::new(mm, &[0; 256]).unwrap())
             .collect();
+        let mut model = vec![Space::default(); NR_SPACES];
+        for (table, model) in tables.iter().zip(&mut model) {
+            table.map_zero(mm, BASE, NR_PAGES * PAGE, Perm::RW).unwrap();
+            model.map(BASE, NR_PAGES * PAGE, Perm::RW).unwrap();
+        }
         Self {
             sim,
             tables,
-            model: vec![Space::default(); NR_SPACES],
+            model,
             hoard: Vec::new(),
         }
     }
 
     pub(crate) fn step(&mut self, step: &Step) {
+        if step.clear {
+            self.clear_target(&step.op);
+        }
+        let mut done = None;
         if let Some(free_frames) = step.free_frames {
             self.hoard_all_but(free_frames);
-            let tried = self.perform(&step.op);
-            if tried.is_out_of_memory() {
+            done = Some(self.perform(&step.op)).filter(|outcome| !outcome.is_out_of_memory());
+            if done.is_none() {
                 self.check();
-                self.give_back();
-            } else {
-                let expected = self.expect(&step.op);
-                assert_eq!(tried, expected, "{step:?}");
-                self.give_back();
-                self.check();
-                return;
             }
+            self.give_back();
         }
-        let done = self.perform(&step.op);
+        let done = done.unwrap_or_else(|| self.perform(&step.op));
         let expected = self.expect(&step.op);
         assert_eq!(done, expected, "{step:?}");
         self.check();
+    }
+
+    /// Unmaps what the operation would find occupied.
+    fn clear_target(&mut self, op: &Op) {
+        let (space, pages) = match *op {
+            Op::Map { space, pages, .. } => (space, pages),
+            Op::Share { dst, to, pages, .. } => (dst, Pages { first: to, ..pages }),
+            _ => return,
+        };
+        self.tables[space].unmap(self.sim.mm(), pages.addr(), pages.len());
+        self.model[space].unmap(pages.addr(), pages.len());
     }
 
     /// Destroys everything; every frame must be free again.

@@ -98,16 +98,19 @@ fn state(mm: &Mm, one: &PageTable, two: &PageTable) -> State {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow")]
 fn lesson_12_map() {
     fails_cleanly(|mm, one, _| one.map_zero(mm, (1 << 39) - PAGE, 2 * PAGE, Perm::RW));
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow")]
 fn lesson_12_fork() {
     fails_cleanly(|mm, one, two| share(mm, two, 0, one, 0, B, ShareMode::CopyOnWrite, None));
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow")]
 fn lesson_12_snapshot() {
     fails_cleanly(|mm, one, two| {
         share(
@@ -124,6 +127,7 @@ fn lesson_12_snapshot() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow")]
 fn lesson_12_shared_memory() {
     fails_cleanly(|mm, one, two| share(mm, two, A, one, A, 5 * PAGE, ShareMode::Shared, None));
 }
