@@ -143,3 +143,87 @@ impl Service for Files {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use libipc::services::files as client;
+    use libipc::{Endpoint, Handle, fake};
+
+    use super::*;
+    use crate::archive::tests::tar;
+
+    fn files() -> libipc::Borrowed<'static, Endpoint> {
+        let big = vec![7; 5000];
+        let archive = tar(&[("bin/a", b"one"), ("./bin/big", &big), ("boot/x", b"")]);
+        fake::serve(
+            Handle(1),
+            1,
+            Rc::new(RefCell::new(Files::new(&archive).unwrap())),
+        );
+        Endpoint::borrow(Handle(1))
+    }
+
+    #[test]
+    fn files_are_read_in_pieces() {
+        let files = files();
+        let big = client::open(&files, "/bin/big").unwrap();
+        assert_eq!(big.size, 5000);
+        let mut buffer = [0; 3000];
+        assert_eq!(client::read(&files, big, 0, &mut buffer), Ok(3000));
+        assert_eq!(client::read(&files, big, 3000, &mut buffer), Ok(2000));
+        assert!(buffer.iter().all(|&byte| byte == 7));
+        assert_eq!(client::read(&files, big, 5000, &mut buffer), Ok(0));
+        assert_eq!(client::read(&files, big, usize::MAX, &mut buffer), Ok(0));
+    }
+
+    #[test]
+    fn directories_are_listed_in_pieces() {
+        let files = files();
+        let list = |directory, skip, room| {
+            let mut names = vec![0; room];
+            let (count, len) = client::list(&files, directory, skip, &mut names).unwrap();
+            (count, String::from_utf8(names[..len].to_vec()).unwrap())
+        };
+        assert_eq!(list("/", 0, 100), (2, "bin\0boot\0".into()));
+        assert_eq!(list("/bin", 0, 100), (2, "a\0big\0".into()));
+        assert_eq!(list("/bin", 0, 5), (1, "a\0".into()));
+        assert_eq!(list("/bin", 1, 100), (1, "big\0".into()));
+        assert_eq!(list("/bin", 2, 100), (0, String::new()));
+        assert_eq!(list("/nothing", 0, 100), (0, String::new()));
+    }
+
+    #[test]
+    fn hostile_requests_are_errors() {
+        let files = files();
+        let refusal = |message: Message, data: &[u8]| {
+            let sent = files.send(message, data, &mut [0; 16]).unwrap();
+            Refusal::from_label(sent.reply.label())
+        };
+        let read = |words: [u64; 3]| refusal(Message::new(READ).with_words(words), &[]);
+        assert_eq!(read([3, 0, 1]), Some(Refusal::NotFound));
+        assert_eq!(read([u64::MAX, 0, 1]), Some(Refusal::NotFound));
+        assert_eq!(read([0, u64::MAX, u64::MAX]), None);
+        assert_eq!(
+            refusal(Message::new(OPEN), &[0xff]),
+            Some(Refusal::BadRequest)
+        );
+        assert_eq!(
+            refusal(Message::new(OPEN), &[b'x'; 200]),
+            Some(Refusal::BadRequest)
+        );
+        assert_eq!(
+            refusal(Message::new(OPEN), b"../bin/a"),
+            Some(Refusal::BadRequest)
+        );
+        let skip = Message::new(LIST).with_words([u64::MAX, u64::MAX]);
+        assert_eq!(refusal(skip, b"/bin"), None);
+        assert_eq!(refusal(Message::new(0), &[]), Some(Refusal::BadRequest));
+        assert_eq!(
+            refusal(Message::new(u32::MAX), &[1]),
+            Some(Refusal::BadRequest)
+        );
+    }
+}

@@ -93,6 +93,7 @@ impl From<abi::Error> for Refusal {
         match error {
             abi::Error::NoMemory => Refusal::NoMemory,
             abi::Error::TableFull => Refusal::Full,
+            abi::Error::KernelAddress | abi::Error::NonCanonical => Refusal::BadRequest,
             _ => Refusal::Broken,
         }
     }

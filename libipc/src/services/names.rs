@@ -7,7 +7,7 @@
 //! | `FORGET` (process server only) | process | | |
 //!
 //! A name is up to 16 bytes, packed into two words. The rights and the badge that a registered
-//! handle has are those that everyone gets who looks it up; it must have `COPY`. A name belongs to
+//! handle has are those that everyone gets who looks it up; it must have `COPY`, and name something alive. A name belongs to
 //! the process that registered it, until that process ends.
 
 use abi::{Handle, Rights};

@@ -1,0 +1,121 @@
+//! Endpoints: sending, receiving, notifying.
+
+use abi::{Call, Error, Handle, RecvFlags, Tag};
+
+use super::{Endpoint, first_handle};
+use crate::message::{Message, Received, ReplyToken, Sent, received};
+use crate::raw;
+
+impl Endpoint {
+    /// Creates an endpoint; the handle has all rights.
+    ///
+    /// # Errors
+    /// `NoMemory`, `TableFull`.
+    pub fn create() -> Result<Self, Error> {
+        raw::checked(Call::EndpointCreate, Handle::NONE, [0; 6])
+            .map(|results| Self::from_raw(first_handle(results)))
+    }
+
+    /// Sends a message with `data`, and waits for the reply, whose bytes go to `reply`.
+    ///
+    /// # Errors
+    /// Those of the call `send`.
+    pub fn send(&self, message: Message, data: &[u8], reply: &mut [u8]) -> Result<Sent, Error> {
+        let args = [
+            0,
+            message.tag.0,
+            data.as_ptr() as u64,
+            data.len() as u64,
+            reply.as_mut_ptr() as u64,
+            reply.len() as u64,
+        ];
+        let (results, words) =
+            raw::checked_message(Call::Send, self.handle(), args, message.words)?;
+        let [_, tag, reply_len, accepted, ..] = results;
+        Ok(Sent {
+            reply: Message {
+                tag: Tag(tag),
+                words,
+            },
+            reply_len: reply_len as usize,
+            accepted: accepted as usize,
+        })
+    }
+
+    /// Sends an inline message and waits for an inline reply.
+    ///
+    /// # Errors
+    /// Those of the call `send`.
+    pub fn call(&self, message: Message) -> Result<Message, Error> {
+        self.send(message, &[], &mut []).map(|sent| sent.reply)
+    }
+
+    /// Waits for the next event; a message's bytes go to `buffer`.
+    ///
+    /// # Errors
+    /// Those of the call `recv`.
+    pub fn recv(&self, buffer: &mut [u8]) -> Result<Received, Error> {
+        self.recv_flags(RecvFlags::empty(), buffer)
+    }
+
+    /// Takes the next event if there is one.
+    ///
+    /// # Errors
+    /// Those of the call `recv`; `WouldBlock` when nothing is there.
+    pub fn try_recv(&self, buffer: &mut [u8]) -> Result<Received, Error> {
+        self.recv_flags(RecvFlags::NONBLOCK, buffer)
+    }
+
+    fn recv_flags(&self, flags: RecvFlags, buffer: &mut [u8]) -> Result<Received, Error> {
+        let args = [
+            0,
+            flags.bits(),
+            0,
+            0,
+            buffer.as_mut_ptr() as u64,
+            buffer.len() as u64,
+        ];
+        let (results, words) = raw::checked_message(Call::Recv, self.handle(), args, [0; 4])?;
+        Ok(received(results, words, buffer.len()))
+    }
+
+    /// Answers, and waits for the next event in the same entry.
+    ///
+    /// # Errors
+    /// Those of the call `reply_recv`. After an error of the reply nothing has been received.
+    pub fn reply_recv(
+        &self,
+        token: ReplyToken,
+        message: Message,
+        data: &[u8],
+        buffer: &mut [u8],
+    ) -> Result<Received, Error> {
+        let args = [
+            token.into_raw(),
+            message.tag.0,
+            data.as_ptr() as u64,
+            data.len() as u64,
+            buffer.as_mut_ptr() as u64,
+            buffer.len() as u64,
+        ];
+        let (results, words) =
+            raw::checked_message(Call::ReplyRecv, self.handle(), args, message.words)?;
+        Ok(received(results, words, buffer.len()))
+    }
+
+    /// Raises the bits of the handle's badge.
+    ///
+    /// # Errors
+    /// Those of the call `notify`.
+    pub fn notify(&self) -> Result<(), Error> {
+        raw::checked(Call::Notify, self.handle(), [0; 6]).map(|_| ())
+    }
+
+    /// Raises the bits of the handle's badge when the clock reaches `deadline_ns`; 0 cancels.
+    ///
+    /// # Errors
+    /// Those of the call `timer`.
+    pub fn timer(&self, deadline_ns: u64) -> Result<(), Error> {
+        raw::checked(Call::Timer, self.handle(), [deadline_ns, 0, 0, 0, 0, 0]).map(|_| ())
+    }
+}

@@ -1,0 +1,132 @@
+//! Address spaces: mapping, sharing, counting, ending.
+
+use abi::{Call, Error, Handle, InfoTopic, Perm, ShareMode};
+
+use super::{Borrowed, Endpoint, Space, Thread, first_handle, info};
+use crate::{raw, start};
+
+/// The pages of a space, counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpaceInfo {
+    /// Whether the space is alive.
+    pub alive: bool,
+    /// Pages that only this space names.
+    pub private: u64,
+    /// Copy-on-write pages that others name too.
+    pub shared_cow: u64,
+    /// Pages of shared memory.
+    pub shared_memory: u64,
+    /// Demand-zero pages that were not touched.
+    pub untouched: u64,
+    /// Frames of page tables.
+    pub table_frames: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Handles.
+    pub handles: u64,
+}
+
+impl Space {
+    /// This program's own space.
+    #[must_use]
+    pub fn own() -> Borrowed<'static, Self> {
+        Self::borrow(start::space())
+    }
+
+    /// Maps demand-zero memory.
+    ///
+    /// # Errors
+    /// Those of the call `map`.
+    pub fn map(&self, addr: u64, len: u64, perm: Perm) -> Result<(), Error> {
+        raw::checked(Call::Map, self.handle(), [addr, len, perm.bits(), 0, 0, 0]).map(|_| ())
+    }
+
+    /// Removes what is mapped in a range.
+    ///
+    /// # Errors
+    /// Those of the call `unmap`.
+    pub fn unmap(&self, addr: u64, len: u64) -> Result<(), Error> {
+        raw::checked(Call::Unmap, self.handle(), [addr, len, 0, 0, 0, 0]).map(|_| ())
+    }
+
+    /// Changes the rights of mapped pages.
+    ///
+    /// # Errors
+    /// Those of the call `protect`.
+    pub fn protect(&self, addr: u64, len: u64, perm: Perm) -> Result<(), Error> {
+        raw::checked(
+            Call::Protect,
+            self.handle(),
+            [addr, len, perm.bits(), 0, 0, 0],
+        )
+        .map(|_| ())
+    }
+
+    /// Makes `len` bytes at `from` of the space `source` appear at `to` of this one. `None` for
+    /// `perm` keeps each page's own rights and skips holes.
+    ///
+    /// # Errors
+    /// Those of the call `share`.
+    pub fn share(
+        &self,
+        source: &Space,
+        from: u64,
+        to: u64,
+        len: u64,
+        mode: ShareMode,
+        perm: Option<Perm>,
+    ) -> Result<(), Error> {
+        let perm = perm.map_or(0, |perm| perm.bits());
+        let args = [source.handle().0.into(), from, to, len, mode as u64, perm];
+        raw::checked(Call::Share, self.handle(), args).map(|_| ())
+    }
+
+    /// Creates a stopped thread in the space.
+    ///
+    /// # Errors
+    /// Those of the call `thread_create`.
+    pub fn create_thread(
+        &self,
+        supervisor: Option<&Endpoint>,
+        priority: u8,
+    ) -> Result<Thread, Error> {
+        let supervisor = supervisor.map_or(Handle::NONE, |endpoint| endpoint.handle());
+        let args = [supervisor.0.into(), priority.into(), 0, 0, 0, 0];
+        raw::checked(Call::ThreadCreate, self.handle(), args)
+            .map(|results| Thread::from_raw(first_handle(results)))
+    }
+
+    /// Counts what is in the space.
+    ///
+    /// # Errors
+    /// Those of the call `info`.
+    pub fn info(&self) -> Result<SpaceInfo, Error> {
+        let (first, last) = info(self.handle(), InfoTopic::Space)?;
+        let [
+            alive,
+            private,
+            shared_cow,
+            shared_memory,
+            untouched,
+            table_frames,
+        ] = first;
+        Ok(SpaceInfo {
+            alive: alive == 1,
+            private,
+            shared_cow,
+            shared_memory,
+            untouched,
+            table_frames,
+            threads: last[0],
+            handles: last[1],
+        })
+    }
+
+    /// Ends the space and every thread in it.
+    ///
+    /// # Errors
+    /// Those of the call `kill`.
+    pub fn kill(&self) -> Result<(), Error> {
+        raw::checked(Call::Kill, self.handle(), [0; 6]).map(|_| ())
+    }
+}

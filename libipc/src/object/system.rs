@@ -1,0 +1,51 @@
+//! The system object: creating spaces, the counters, the log, the end.
+
+use abi::{Call, Error, Handle, InfoTopic};
+
+use super::{Endpoint, Space, System, first_handle, info};
+use crate::raw;
+
+impl System {
+    /// Creates an empty space; the badge bits of `death` are raised when it dies.
+    ///
+    /// # Errors
+    /// Those of the call `space_create`.
+    pub fn create_space(&self, death: Option<&Endpoint>) -> Result<Space, Error> {
+        let death = death.map_or(Handle::NONE, |endpoint| endpoint.handle());
+        raw::checked(
+            Call::SpaceCreate,
+            self.handle(),
+            [death.0.into(), 0, 0, 0, 0, 0],
+        )
+        .map(|results| Space::from_raw(first_handle(results)))
+    }
+
+    /// The ten values of the topic `memory`, in the order of the interface.
+    ///
+    /// # Errors
+    /// Those of the call `info`.
+    pub fn memory(&self) -> Result<[u64; 10], Error> {
+        let (first, last) = info(self.handle(), InfoTopic::Memory)?;
+        let mut values = [0; 10];
+        values[..6].copy_from_slice(&first);
+        values[6..].copy_from_slice(&last);
+        Ok(values)
+    }
+
+    /// Writes text to the kernel's log.
+    ///
+    /// # Errors
+    /// Those of the call `log`.
+    pub fn log(&self, text: &str) -> Result<(), Error> {
+        let args = [text.as_ptr() as u64, text.len() as u64, 0, 0, 0, 0];
+        raw::checked(Call::Log, self.handle(), args).map(|_| ())
+    }
+
+    /// Ends the machine.
+    ///
+    /// # Errors
+    /// Those of the call `shutdown`; it does not return otherwise.
+    pub fn shutdown(&self, status: u64) -> Result<(), Error> {
+        raw::checked(Call::Shutdown, self.handle(), [status, 0, 0, 0, 0, 0]).map(|_| ())
+    }
+}
