@@ -1,0 +1,567 @@
+//! The error tables of the calls, line by line.
+
+use libipc::abi::{Call, Error, Handle, Rights, Tag};
+use libipc::object::copy_handle;
+use libipc::raw::Args;
+use libipc::{Endpoint, Perm, Space, System, Thread, start};
+use user_apps::scenario::frames::available;
+use user_apps::scenario::memory::{PAGE, SCRATCH, map};
+use user_apps::scenario::syscall::{NOTHING, arg, call, number, refused};
+use user_apps::scenario::twin::system;
+
+const KERNEL: u64 = 0xffff_8000_0000_0000;
+const HOLE: u64 = 0x0000_8000_0000_0000;
+/// Where nothing is mapped.
+const NOWHERE: u64 = SCRATCH + (1 << 40);
+
+/// One handle of each type that a process can have, with all rights.
+struct Rich {
+    endpoint: Endpoint,
+    space: Space,
+    thread: Thread,
+    system: System,
+}
+
+impl Rich {
+    fn new() -> Self {
+        let system = system();
+        let space = system.create_space(None).expect("space");
+        let thread = space.create_thread(None, 1).expect("thread");
+        Rich {
+            endpoint: Endpoint::create().expect("endpoint"),
+            space,
+            thread,
+            system,
+        }
+    }
+
+    fn handles(&self) -> [Handle; 4] {
+        [
+            self.endpoint.handle(),
+            self.space.handle(),
+            self.thread.handle(),
+            self.system.handle(),
+        ]
+    }
+}
+
+/// Which of the handles a call acts on, and the right that it needs.
+fn acts_on(call: Call) -> Option<(usize, Rights)> {
+    Some(match call {
+        Call::Send => (0, Rights::SEND),
+        Call::Recv | Call::ReplyRecv => (0, Rights::RECV),
+        Call::Notify | Call::Timer => (0, Rights::NOTIFY),
+        Call::Map | Call::Unmap | Call::Protect | Call::Share => (1, Rights::MAP),
+        Call::ThreadCreate => (1, Rights::MANAGE),
+        Call::ThreadStart | Call::ThreadSet => (2, Rights::MANAGE),
+        Call::Kill => (2, Rights::MANAGE),
+        Call::SpaceCreate => (3, Rights::CREATE),
+        Call::Log => (3, Rights::OBSERVE),
+        _ => return None,
+    })
+}
+
+/// Fails the case unless `action`, made only of errors, leaves space and frames as they were. It
+/// runs twice: the first time touches what is touched once.
+#[track_caller]
+fn unchanged(mut action: impl FnMut()) {
+    action();
+    let state = || (Space::own().info().expect("info"), available());
+    let before = state();
+    action();
+    assert_eq!(state(), before, "an error changed something");
+}
+
+pub(crate) fn unknown_numbers_are_unknown() {
+    let rich = Rich::new();
+    unchanged(|| {
+        for handle in rich
+            .handles()
+            .into_iter()
+            .chain([Handle::NONE, Handle(u32::MAX)])
+        {
+            for unknown in [26, 27, 255, 256, 0x7fff_ffff, u32::MAX] {
+                assert_eq!(
+                    number(unknown, handle, [u64::MAX; 6]),
+                    Err(Error::UnknownCall)
+                );
+            }
+        }
+    });
+}
+
+pub(crate) fn handles_are_checked_for_number_type_right_and_life() {
+    let rich = Rich::new();
+    let handles = rich.handles();
+    let weak = |which: usize, rights: Rights| {
+        let all = [
+            Rights::ENDPOINT,
+            Rights::SPACE,
+            Rights::THREAD,
+            Rights::CREATE | Rights::OBSERVE,
+        ][which];
+        copy_handle(handles[which], Handle::NONE, all - rights, 0).expect("weak copy")
+    };
+    unchanged(|| {
+        for which in Call::ALL {
+            let Some((index, right)) = acts_on(which) else {
+                continue;
+            };
+            for bad in [handles[index].0 ^ 0x1000, 0x7777_7777, u32::MAX] {
+                refused(which, Handle(bad), NOTHING, Error::BadHandle);
+            }
+            if which != Call::ThreadSet {
+                refused(which, Handle::NONE, NOTHING, Error::BadHandle);
+            }
+            for (other, &handle) in handles.iter().enumerate() {
+                if other != index && (which, other) != (Call::Kill, 1) {
+                    refused(which, handle, NOTHING, Error::WrongType);
+                }
+            }
+            let weak = weak(index, right);
+            refused(which, weak, NOTHING, Error::Denied);
+            call(Call::HandleClose, weak, NOTHING).expect("close");
+        }
+        for which in [Call::InterruptBind, Call::InterruptAck, Call::PortIo] {
+            for handle in handles {
+                refused(which, handle, NOTHING, Error::WrongType);
+            }
+        }
+        refused(Call::Shutdown, handles[3], NOTHING, Error::Denied);
+        refused(Call::Shutdown, handles[0], NOTHING, Error::WrongType);
+    });
+
+    let [send, ..] = dead();
+    for which in [Call::Send, Call::Notify, Call::Timer] {
+        refused(which, send, NOTHING, Error::Died);
+    }
+    let [_, space, thread] = dead();
+    for which in Call::ALL {
+        match acts_on(which) {
+            Some((1, _)) => refused(which, space, NOTHING, Error::Died),
+            Some((2, _)) => refused(which, thread, NOTHING, Error::Died),
+            _ => {}
+        }
+    }
+    refused(Call::Kill, space, NOTHING, Error::Died);
+    for handle in dead() {
+        let rights = u64::from(Rights::COPY.bits());
+        refused(
+            Call::HandleCopy,
+            handle,
+            [0, rights, 0, 0, 0, 0],
+            Error::Died,
+        );
+    }
+}
+
+/// Handles to an endpoint, a space and a thread that are dead.
+fn dead() -> [Handle; 3] {
+    let Rich {
+        endpoint,
+        space,
+        thread,
+        ..
+    } = Rich::new();
+    let rights = Rights::SEND | Rights::NOTIFY | Rights::COPY;
+    let send = endpoint.copy(rights, 0).expect("copy").into_raw();
+    drop(endpoint);
+    space.kill().expect("kill");
+    [send, space.into_raw(), thread.into_raw()]
+}
+
+const BAD_PAGES: [(u64, u64, Error); 10] = [
+    (SCRATCH, 0, Error::BadArgument),
+    (SCRATCH + 1, 4096, Error::Unaligned),
+    (SCRATCH, 4095, Error::Unaligned),
+    (KERNEL + 1, 4096, Error::Unaligned),
+    (0xffff_ffff_ffff_f000, 0x2000, Error::Wraps),
+    (KERNEL, 4096, Error::KernelAddress),
+    (0xffff_ffff_8000_0000, 4096, Error::KernelAddress),
+    (HOLE, 4096, Error::NonCanonical),
+    (0x7fff_ffff_e000, 0x2000, Error::NonCanonical),
+    (0x7fff_ffff_f000, 0x1000, Error::NonCanonical),
+];
+
+pub(crate) fn page_ranges_are_checked() {
+    let rich = Rich::new();
+    let space = rich.space.handle();
+    unchanged(|| {
+        for which in [Call::Map, Call::Unmap, Call::Protect] {
+            for (addr, len, error) in BAD_PAGES {
+                refused(which, space, [addr, len, 3, 0, 0, 0], error);
+            }
+        }
+        for which in [Call::Map, Call::Protect] {
+            let long = [SCRATCH, (1 << 30) + PAGE, 3, 0, 0, 0];
+            refused(which, space, long, Error::TooLong);
+            for perm in [0, 2, 4, 6, 7, 8, u64::MAX] {
+                let args = [SCRATCH, PAGE, perm, 0, 0, 0];
+                refused(which, space, args, Error::BadArgument);
+            }
+        }
+    });
+}
+
+pub(crate) fn mappings_are_checked() {
+    let page = map(SCRATCH, 1);
+    let read_only = NOWHERE;
+    let own = Space::own();
+    own.map(read_only, PAGE, Perm::R).expect("map");
+    unchanged(|| {
+        let own = own.handle();
+        refused(
+            Call::Map,
+            own,
+            [SCRATCH - PAGE, 3 * PAGE, 3, 0, 0, 0],
+            Error::Occupied,
+        );
+        refused(
+            Call::Protect,
+            own,
+            [SCRATCH - PAGE, 2 * PAGE, 1, 0, 0, 0],
+            Error::NotMapped,
+        );
+        refused(
+            Call::Protect,
+            own,
+            [SCRATCH, 2 * PAGE, 1, 0, 0, 0],
+            Error::NotMapped,
+        );
+        refused(
+            Call::Protect,
+            own,
+            [SCRATCH, PAGE, 5, 0, 0, 0],
+            Error::Denied,
+        );
+        refused(
+            Call::Protect,
+            own,
+            [read_only, PAGE, 3, 0, 0, 0],
+            Error::Denied,
+        );
+        call(Call::Unmap, own, [SCRATCH - PAGE, PAGE, 0, 0, 0, 0]).expect("holes are skipped");
+    });
+    page.bytes()[0] = 1;
+    own.unmap(read_only, PAGE).expect("unmap");
+}
+
+pub(crate) fn message_buffers_are_checked() {
+    let rich = Rich::new();
+    let endpoint = rich.endpoint.handle();
+    let token = 1 << 40;
+    unchanged(|| {
+        for (addr, len, error) in [
+            (u64::MAX, 2, Error::Wraps),
+            (KERNEL, 1, Error::KernelAddress),
+            (HOLE, 1, Error::NonCanonical),
+            (0x7fff_ffff_efff, 2, Error::NonCanonical),
+            (SCRATCH, (1 << 30) + 1, Error::TooLong),
+        ] {
+            let data = [token, 0, addr, len, 0, 0];
+            let buffer = [token, 0, 0, 0, addr, len];
+            refused(Call::Send, endpoint, data, error);
+            refused(Call::Send, endpoint, buffer, error);
+            refused(Call::Recv, endpoint, buffer, error);
+            refused(Call::Reply, Handle::NONE, data, error);
+            refused(Call::ReplyRecv, endpoint, data, error);
+            refused(Call::ReplyRecv, endpoint, buffer, error);
+        }
+        for tag in [
+            Tag::new(0).with_handles(5).0,
+            1 << 36,
+            1 << 40,
+            1 << 41,
+            1 << 44,
+            1 << 63,
+        ] {
+            let args = [token, tag, 0, 0, 0, 0];
+            refused(Call::Send, endpoint, args, Error::BadArgument);
+            refused(Call::Reply, Handle::NONE, args, Error::BadArgument);
+            refused(Call::ReplyRecv, endpoint, args, Error::BadArgument);
+        }
+        refused(Call::Recv, endpoint, [0, 2, 0, 0, 0, 0], Error::BadArgument);
+        refused(
+            Call::Recv,
+            endpoint,
+            [0, u64::MAX, 0, 0, 0, 0],
+            Error::BadArgument,
+        );
+        refused(Call::Recv, endpoint, [0, 1, 0, 0, 0, 0], Error::WouldBlock);
+    });
+}
+
+pub(crate) fn share_is_checked() {
+    let rich = Rich::new();
+    let own = Space::own();
+    let page = map(SCRATCH, 2);
+    page.bytes().fill(1);
+    let to = rich.space.handle();
+    let weak = |rights| copy_handle(own.handle(), Handle::NONE, rights, 0).expect("copy");
+    let (read, nothing) = (weak(Rights::READ), weak(Rights::COPY));
+    let at = SCRATCH;
+    unchanged(|| {
+        let check = |args: Args, error| refused(Call::Share, to, args, error);
+        check([0, at, at, PAGE, 3, 0], Error::BadArgument);
+        check([0, at, at, PAGE, u64::MAX, 0], Error::BadArgument);
+        for perm in [2, 4, 6, 7, 8, 1 << 40] {
+            check([0, at, at, PAGE, 0, perm], Error::BadArgument);
+        }
+        check([arg(read), at, at, PAGE, 1, 3], Error::Denied);
+        check([arg(read), at, at, PAGE, 2, 0], Error::Denied);
+        check([arg(nothing), at, at, PAGE, 0, 0], Error::Denied);
+        check([0x7777_7777, at, at, PAGE, 0, 0], Error::BadHandle);
+        check([1 << 40, at, at, PAGE, 0, 0], Error::BadHandle);
+        check(
+            [arg(rich.thread.handle()), at, at, PAGE, 0, 0],
+            Error::WrongType,
+        );
+        for (addr, len, error) in BAD_PAGES {
+            check([0, addr, at, len, 0, 0], error);
+        }
+        for (addr, len, error) in BAD_PAGES {
+            check([0, at, addr, len, 0, 0], error);
+        }
+        check([0, NOWHERE, at, PAGE, 0, 3], Error::NotMapped);
+        check([0, at + PAGE, at, 2 * PAGE, 0, 3], Error::NotMapped);
+        let check = |args: Args, error| refused(Call::Share, own.handle(), args, error);
+        check([0, at, at + PAGE, 2 * PAGE, 0, 0], Error::Overlap);
+        check([0, at, at, PAGE, 0, 0], Error::Overlap);
+        check([0, at, at + PAGE, PAGE, 0, 0], Error::Occupied);
+    });
+    for handle in [read, nothing] {
+        call(Call::HandleClose, handle, NOTHING).expect("close");
+    }
+    assert!(page.bytes().iter().all(|&byte| byte == 1));
+}
+
+pub(crate) fn copies_never_gain_authority() {
+    let rich = Rich::new();
+    let weak = rich
+        .endpoint
+        .copy(Rights::SEND | Rights::COPY, 5)
+        .expect("copy");
+    let bare = rich
+        .endpoint
+        .copy(Rights::SEND | Rights::NOTIFY, 5)
+        .expect("copy");
+    let bits = |rights: Rights| u64::from(rights.bits());
+    let send = bits(Rights::SEND | Rights::COPY);
+    unchanged(|| {
+        let copy = |from: Handle, to, rights, badge, error| {
+            refused(Call::HandleCopy, from, [to, rights, badge, 0, 0, 0], error);
+        };
+        let endpoint = rich.endpoint.handle();
+        copy(weak.handle(), 0, bits(Rights::ENDPOINT), 0, Error::Denied);
+        copy(weak.handle(), 0, send, 6, Error::Denied);
+        copy(bare.handle(), 0, 1, 0, Error::Denied);
+        copy(endpoint, 0, 1 << 12, 0, Error::BadArgument);
+        copy(endpoint, 0, 1 << 40, 0, Error::BadArgument);
+        copy(endpoint, 0x7777_7777, send, 0, Error::BadHandle);
+        copy(endpoint, arg(endpoint), send, 0, Error::WrongType);
+        copy(rich.space.handle(), 0, bits(Rights::MAP), 1, Error::Denied);
+        copy(
+            rich.system.handle(),
+            0,
+            bits(Rights::POWER),
+            0,
+            Error::Denied,
+        );
+        copy(Handle(0x7777_7777), 0, send, 0, Error::BadHandle);
+    });
+}
+
+pub(crate) fn threads_start_once_at_user_addresses() {
+    let rich = Rich::new();
+    let space = rich.space.handle();
+    let thread = rich.thread.handle();
+    unchanged(|| {
+        for (priority, error) in [
+            (17, Error::Denied),
+            (31, Error::Denied),
+            (32, Error::BadArgument),
+            (1 << 32, Error::BadArgument),
+        ] {
+            refused(Call::ThreadCreate, space, [0, priority, 0, 0, 0, 0], error);
+        }
+        refused(
+            Call::ThreadCreate,
+            space,
+            [0x7777_7777, 1, 0, 0, 0, 0],
+            Error::BadHandle,
+        );
+        refused(
+            Call::ThreadCreate,
+            space,
+            [arg(space), 1, 0, 0, 0, 0],
+            Error::WrongType,
+        );
+        for (bad, error) in [
+            (KERNEL, Error::KernelAddress),
+            (u64::MAX, Error::KernelAddress),
+            (HOLE, Error::NonCanonical),
+            (0x7fff_ffff_f000, Error::NonCanonical),
+            (0xffff_7fff_ffff_ffff, Error::NonCanonical),
+        ] {
+            for position in [0, 1, 5] {
+                let mut args = [0x1000, 0x2000, 0, 0, 0, 0];
+                args[position] = bad;
+                refused(Call::ThreadStart, thread, args, error);
+            }
+            refused(Call::ThreadSet, thread, [1, bad, 0, 0, 0, 0], error);
+            refused(Call::ThreadSet, Handle::NONE, [1, bad, 0, 0, 0, 0], error);
+        }
+    });
+    // Two threads, so that the space does not die with the first one's fault.
+    let waiting = rich.space.create_thread(None, 0).expect("thread");
+    call(
+        Call::ThreadStart,
+        waiting.handle(),
+        [0x1000, 0x2000, 0, 0, 0, 0],
+    )
+    .expect("start");
+    refused(
+        Call::ThreadStart,
+        waiting.handle(),
+        [0x1000, 0x2000, 0, 0, 0, 0],
+        Error::BadState,
+    );
+}
+
+pub(crate) fn thread_fields_are_checked() {
+    unchanged(|| {
+        for (field, value, error) in [
+            (2, 0, Error::BadArgument),
+            (u64::MAX, 0, Error::BadArgument),
+            (0, 17, Error::Denied),
+            (0, 32, Error::BadArgument),
+            (0, u64::MAX, Error::BadArgument),
+        ] {
+            refused(
+                Call::ThreadSet,
+                Handle::NONE,
+                [field, value, 0, 0, 0, 0],
+                error,
+            );
+            refused(
+                Call::ThreadSet,
+                start::thread(),
+                [field, value, 0, 0, 0, 0],
+                error,
+            );
+        }
+    });
+}
+
+pub(crate) fn topics_and_logs_are_checked() {
+    let rich = Rich::new();
+    let [endpoint, space, thread, system] = rich.handles();
+    let silent = copy_handle(system, Handle::NONE, Rights::CREATE, 0).expect("copy");
+    let page = map(SCRATCH, 1);
+    unchanged(|| {
+        let info =
+            |handle, topic, error| refused(Call::Info, handle, [topic, 0, 0, 0, 0, 0], error);
+        for topic in [4, 5, u64::MAX] {
+            info(system, topic, Error::BadArgument);
+        }
+        for (topic, right) in [(1, system), (2, space), (3, thread)] {
+            info(Handle::NONE, topic, Error::BadHandle);
+            for other in [endpoint, space, thread, system] {
+                if other != right {
+                    info(other, topic, Error::WrongType);
+                }
+            }
+        }
+        info(silent, 1, Error::Denied);
+        let log = |addr, len, error| refused(Call::Log, system, [addr, len, 0, 0, 0, 0], error);
+        log(page.addr(), 1025, Error::TooLong);
+        log(NOWHERE, 1, Error::NotMapped);
+        log(page.addr() + PAGE - 1, 2, Error::NotMapped);
+        log(KERNEL, 1, Error::KernelAddress);
+        log(HOLE, 1, Error::NonCanonical);
+        log(u64::MAX, 2, Error::Wraps);
+        call(Call::Log, system, [HOLE, 0, 0, 0, 0, 0]).expect("an empty range is anywhere");
+    });
+    let info = rich.thread.info().expect("info");
+    assert_eq!(info.state, libipc::abi::ThreadState::Stopped);
+    rich.space.kill().expect("kill");
+    assert!(!rich.space.info().expect("the dead answer").alive);
+    let info = rich.thread.info().expect("the dead answer");
+    assert_eq!(info.state, libipc::abi::ThreadState::Dead);
+}
+
+pub(crate) fn tokens_that_were_never_given_are_stale() {
+    let endpoint = Endpoint::create().expect("endpoint");
+    unchanged(|| {
+        for token in [
+            0,
+            1,
+            1 << 24,
+            1 << 40,
+            0xffff_ffff,
+            u64::MAX,
+            u64::MAX << 24,
+        ] {
+            refused(
+                Call::Reply,
+                Handle::NONE,
+                [token, 0, 0, 0, 0, 0],
+                Error::StaleToken,
+            );
+            refused(
+                Call::ReplyRecv,
+                endpoint.handle(),
+                [token, 0, 0, 0, 0, 0],
+                Error::StaleToken,
+            );
+        }
+    });
+}
+
+pub(crate) fn a_full_handle_table_is_an_error() {
+    let rich = Rich::new();
+    let mut count = 0;
+    while let Ok(results) = call(Call::EndpointCreate, Handle::NONE, NOTHING) {
+        assert_ne!(results[0], 0);
+        count += 1;
+    }
+    assert!(count > 1000, "{count} handles");
+    unchanged(|| {
+        refused(
+            Call::EndpointCreate,
+            Handle::NONE,
+            NOTHING,
+            Error::TableFull,
+        );
+        refused(
+            Call::SpaceCreate,
+            rich.system.handle(),
+            NOTHING,
+            Error::TableFull,
+        );
+        refused(
+            Call::ThreadCreate,
+            rich.space.handle(),
+            [0, 1, 0, 0, 0, 0],
+            Error::TableFull,
+        );
+        let copy = [0, 1, 0, 0, 0, 0];
+        refused(
+            Call::HandleCopy,
+            rich.endpoint.handle(),
+            copy,
+            Error::TableFull,
+        );
+    });
+}
+
+pub(crate) fn closed_numbers_stay_errors() {
+    let first = Endpoint::create().expect("endpoint").into_raw();
+    call(Call::HandleClose, first, NOTHING).expect("close");
+    for _ in 0..5000 {
+        let next = Endpoint::create().expect("endpoint");
+        assert_ne!(next.handle(), first, "a closed number was given out again");
+    }
+    refused(Call::HandleClose, first, NOTHING, Error::BadHandle);
+    refused(Call::HandleClose, Handle::NONE, NOTHING, Error::BadHandle);
+}
