@@ -90,7 +90,7 @@ pub(crate) fn both_sides_learn_of_truncation() {
 /// Random sizes and alignments, and not one frame less afterwards.
 pub(crate) fn a_thousand_random_messages() {
     let mut rig = Rig::new();
-    let mut rng = Rng::new(0x0c0_51_1b);
+    let mut rng = Rng::new(0x00c0_511b);
     let size = |rng: &mut Rng| {
         let limit = rng.pick(&[1, 64, 5000, 20_000, 70_000, 300_000]);
         rng.below(limit + 1) as usize

@@ -334,7 +334,7 @@ pub(crate) fn errors_of_the_reply_half_receive_nothing() {
         assert_eq!(states, [ThreadState::AwaitingReply, ThreadState::Sending]);
     }
     assert_eq!(
-        reply_recv(token, 0, 0, 0, 1 << 63, 8),
+        reply_recv(token, 0, 0, 0, 0xffff_8000_0000_0000, 8),
         Err(Error::KernelAddress)
     );
     let results = reply_recv(token, 0, own_stack, 8, 0, 0).expect("reply_recv");

@@ -328,15 +328,15 @@ fn a_new_timer_replaces_the_old() {
     let endpoint = Endpoint::create().expect("endpoint");
     let [one, two] = [1, 2].map(|bit| endpoint.copy(Rights::NOTIFY, bit).expect("copy"));
     let now = || clock().expect("clock").0;
-    one.timer(now() + 2_000_000).expect("timer");
-    two.timer(now() + 4_000_000).expect("timer");
+    one.timer(now() + 50_000_000).expect("timer");
+    two.timer(now() + 100_000_000).expect("timer");
     assert!(matches!(
         endpoint.recv(&mut []),
         Ok(Received::Notification(2))
     ));
-    one.timer(now() + 1_000_000).expect("timer");
+    one.timer(now() + 50_000_000).expect("timer");
     one.timer(0).expect("cancel");
-    two.timer(now() + 4_000_000).expect("timer");
+    two.timer(now() + 100_000_000).expect("timer");
     assert!(matches!(
         endpoint.recv(&mut []),
         Ok(Received::Notification(2))
@@ -344,10 +344,10 @@ fn a_new_timer_replaces_the_old() {
     // The end of the thread that set it cancels a timer.
     let handle = one.handle();
     join(thread(move || {
-        let at = clock().expect("clock").0 + 1_000_000;
+        let at = clock().expect("clock").0 + 50_000_000;
         Endpoint::borrow(handle).timer(at).expect("timer");
     }));
-    two.timer(now() + 4_000_000).expect("timer");
+    two.timer(now() + 100_000_000).expect("timer");
     assert!(matches!(
         endpoint.recv(&mut []),
         Ok(Received::Notification(2))
