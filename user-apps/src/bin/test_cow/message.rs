@@ -66,6 +66,8 @@ pub(crate) fn a_message_in_flight_keeps_its_contents() {
         &system,
         &[Gift(endpoint.handle(), Rights::SEND, 0)],
         move |[to, ..]| {
+            // Written here, the pages are the twin's own, and writable without a fault.
+            write_all(SCRATCH, 64, 1);
             let sender = user_apps::scenario::peer::thread(move || {
                 // SAFETY: the pages stay mapped; that their contents change meanwhile is the point.
                 let data =
