@@ -26,6 +26,10 @@ const ALLOWED: &[(&str, &str)] = &[
         "the system call, and a program's first instructions",
     ),
     (
+        "user-apps/src/bench/",
+        "benchmarks read the time-stamp counter",
+    ),
+    (
         "user-apps/src/bin/crash",
         "does on purpose what is forbidden",
     ),
