@@ -13,6 +13,7 @@
 //! as if the call had not been made.
 
 mod deliver;
+mod fast;
 mod fault;
 
 use cowslip_abi::{Error, FaultVerdict, RecvFlags, Tag};

@@ -194,7 +194,7 @@ impl Kernel {
         priority: u8,
     ) -> Result<Id<Thread>, Error> {
         let home = self.spaces.get_mut(space).ok_or(Error::Died)?;
-        let thread = Thread::new(space, supervisor, priority.min(MAX_PRIORITY));
+        let thread = Thread::new(space, home.table.root(), supervisor, priority.min(MAX_PRIORITY));
         let id = self
             .threads
             .insert(self.mm, thread)
