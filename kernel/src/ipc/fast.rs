@@ -31,7 +31,7 @@ impl Kernel {
     /// Does the message call in the running thread's registers, if it is an ordinary one, and
     /// returns the thread that runs next, with the results in its registers but for the words:
     /// those are still where the caller had them.
-    #[inline]
+    #[inline(always)]
     pub fn fast_call(
         &mut self,
         caller: Id<Thread>,
@@ -49,7 +49,7 @@ impl Kernel {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn fast_send(&mut self, caller: Id<Thread>, now_ticks: u64) -> Option<(Id<Thread>, &Thread)> {
         let sender = self.threads.get(caller)?;
         let reply = buffer(&sender.regs)?;
@@ -80,7 +80,7 @@ impl Kernel {
         Some((next, receiver))
     }
 
-    #[inline]
+    #[inline(always)]
     fn fast_reply_recv(
         &mut self,
         caller: Id<Thread>,
@@ -124,7 +124,7 @@ impl Kernel {
 }
 
 /// What the caller's handle names, if it is an endpoint and has the right; and its badge.
-#[inline]
+#[inline(always)]
 fn endpoint(spaces: &Spaces, caller: &Thread, right: Rights) -> Option<(Id<Endpoint>, u64)> {
     let handle = Handle((caller.regs.rax >> 32) as u32);
     let (_, entry) = spaces.get(caller.space)?.handles.find(handle)?;

@@ -110,7 +110,7 @@ impl HandleTable {
     }
 
     /// The entry of a handle, where it is, and its place.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, handle: Handle) -> Option<(Id<HandleEntry>, &HandleEntry)> {
         let index = handle.0 as usize & ((1 << INDEX_BITS) - 1);
         let (id, entry) = self.entries.object_at(index)?;

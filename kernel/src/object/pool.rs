@@ -259,7 +259,7 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
     }
 
     /// Two different objects, if they still live.
-    #[inline]
+    #[inline(always)]
     pub fn pair_mut(&mut self, a: Id<T>, b: Id<T>) -> Option<(&mut T, &mut T)> {
         let (mut first, mut second) = (self.find(a)?, self.find(b)?);
         if first == second {
@@ -283,7 +283,7 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
 
     /// The object in a slot, whatever the number, and its id.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn object_at(&self, index: usize) -> Option<(Id<T>, &T)> {
         if index >= Self::INDEX_END {
             return None;
