@@ -292,4 +292,36 @@ mod tests {
         assert_eq!(frames.free_count() + counts.nodes(), frames.total_count());
         assert_eq!((counts.get(frame(0x1000)), counts.shared()), (1, 0));
     }
+
+    #[test]
+    fn many_cpus_count_the_same_frame() {
+        let nr_times = if cfg!(miri) { 50 } else { 10_000 };
+        let sim = SimMemory::new(32);
+        let mm = sim.mm();
+        let page = frame(0x5000);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    mm.ensure_counted(page).unwrap();
+                    for _ in 0..nr_times {
+                        mm.counts.increment(page);
+                        assert_eq!(mm.counts.decrement(page), Dropped::Remaining);
+                    }
+                    mm.counts.increment(page);
+                });
+            }
+        });
+        assert_eq!((mm.counts.get(page), mm.counts.shared()), (4, 1));
+        let free = mm.frames.free_count();
+        assert_eq!(free + mm.counts.nodes(), mm.frames.total_count());
+        let last = || {
+            let dropped = mm.counts.decrement(page);
+            usize::from(dropped == Dropped::Last)
+        };
+        let nr_last: usize = std::thread::scope(|scope| {
+            let threads: [_; 4] = core::array::from_fn(|_| scope.spawn(last));
+            threads.map(|thread| thread.join().unwrap()).iter().sum()
+        });
+        assert_eq!((nr_last, mm.counts.shared()), (1, 0));
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Cursor`] remembers the last lowest-level table, so that a loop over pages walks from the
 //! root once for every 2 MiB. Where an upper-level entry is empty it says how far the hole
-//! reaches, so that 128 TiB of emptiness are 256 steps.
+//! reaches, so that 128 TiB of emptiness are one step.
 
 use core::ops::Range;
 
@@ -34,6 +34,18 @@ pub(super) struct Hole {
     pub(super) end: u64,
 }
 
+/// The address of the first non-empty entry behind the empty one for `addr`, in a table of this
+/// level; the end of what the table covers if there is none.
+fn hole_end(table: &Table, addr: u64, level: u32) -> u64 {
+    let start = addr >> shift(level);
+    let behind = &table[index(addr, level) + 1..];
+    let nr_empty = behind
+        .iter()
+        .take_while(|place| Slot::new(place).get().is_empty())
+        .count();
+    (start + 1 + nr_empty as u64) << shift(level)
+}
+
 /// A place in a page table.
 pub(super) struct Cursor<'m> {
     map: &'m PhysMap,
@@ -53,24 +65,29 @@ impl<'m> Cursor<'m> {
 
     /// The entry for the page that contains `addr`, or the hole that does.
     pub(super) fn slot(&mut self, addr: u64) -> Result<Slot<'m>, Hole> {
+        self.leaf(addr)
+            .map(|table| Slot::new(&table[index(addr, 0)]))
+    }
+
+    /// The lowest-level table for `addr`, or the hole there.
+    fn leaf(&mut self, addr: u64) -> Result<&'m Table, Hole> {
         let block = addr & !(coverage(1) - 1);
         if let Some((cached, table)) = self.leaf
             && cached == block
         {
-            return Ok(Slot::new(&table[index(addr, 0)]));
+            return Ok(table);
         }
         let mut table = self.map.table(self.root);
         for level in (1..LEVELS).rev() {
             let entry = Slot::new(&table[index(addr, level)]).get();
             let Some(below) = entry.table_below() else {
-                return Err(Hole {
-                    end: (addr | (coverage(level) - 1)) + 1,
-                });
+                let end = hole_end(table, addr, level);
+                return Err(Hole { end });
             };
             table = self.map.table(below);
         }
         self.leaf = Some((block, table));
-        Ok(Slot::new(&table[index(addr, 0)]))
+        Ok(table)
     }
 
     /// The value of the entry for `addr`; empty where there is no table.
@@ -82,15 +99,16 @@ impl<'m> Cursor<'m> {
     pub(super) fn next(&mut self, range: &mut Range<u64>) -> Option<(u64, Slot<'m>)> {
         while range.start < range.end {
             let addr = range.start;
-            match self.slot(addr) {
-                Ok(slot) => {
-                    range.start += FRAME_SIZE;
-                    if !slot.get().is_empty() {
+            range.start = match self.leaf(addr) {
+                Ok(table) => match Slot::new(&table[index(addr, 0)]) {
+                    slot if slot.get().is_empty() => hole_end(table, addr, 0),
+                    slot => {
+                        range.start += FRAME_SIZE;
                         return Some((addr, slot));
                     }
-                }
-                Err(hole) => range.start = hole.end,
-            }
+                },
+                Err(hole) => hole.end,
+            };
         }
         None
     }

@@ -1,7 +1,7 @@
 //! Virtual memory: the page table is the only map.
 //!
 //! There is no list of regions. What a page of an address space is, who may do what with it and
-//! whether it is shared, all stands in its page-table [entry](entry). Three operations carry the
+//! whether it is shared, all stands in its page-table [entry]. Three operations carry the
 //! system: [`fault`] resolves what the hardware could not, [`share`] relates ranges of two spaces
 //! (fork is one call), and [`copy`] moves the bytes of messages, by remapping where it can.
 //!

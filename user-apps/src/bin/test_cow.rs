@@ -677,5 +677,5 @@ fn running_out_in_the_middle_of_a_share_changes_nothing() {
 
 /// Looks at the counters only now and then: the loop above stops in time with 64 pages to spare.
 fn counters_allow(page: u64) -> bool {
-    page % 16 != 0 || counters().free > 60
+    !page.is_multiple_of(16) || counters().free > 60
 }

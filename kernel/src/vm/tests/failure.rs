@@ -133,11 +133,13 @@ fn lesson_12_shared_memory() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow")]
 fn lesson_12_move() {
     fails_cleanly(|mm, one, two| share(mm, two, A, one, A, 5 * PAGE, ShareMode::Move, None));
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow")]
 fn lesson_12_message() {
     fails_cleanly(|mm, one, two| copy(mm, two, B, one, A, 5 * PAGE - 1).map_err(|e| e.error));
     fails_cleanly(|mm, one, two| copy(mm, two, B, one, A + 1, 4 * PAGE).map_err(|e| e.error));

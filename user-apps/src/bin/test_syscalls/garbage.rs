@@ -11,7 +11,7 @@ use user_apps::scenario::rng::Rng;
 use user_apps::scenario::twin::system;
 
 const ROUNDS: u32 = 20_000;
-const SEED: u64 = 0x5ee_dc0_ffee;
+const SEED: u64 = 0x5eed_c0ff_ee00;
 
 /// Numbers at the edges of everything.
 const EDGES: [u64; 20] = [

@@ -3,10 +3,10 @@
 
 mod state;
 
-use libipc::abi::{Call, Error, Handle, InfoTopic, ThreadField, ThreadState};
+use libipc::abi::{Call, Error, Handle, ThreadField, ThreadState};
 use libipc::object::{Entry, clock, yield_now};
 use libipc::thread::{PRIORITY, Supervisor};
-use libipc::{Endpoint, Message, PageBuffer, Received, Rights, Space, Thread, start};
+use libipc::{Endpoint, Message, Received, Rights, Space, Thread, start};
 use state::*;
 use user_apps::scenario::assert_err;
 use user_apps::scenario::frames::assert_exact;
@@ -221,6 +221,20 @@ fn a_higher_priority_runs_first() {
     drop(high);
 }
 
+/// Waits for a condition and leaves the CPU to lower priorities meanwhile.
+fn rest_until(condition: impl Fn() -> bool) {
+    let endpoint = Endpoint::create().expect("endpoint");
+    let notify = endpoint.copy(Rights::NOTIFY, 1).expect("copy");
+    while !condition() {
+        let (now, _) = clock().expect("clock");
+        notify.timer(now + 1_000_000).expect("timer");
+        assert!(matches!(
+            endpoint.recv(&mut []),
+            Ok(Received::Notification(1))
+        ));
+    }
+}
+
 fn a_lower_priority_waits() {
     let _board = board();
     poke(slot(0), 0);
@@ -233,18 +247,7 @@ fn a_lower_priority_waits() {
             "a lower priority ran while a higher one could"
         );
     }
-    // It runs when this thread waits.
-    let endpoint = Endpoint::create().expect("endpoint");
-    let notify = endpoint.copy(Rights::NOTIFY, 1).expect("copy");
-    while peek(slot(0)) == 0 {
-        notify
-            .timer(clock().expect("clock").0 + 2_000_000)
-            .expect("timer");
-        assert!(matches!(
-            endpoint.recv(&mut []),
-            Ok(Received::Notification(1))
-        ));
-    }
+    rest_until(|| peek(slot(0)) == 1);
     drop(low);
 }
 
@@ -276,7 +279,13 @@ fn senders_lend_their_priority() {
             let _ = incoming.token.reply(Message::new(0).with_words(words), &[]);
         }
     });
-    // It would never run with this one spinning above it.
+    rest_until(|| {
+        server
+            .thread()
+            .info()
+            .is_ok_and(|info| info.state == ThreadState::Receiving)
+    });
+    // It would never run again with this one spinning above it.
     let spinner = thread_with(9, Supervisor::Process, || {
         loop {
             core::hint::spin_loop();
@@ -319,15 +328,15 @@ fn a_new_timer_replaces_the_old() {
     let endpoint = Endpoint::create().expect("endpoint");
     let [one, two] = [1, 2].map(|bit| endpoint.copy(Rights::NOTIFY, bit).expect("copy"));
     let now = || clock().expect("clock").0;
-    one.timer(now() + 2_000_000).expect("timer");
-    two.timer(now() + 4_000_000).expect("timer");
+    one.timer(now() + 50_000_000).expect("timer");
+    two.timer(now() + 100_000_000).expect("timer");
     assert!(matches!(
         endpoint.recv(&mut []),
         Ok(Received::Notification(2))
     ));
-    one.timer(now() + 1_000_000).expect("timer");
+    one.timer(now() + 50_000_000).expect("timer");
     one.timer(0).expect("cancel");
-    two.timer(now() + 4_000_000).expect("timer");
+    two.timer(now() + 100_000_000).expect("timer");
     assert!(matches!(
         endpoint.recv(&mut []),
         Ok(Received::Notification(2))
@@ -335,10 +344,10 @@ fn a_new_timer_replaces_the_old() {
     // The end of the thread that set it cancels a timer.
     let handle = one.handle();
     join(thread(move || {
-        let at = clock().expect("clock").0 + 1_000_000;
+        let at = clock().expect("clock").0 + 50_000_000;
         Endpoint::borrow(handle).timer(at).expect("timer");
     }));
-    two.timer(now() + 4_000_000).expect("timer");
+    two.timer(now() + 100_000_000).expect("timer");
     assert!(matches!(
         endpoint.recv(&mut []),
         Ok(Received::Notification(2))
@@ -432,6 +441,4 @@ fn devices_need_their_handles() {
         }
         refused(call, Handle::NONE, [0; 6], Error::BadHandle);
     }
-    let _ = InfoTopic::Clock;
-    let _ = PageBuffer::new(1);
 }

@@ -5,7 +5,7 @@
 use core::arch::{asm, naked_asm};
 
 use libipc::abi::ThreadField;
-use libipc::object::yield_now;
+use libipc::object::{clock, yield_now};
 use libipc::{Thread, start};
 use user_apps::scenario::memory::{SCRATCH, map, peek, poke};
 use user_apps::scenario::peer::{child, join, status_of, thread, until};
@@ -149,10 +149,14 @@ mod host {
 #[cfg(not(target_os = "none"))]
 use host::*;
 
-/// Longer than a time slice.
+/// Computes for longer than a time slice.
 fn spin() {
-    for _ in 0..8_000_000 {
-        core::hint::spin_loop();
+    let now = || clock().expect("clock").0;
+    let end = now() + 12_000_000;
+    while now() < end {
+        for step in 0..100_000 {
+            core::hint::black_box(step);
+        }
     }
 }
 
