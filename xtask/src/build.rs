@@ -16,7 +16,7 @@ pub(crate) struct BuildArgs {
     /// Build without optimisation
     #[arg(long)]
     pub(crate) debug: bool,
-    /// Put another program into the boot archive, as bin/<file name>; may be repeated
+    /// Put another program into the boot archive, as bin/FILENAME; may be repeated
     #[arg(long = "app", value_name = "PATH")]
     pub(crate) apps: Vec<PathBuf>,
     /// Take what the last build has made

@@ -172,7 +172,8 @@ impl PerCpu {
     /// Sends the next entry from user mode to this thread's registers.
     pub fn set_registers(&self, registers: *const Registers) {
         self.frame.set(registers as u64);
-        self.segments.set_entry_stack(registers.wrapping_add(1) as u64);
+        self.segments
+            .set_entry_stack(registers.wrapping_add(1) as u64);
     }
 
     /// The registers of the thread that ran last, if any did.

@@ -74,7 +74,11 @@ impl Kernel {
         receiver.priority = receiver.priority.max(sender.priority);
         receiver.unanswered += 1;
         receiver.regs.rdi = badge;
-        store(receiver, sender.regs.rsi, token(self.reply_sequence, caller));
+        store(
+            receiver,
+            sender.regs.rsi,
+            token(self.reply_sequence, caller),
+        );
         self.turn.began_ticks = now_ticks;
         self.current = Some(next);
         Some((next, receiver))
@@ -94,7 +98,11 @@ impl Kernel {
         let endpoint = self.endpoints.get_mut(id)?;
         let (server, client) = self.threads.pair_mut(caller, next)?;
         let State::AwaitingReply {
-            server: owed_by, sequence, accepted, request_truncated: false, ..
+            server: owed_by,
+            sequence,
+            accepted,
+            request_truncated: false,
+            ..
         } = client.state
         else {
             return None;
@@ -111,7 +119,10 @@ impl Kernel {
             return None;
         }
 
-        server.state = State::Receiving { endpoint: id, buffer };
+        server.state = State::Receiving {
+            endpoint: id,
+            buffer,
+        };
         server.priority = server.base_priority;
         server.unanswered -= 1;
         server.run_ticks += now_ticks.wrapping_sub(self.turn.began_ticks);

@@ -106,7 +106,9 @@ impl HandleTable {
 
     /// The entry of a handle.
     pub fn get(&self, handle: Handle) -> Result<HandleEntry, Error> {
-        self.find(handle).map(|(_, entry)| *entry).ok_or(Error::BadHandle)
+        self.find(handle)
+            .map(|(_, entry)| *entry)
+            .ok_or(Error::BadHandle)
     }
 
     /// The entry of a handle, where it is, and its place.

@@ -36,7 +36,10 @@ impl<T> Id<T> {
     #[inline]
     fn new(place: usize, generation: u64) -> Option<Self> {
         let bits = NonZeroU64::new(generation << PLACE_BITS | place as u64)?;
-        Some(Self { bits, object: PhantomData })
+        Some(Self {
+            bits,
+            object: PhantomData,
+        })
     }
 
     /// Where the object is: chunk and byte offset.
@@ -64,7 +67,11 @@ impl<T> Id<T> {
 const fn slot_shift<T>() -> u32 {
     let size = size_of::<Slot<T>>().next_power_of_two();
     let least = CHUNK_BYTES / MAX_SLOTS;
-    if size > least { size.ilog2() } else { least.ilog2() }
+    if size > least {
+        size.ilog2()
+    } else {
+        least.ilog2()
+    }
 }
 
 impl<T> Clone for Id<T> {
@@ -125,7 +132,9 @@ struct NoChunk {
     _zeros: [u64; CHUNK_BYTES / 8],
 }
 
-static NO_CHUNK: NoChunk = NoChunk { _zeros: [0; CHUNK_BYTES / 8] };
+static NO_CHUNK: NoChunk = NoChunk {
+    _zeros: [0; CHUNK_BYTES / 8],
+};
 
 fn no_chunk() -> NonNull<Chunk> {
     NonNull::from(&NO_CHUNK).cast()
@@ -211,7 +220,10 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         self.next_generation += 1;
         self.len += 1;
         let offset = slot * Self::SLOT_BYTES;
-        let content = Slot { generation, object: MaybeUninit::new(object) };
+        let content = Slot {
+            generation,
+            object: MaybeUninit::new(object),
+        };
         // SAFETY: the slot is within the chunk and held no object.
         unsafe { chunk.byte_add(offset).cast().write(content) };
         let id = Id::new(self.first_free << CHUNK_SHIFT | offset, generation);
@@ -296,7 +308,9 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
             return None;
         }
         // SAFETY: a slot whose generation is not 0 holds an object, borrowed like the pool.
-        Some((Id::new(place, generation)?, unsafe { slot.as_ref().object.assume_init_ref() }))
+        Some((Id::new(place, generation)?, unsafe {
+            slot.as_ref().object.assume_init_ref()
+        }))
     }
 
     /// The first object at or behind a slot: `next_id(0)`, then `next_id(id.index() + 1)` and so
@@ -328,7 +342,13 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
                         .expect("the direct map does not start at null");
                     // SAFETY: the frame is ours alone, page-aligned and larger than a head. Its
                     // zeros are generations of empty slots.
-                    unsafe { chunk.write(Chunk { generation: 0, frame, used: HEAD_ONLY }) };
+                    unsafe {
+                        chunk.write(Chunk {
+                            generation: 0,
+                            frame,
+                            used: HEAD_ONLY,
+                        })
+                    };
                     *entry = chunk;
                     return Ok(chunk);
                 }

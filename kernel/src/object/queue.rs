@@ -109,7 +109,10 @@ impl<const KIND: usize> Queue<KIND> {
         if !self.is_empty() {
             return false;
         }
-        debug_assert!(!thread.links[KIND].linked, "the thread is in a list already");
+        debug_assert!(
+            !thread.links[KIND].linked,
+            "the thread is in a list already"
+        );
         (self.head, self.tail) = (Some(id), Some(id));
         thread.links[KIND].linked = true;
         true

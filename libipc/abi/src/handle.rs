@@ -61,8 +61,10 @@ impl Rights {
         .union(Rights::COPY)
         .union(Rights::MINT);
     /// All rights that mean something on a space.
-    pub const SPACE: Rights =
-        Rights::MAP.union(Rights::READ).union(Rights::MANAGE).union(Rights::COPY);
+    pub const SPACE: Rights = Rights::MAP
+        .union(Rights::READ)
+        .union(Rights::MANAGE)
+        .union(Rights::COPY);
     /// All rights that mean something on a thread.
     pub const THREAD: Rights = Rights::READ.union(Rights::MANAGE).union(Rights::COPY);
     /// All rights that mean something on the system object.

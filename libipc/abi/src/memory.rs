@@ -40,7 +40,9 @@ impl Perm {
     #[must_use]
     pub fn from_user(bits: u64) -> Option<Self> {
         let perm = Self::from_bits(bits)?;
-        [Self::R, Self::RW, Self::RX].contains(&perm).then_some(perm)
+        [Self::R, Self::RW, Self::RX]
+            .contains(&perm)
+            .then_some(perm)
     }
 }
 

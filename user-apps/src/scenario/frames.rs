@@ -47,14 +47,20 @@ impl Frames {
     }
 }
 
-/// Runs `action` twice, and fails the case unless the second time costs no frame. The first time
-/// is for what is touched once: pages of the stack, of the heap, of a server's tables.
+/// Runs `action` again and again, and fails the case unless one time costs no frame. The first times
+/// are for what is touched once: pages of the stack, of the heap, of a server's tables, which may
+/// depend on how threads take turns. A leak costs every time.
 #[track_caller]
 pub fn assert_exact(mut action: impl FnMut()) {
     action();
-    let before = available();
-    action();
-    if let Err(after) = Frames::expect(before) {
-        panic!("{before} frames before, {after} after");
+    let mut costs = [0; 4];
+    for cost in &mut costs {
+        let before = available();
+        action();
+        match Frames::expect(before) {
+            Ok(()) => return,
+            Err(after) => *cost = before as i64 - after as i64,
+        }
     }
+    panic!("frames lost each time: {costs:?}");
 }
