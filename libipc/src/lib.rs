@@ -6,6 +6,7 @@
 //! | kernel objects as types that own their handle | [`object`], [`message`], [`buffer`], [`thread`] |
 //! | what a program starts with | [`start`], [`rt`], [`io`] |
 //! | servers, and clients of the standard ones | [`server`], [`services`] |
+//! | endpoints by name | [`names`] |
 //! | processes, and the course's send / recv / reply between them | [`process`], [`course`] |
 //! | host tests | [`fake`] |
 //!
@@ -32,6 +33,7 @@ pub mod course;
 pub mod fake;
 pub mod io;
 pub mod message;
+pub mod names;
 pub mod object;
 pub mod process;
 pub mod ranges;

@@ -1,4 +1,4 @@
-//! What a program starts with: one read-only page that names its handles and arguments.
+//! What a program starts with: a read-only page that names its handles, and one with arguments.
 //!
 //! Whoever starts a program puts the page at [`START_INFO`] and passes that address in `rdi`. The
 //! kernel does the same for the first program with a page of another form ([`InitInfo`]), told
@@ -18,7 +18,12 @@ pub const START_MAGIC: u64 = u64::from_le_bytes(*b"cowslipP");
 /// Where the page is, in every process.
 pub const START_INFO: u64 = INIT_INFO;
 
-/// The longest argument block in bytes: path and arguments, each ended by a zero byte.
+/// Where the argument page is, in every process: the length of the argument block in bytes, as a
+/// word, and the block: path and arguments, each ended by a zero byte. A page of its own, because a
+/// forked child keeps its parent's.
+pub const START_ARGS: u64 = START_INFO - PAGE_SIZE as u64;
+
+/// The longest argument block in bytes.
 pub const MAX_ARGS: usize = 3072;
 
 /// Handles beyond the standard set that a spawner may give.
@@ -45,6 +50,8 @@ pub struct StartInfo {
     pub archive: u64,
     /// For the file server: its length in bytes.
     pub archive_len: u64,
+    /// Where the argument page is mapped: [`START_ARGS`], or 0 for none.
+    pub args: u64,
     /// Its own space.
     pub space: Handle,
     /// Its first thread.
@@ -67,13 +74,9 @@ pub struct StartInfo {
     pub system: Handle,
     /// Handles that mean something to this program alone.
     pub extra: [Handle; MAX_EXTRA],
-    /// Length of the argument block in bytes.
-    pub args_len: u32,
-    /// The argument block.
-    pub args: [u8; MAX_ARGS],
 }
 
-const _: () = assert!(size_of::<StartInfo>() <= PAGE_SIZE);
+const _: () = assert!(size_of::<StartInfo>() == 6 * 8 + (10 + MAX_EXTRA) * 4);
 
 impl StartInfo {
     /// A page with no handles and no arguments.
@@ -83,6 +86,7 @@ impl StartInfo {
         ppid: 0,
         archive: 0,
         archive_len: 0,
+        args: 0,
         space: Handle::NONE,
         thread: Handle::NONE,
         inbox: Handle::NONE,
@@ -94,34 +98,13 @@ impl StartInfo {
         memstat: Handle::NONE,
         system: Handle::NONE,
         extra: [Handle::NONE; MAX_EXTRA],
-        args_len: 0,
-        args: [0; MAX_ARGS],
     };
-
-    /// Sets the argument block; what does not fit is left out.
-    pub fn set_args(&mut self, block: &[u8]) {
-        let len = block.len().min(MAX_ARGS);
-        self.args[..len].copy_from_slice(&block[..len]);
-        self.args_len = len as u32;
-    }
-
-    /// The argument block.
-    #[must_use]
-    pub fn args(&self) -> &[u8] {
-        &self.args[..(self.args_len as usize).min(MAX_ARGS)]
-    }
 
     /// The page's bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: the structure is `repr(C)`, made of integers, and has no padding between them:
-        // five words, ten and eight handles, a length, and bytes; the tail's is not included.
-        unsafe {
-            core::slice::from_raw_parts(
-                core::ptr::from_ref(self).cast(),
-                offset_of!(StartInfo, args) + MAX_ARGS,
-            )
-        }
+        // SAFETY: the structure is `repr(C)` and has no padding: six words, ten and eight handles.
+        unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
     }
 }
 
@@ -243,14 +226,19 @@ getter! {
 /// The argument block: path and arguments, each ended by a zero byte.
 #[must_use]
 pub fn arg_block() -> &'static [u8] {
-    if magic() != START_MAGIC {
+    let page = match magic() {
+        START_MAGIC => read::<u64>(offset_of!(StartInfo, args)),
+        _ => 0,
+    };
+    if page == 0 {
         return &[];
     }
-    let len = (read::<u32>(offset_of!(StartInfo, args_len)) as usize).min(MAX_ARGS);
-    let address = INFO.load(Ordering::Relaxed) as usize + offset_of!(StartInfo, args);
-    // SAFETY: the bytes lie in the page, which is mapped for good. A fork exchanges the page for
-    // one with the same arguments.
-    unsafe { core::slice::from_raw_parts(address as *const u8, len) }
+    // SAFETY: whoever started the program mapped the page there, read-only, for good; a forked
+    // child has it too.
+    unsafe {
+        let len = *(page as *const u64) as usize;
+        core::slice::from_raw_parts((page + 8) as *const u8, len.min(MAX_ARGS))
+    }
 }
 
 /// The program's path and arguments.
@@ -283,10 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_cover_the_arguments() {
-        let mut info = StartInfo::EMPTY;
-        info.set_args(&[7; MAX_ARGS + 1]);
-        assert_eq!(info.as_bytes().last(), Some(&7));
-        assert_eq!(info.as_bytes()[..8], START_MAGIC.to_le_bytes());
+    fn bytes_begin_with_the_magic() {
+        assert_eq!(StartInfo::EMPTY.as_bytes()[..8], START_MAGIC.to_le_bytes());
     }
 }

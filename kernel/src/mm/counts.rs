@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn lesson_9_a_hundred_thousand_sharers() {
-        let sharers = if cfg!(miri) { 300 } else { 100_000 };
+        let sharers = if cfg!(miri) { 50 } else { 100_000 };
         let sim = SimMemory::new(8);
         let counts = &sim.mm().counts;
         let page = frame(0x5000);

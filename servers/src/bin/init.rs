@@ -54,7 +54,7 @@ fn run() {
     let system = System::borrow(info.system);
     let status = boot(info).unwrap_or_else(|failure| {
         let mut text = heapless::String::<256>::new();
-        let _ = write!(text, "{failure}");
+        let _ = writeln!(text, "{failure}");
         let _ = system.log(&text);
         match failure {
             Failure::Program(_) => NO_PROGRAM,

@@ -11,7 +11,7 @@
 use core::fmt;
 
 use libipc::abi::{InitInfo, PAGE_SIZE};
-use libipc::start::StartInfo;
+use libipc::start::{START_ARGS, StartInfo};
 use libipc::thread::PRIORITY;
 use libipc::{
     Borrowed, Endpoint, Error, Interrupt, PageBuffer, Perm, Ports, Rights, ShareMode, Space,
@@ -188,14 +188,17 @@ impl Machine {
         let supervisor = self.own.copy(Rights::SEND, server as u64)?;
         let thread = space.create_thread(Some(&supervisor), self.priority)?;
 
-        let mut info = StartInfo::EMPTY;
+        let mut info = StartInfo {
+            args: START_ARGS,
+            ..StartInfo::EMPTY
+        };
         info.space = space.copy_to(&space, Rights::SPACE, 0)?;
         info.thread = thread.copy_to(&space, Rights::THREAD, 0)?;
         info.inbox = server.of(endpoints).copy_to(&space, Rights::ENDPOINT, 0)?;
         self.equip(server, &space, endpoints, clients, &mut info)?;
         let mut path = heapless::String::<24>::new();
         let _ = fmt::Write::write_fmt(&mut path, format_args!("/bin/{}\0", server.name()));
-        info.set_args(path.as_bytes());
+        loader::place_args(&space, path.as_bytes())?;
         loader::place_info(&space, &info)?;
         thread.start(loader::entry(ip))?;
         Ok(())

@@ -11,7 +11,7 @@ use core::fmt;
 use libipc::abi::PAGE_SIZE;
 use libipc::object::Entry;
 use libipc::services::Refusal;
-use libipc::start::{STACK_LEN, STACK_TOP, START_INFO, StartInfo};
+use libipc::start::{MAX_ARGS, STACK_LEN, STACK_TOP, START_ARGS, START_INFO, StartInfo};
 use libipc::{Error, PageBuffer, Perm, ShareMode, Space};
 
 use plan::{BadElf, Pages, Source};
@@ -111,6 +111,18 @@ fn give(buffer: &PageBuffer, space: &Space, at: u64, perm: Perm) -> Result<(), E
         ShareMode::Move,
         Some(perm),
     )
+}
+
+/// Puts an argument page into a space; `args` is at most [`MAX_ARGS`] long.
+///
+/// # Errors
+/// Those of the calls `map` and `share`.
+pub fn place_args(space: &Space, args: &[u8]) -> Result<(), Error> {
+    let mut page = PageBuffer::new(PAGE_SIZE)?;
+    let args = &args[..args.len().min(MAX_ARGS)];
+    page[..8].copy_from_slice(&(args.len() as u64).to_le_bytes());
+    page[8..8 + args.len()].copy_from_slice(args);
+    give(&page, space, START_ARGS, Perm::R)
 }
 
 /// Puts a start page into a space.

@@ -9,15 +9,12 @@
 use libipc::abi::{PAGE_SIZE, USER_END};
 use libipc::object::Entry;
 use libipc::services::{Refusal, files};
-use libipc::start::{START_INFO, StartInfo, split_args};
+use libipc::start::{START_ARGS, START_INFO, StartInfo, split_args};
 use libipc::thread::PRIORITY;
-use libipc::{Endpoint, Error, PageBuffer, Perm, Rights, ShareMode, Space, System};
+use libipc::{Endpoint, Error, PageBuffer, Rights, ShareMode, Space, System};
 
 use super::table::{Name, Vacancy};
 use crate::loader;
-
-/// Where a process's start page can be seen for a moment.
-const WINDOW: u64 = 0x4000_0000_0000;
 
 /// What a process is made of.
 pub struct Process {
@@ -89,9 +86,7 @@ impl Maker {
         let all = USER_END;
         space.share(&original.space, 0, 0, all, ShareMode::CopyOnWrite, None)?;
         space.unmap(START_INFO, PAGE_SIZE as u64)?;
-        let mut info = StartInfo::EMPTY;
-        read_args(&original.space, &mut info);
-        self.start(vacancy.pid, parent, &space, &inbox, info, entry)?;
+        self.start(vacancy.pid, parent, &space, &inbox, entry)?;
         Ok(Process { space, inbox })
     }
 
@@ -127,10 +122,8 @@ impl Maker {
     ) -> Result<Space, Refusal> {
         let space = self.space(vacancy.slot)?;
         let ip = loader::load(image, &space)?;
-        let mut info = StartInfo::EMPTY;
-        info.set_args(args);
-        let entry = loader::entry(ip);
-        self.start(vacancy.pid, parent, &space, inbox, info, entry)?;
+        loader::place_args(&space, args)?;
+        self.start(vacancy.pid, parent, &space, inbox, loader::entry(ip))?;
         Ok(space)
     }
 
@@ -141,12 +134,15 @@ impl Maker {
         ppid: u64,
         space: &Space,
         inbox: &Endpoint,
-        mut info: StartInfo,
         entry: Entry,
     ) -> Result<(), Error> {
         let give = |endpoint: &Endpoint| endpoint.copy_to(space, Rights::SEND, pid);
-        info.pid = pid;
-        info.ppid = ppid;
+        let mut info = StartInfo {
+            pid,
+            ppid,
+            args: START_ARGS,
+            ..StartInfo::EMPTY
+        };
         info.space = space.copy_to(space, Rights::SPACE, 0)?;
         info.inbox = inbox.copy_to(space, Rights::ENDPOINT, 0)?;
         info.procd = give(&self.own)?;
@@ -160,22 +156,6 @@ impl Maker {
         info.thread = thread.copy_to(space, Rights::THREAD, 0)?;
         loader::place_info(space, &info)?;
         thread.start(entry)
-    }
-}
-
-/// Copies the arguments from a process's start page; none, if it has done away with the page.
-fn read_args(space: &Space, info: &mut StartInfo) {
-    let own = Space::own();
-    let page = PAGE_SIZE as u64;
-    let mode = ShareMode::CopyOnWrite;
-    if own
-        .share(space, START_INFO, WINDOW, page, mode, Some(Perm::R))
-        .is_ok()
-    {
-        // SAFETY: a start page, or another page of bytes, is mapped there until the next line.
-        let theirs = unsafe { &*(WINDOW as *const StartInfo) };
-        info.set_args(theirs.args());
-        let _ = own.unmap(WINDOW, page);
     }
 }
 

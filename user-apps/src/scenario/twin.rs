@@ -189,7 +189,6 @@ fn start_info(
     for (extra, &Gift(handle, rights, badge)) in info.extra.iter_mut().zip(gifts) {
         *extra = copy_handle(handle, space.handle(), rights, badge)?;
     }
-    info.set_args(b"twin\0");
     Ok(info)
 }
 

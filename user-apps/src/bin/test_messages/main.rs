@@ -3,11 +3,15 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 mod bytes;
+mod failures;
 mod inline;
+mod patterns;
 mod rig;
 
 use bytes::*;
+use failures::*;
 use inline::*;
+use patterns::*;
 
 user_apps::scenarios![
     labels_and_words_arrive,

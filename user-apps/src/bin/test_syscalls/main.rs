@@ -5,11 +5,13 @@
 mod errors;
 mod garbage;
 mod instructions;
+mod ranges;
 mod registers;
 
 use errors::*;
 use garbage::*;
 use instructions::*;
+use ranges::*;
 use registers::*;
 
 user_apps::scenarios![

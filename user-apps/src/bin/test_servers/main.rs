@@ -1,16 +1,21 @@
 //! The servers: what they promise, and that nonsense gets a refusal and hurts nobody.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+mod file_cases;
+mod nonsense;
+
 use libipc::abi::{Error as KernelError, Handle};
 use libipc::services::{Error, Refusal, console, files, memstat, names, pack_name, procd};
 use libipc::{
-    Borrowed, Endpoint, Message, PAGE_SIZE, PageBuffer, Received, Rights, getpid, process, start,
+    Borrowed, Endpoint, Message, PAGE_SIZE, PageBuffer, Received, getpid, process, start,
 };
 use user_apps::scenario::assert_err;
-use user_apps::scenario::frames::{assert_exact, counters};
+use user_apps::scenario::frames::counters;
 use user_apps::scenario::memory::{SCRATCH, map};
 use user_apps::scenario::peer::{child, expect_status, join, status_of, thread};
-use user_apps::scenario::rng::Rng;
+
+use file_cases::*;
+use nonsense::*;
 
 user_apps::scenarios![
     files_are_found_and_read,
@@ -52,113 +57,6 @@ fn read_all(path: &str) -> PageBuffer {
 }
 
 const OWN_PATH: &str = "/bin/test_servers";
-
-fn files_are_found_and_read() {
-    let own = read_all(OWN_PATH);
-    assert_eq!(own[..4], *b"\x7fELF");
-    assert!(own.len() > 10_000);
-    for spelling in [
-        "bin/test_servers",
-        "//bin//test_servers",
-        "/bin/./test_servers",
-    ] {
-        assert_eq!(open(spelling), open(OWN_PATH));
-    }
-    let symbols = read_all("/boot/kernel.sym");
-    assert!(symbols.starts_with(b"ffffffff8"), "kernel symbols");
-}
-
-fn files_are_read_from_any_offset() {
-    let whole = read_all(OWN_PATH);
-    let file = open(OWN_PATH);
-    let files = server(start::files());
-    let mut rng = Rng::new(2);
-    let mut buffer = PageBuffer::new(5 * PAGE_SIZE).expect("buffer");
-    for _ in 0..200 {
-        let offset = rng.below(file.size as u64 + 100) as usize;
-        let wanted = rng.below(5 * PAGE_SIZE as u64) as usize;
-        let expected = wanted.min(file.size.saturating_sub(offset));
-        buffer.fill(0xee);
-        assert_eq!(
-            files::read(&files, file, offset, &mut buffer[..wanted]),
-            Ok(expected)
-        );
-        assert!(expected == 0 || buffer[..expected] == whole[offset..offset + expected]);
-        assert!(buffer[expected..].iter().all(|&byte| byte == 0xee));
-    }
-    assert_eq!(files::read(&files, file, usize::MAX, &mut buffer), Ok(0));
-}
-
-fn files_that_are_not_there_are_refused() {
-    let files = server(start::files());
-    for path in [
-        "/bin/nothing",
-        "",
-        "/",
-        "/bin",
-        "/bin/test_servers/x",
-        "/bin/test_server",
-    ] {
-        assert_err(files::open(&files, path), Error::Refused(Refusal::NotFound));
-    }
-    let long = [b'x'; 200];
-    let long = core::str::from_utf8(&long).expect("ASCII");
-    for path in ["/bin/../bin/test_servers", long] {
-        assert_err(
-            files::open(&files, path),
-            Error::Refused(Refusal::BadRequest),
-        );
-    }
-    let mut buffer = [0; 8];
-    for number in [100_000, u64::MAX] {
-        let file = files::File { number, size: 8 };
-        let read = files::read(&files, file, 0, &mut buffer);
-        assert_err(read, Error::Refused(Refusal::NotFound));
-    }
-}
-
-fn directories_are_listed() {
-    let files = server(start::files());
-    let mut buffer = [0; 64];
-    let mut skip = 0;
-    let mut found = 0;
-    loop {
-        let (count, len) = files::list(&files, "/bin", skip, &mut buffer).expect("list");
-        if count == 0 {
-            break;
-        }
-        let names = buffer[..len]
-            .split(|&byte| byte == 0)
-            .filter(|name| !name.is_empty());
-        for name in names {
-            skip += 1;
-            found += usize::from(name == b"test_servers" || name == b"hello");
-        }
-    }
-    assert_eq!(found, 2);
-    assert_eq!(files::list(&files, "/nothing", 0, &mut buffer), Ok((0, 0)));
-}
-
-/// Text that runs and text in the file are the same bytes.
-fn the_programs_text_is_what_the_file_says() {
-    let file = read_all(OWN_PATH);
-    let here = the_programs_text_is_what_the_file_says as *const () as usize;
-    // SAFETY: the function's first bytes are mapped and readable.
-    let text = unsafe { core::slice::from_raw_parts(here as *const u8, 64) };
-    assert!(file.windows(text.len()).any(|window| window == text));
-}
-
-fn writing_to_a_read_file_changes_no_file() {
-    let mut first = read_all(OWN_PATH);
-    first.fill(0);
-    assert_eq!(read_all(OWN_PATH)[..4], *b"\x7fELF");
-    expect_status(0, || {
-        read_all(OWN_PATH).fill(1);
-        0
-    });
-    assert_eq!(read_all(OWN_PATH)[..4], *b"\x7fELF");
-    drop(first);
-}
 
 fn names_are_registered_and_found() {
     let names = server(start::names());
@@ -397,153 +295,4 @@ fn the_foreground_is_a_child() {
             Error::Refused(Refusal::Denied),
         );
     }
-}
-
-/// Requests that no client of libipc makes: unknown labels, absurd numbers, blocks without an end.
-fn nonsense_for_the_process_server() {
-    let procd = server(start::procd());
-    for label in [0, 12, 13, 255, 0xffff, u32::MAX] {
-        let reply = procd
-            .call(Message::new(label).with_words([u64::MAX; 4]))
-            .expect("send");
-        assert_eq!(
-            Refusal::from_label(reply.label()),
-            Some(Refusal::BadRequest),
-            "label {label}"
-        );
-    }
-    let block = [b'/'; 5000];
-    for label in [procd::SPAWN, procd::EXEC] {
-        for len in [0, 1, 2, 3071, 3072, 3073, 4095, 4096, 4097, 5000] {
-            let sent = procd
-                .send(Message::new(label), &block[..len], &mut [])
-                .expect("send");
-            let refusal = Refusal::from_label(sent.reply.label());
-            assert!(refusal.is_some(), "label {label}, length {len}");
-        }
-        for bytes in [
-            &b"\0"[..],
-            b"\0\0\0",
-            b"/bin/hello",
-            b"\xff\xfe\0",
-            b"/boot/kernel.sym\0",
-        ] {
-            let sent = procd
-                .send(Message::new(label), bytes, &mut [])
-                .expect("send");
-            let label = sent.reply.label();
-            // Without an end the path may still count: then there is a child.
-            if label == 0 {
-                process::wait(sent.reply.words[0]).expect("wait");
-            }
-        }
-    }
-    for label in [procd::WAIT, procd::KILL, procd::ENDPOINT, procd::FOREGROUND] {
-        for number in [u64::MAX, 1 << 63, 1 << 32] {
-            let reply = procd
-                .call(Message::new(label).with_words([number, 1]))
-                .expect("send");
-            assert!(
-                Refusal::from_label(reply.label()).is_some(),
-                "label {label}"
-            );
-        }
-    }
-    // A child that starts nowhere, on no stack.
-    for (ip, sp) in [(0, 0), (8, 8), (0x7fff_ffff_e000, 16)] {
-        let reply = procd
-            .call(Message::new(procd::FORK).with_words([ip, sp]))
-            .expect("send");
-        assert_eq!(reply.label(), 0);
-        assert_eq!(status_of(reply.words[0]), procd::Reason::BadAccess.status());
-    }
-    for ip in [u64::MAX, 1 << 63, 1 << 47] {
-        let reply = procd
-            .call(Message::new(procd::FORK).with_words([ip, 0]))
-            .expect("send");
-        assert!(Refusal::from_label(reply.label()).is_some());
-    }
-    expect_status(5, || 5);
-}
-
-/// Random labels, words and bytes for all of them; afterwards they do their work.
-fn nonsense_for_every_server() {
-    let mut rng = Rng::new(99);
-    let mut bytes = [0; 5000];
-    for handle in [
-        start::procd(),
-        start::names(),
-        start::files(),
-        start::memstat(),
-        start::console(),
-    ] {
-        let server = server(handle);
-        for _ in 0..500 {
-            // Labels that end, wait, print or start something are asked for by other cases.
-            let label = rng.pick(&[0, 12, 14, 99, 1 << 16, u32::MAX]);
-            for byte in &mut bytes {
-                *byte = rng.word() as u8;
-            }
-            let len = rng.below(5001) as usize;
-            let words = core::array::from_fn::<u64, 4, _>(|_| rng.word());
-            let message = Message::new(label).with_words(words);
-            let reply = server.send(message, &bytes[..len], &mut []).expect("send");
-            assert!(Refusal::from_label(reply.reply.label()).is_some());
-        }
-    }
-    // Known labels with unknown numbers.
-    for label in [files::READ, files::LIST, files::OPEN] {
-        for _ in 0..200 {
-            let words = core::array::from_fn::<u64, 4, _>(|_| rng.word());
-            let message = Message::new(label).with_words(words);
-            server(start::files())
-                .send(message, &[0xff; 3], &mut [])
-                .expect("send");
-        }
-    }
-    assert_eq!(read_all(OWN_PATH)[..4], *b"\x7fELF");
-    assert!(counters().free > 0);
-    expect_status(0, || 0);
-}
-
-/// Handles that a server did not ask for must not fill its table.
-fn unwanted_handles_are_closed() {
-    let endpoint = Endpoint::create().expect("endpoint");
-    let gift = endpoint.copy(Rights::COPY, 0).expect("copy");
-    let handles = [gift.handle(); 4];
-    assert_exact(|| {
-        for handle in [
-            start::procd(),
-            start::names(),
-            start::files(),
-            start::memstat(),
-            start::console(),
-        ] {
-            for _ in 0..1500 {
-                let message = Message::new(99).with_handles(&handles);
-                server(handle)
-                    .call(message)
-                    .expect("a server's table is full");
-            }
-        }
-    });
-}
-
-/// The servers reply to the dead and go on.
-fn a_client_that_dies_while_a_server_works() {
-    for _ in 0..30 {
-        let pid = child(|| {
-            loop {
-                let _ = read_all(OWN_PATH);
-                let _ = counters();
-                let _ = process::wait_any();
-            }
-        });
-        for _ in 0..5 {
-            libipc::object::yield_now();
-        }
-        process::kill(pid).expect("kill");
-        assert_eq!(status_of(pid), procd::Reason::Killed.status());
-    }
-    assert_eq!(read_all(OWN_PATH)[..4], *b"\x7fELF");
 }
