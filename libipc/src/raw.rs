@@ -64,6 +64,14 @@ pub fn message_call(number: u32, handle: Handle, args: Args, words: Words) -> (u
     crate::fake::call(number, handle, args, words)
 }
 
+/// The time-stamp counter: guest instructions under QEMU's `-icount shift=0`, else time.
+#[must_use]
+#[inline]
+pub fn ticks() -> u64 {
+    // SAFETY: reads a counter that user mode may read.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
 /// [`call`] with its error decoded.
 #[inline]
 pub(crate) fn checked(call_: Call, handle: Handle, args: Args) -> Result<Args, Error> {

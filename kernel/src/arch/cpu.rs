@@ -1,19 +1,20 @@
 //! What the CPU can do, and switching it on.
 
 use core::{
-    arch::x86_64::{__cpuid, __cpuid_count, CpuidResult},
+    arch::{
+        asm,
+        x86_64::{__cpuid, __cpuid_count, CpuidResult},
+    },
     fmt,
 };
 
 use spin::Once;
 use x86_64::{
-    PhysAddr,
     instructions::{hlt, interrupts},
     registers::{
-        control::{Cr0, Cr0Flags, Cr3, Cr3Flags, Cr4, Cr4Flags},
+        control::{Cr0, Cr0Flags, Cr4, Cr4Flags},
         model_specific::{Efer, EferFlags},
     },
-    structures::paging::PhysFrame,
 };
 
 /// What this kernel uses if the CPU has it.
@@ -133,10 +134,10 @@ impl fmt::Display for Features {
 /// # Safety
 ///
 /// The upper half of the table must be the kernel's.
+#[inline]
 pub unsafe fn load_page_table(root: kernel::mm::PhysAddr) {
-    let frame = PhysFrame::containing_address(PhysAddr::new(root.0));
     // SAFETY: as the caller promises.
-    unsafe { Cr3::write(frame, Cr3Flags::empty()) };
+    unsafe { asm!("mov cr3, {}", in(reg) root.0, options(nostack, preserves_flags)) };
 }
 
 /// Stops for ever.

@@ -1,12 +1,13 @@
 //! The way into the kernel and out again, in assembly.
 //!
-//! From user mode the registers go straight into the running thread's [`Registers`]: the task
-//! state's stack pointer, and `gs:[FRAME_END]` for `syscall`, name the end of them. Then the stack
+//! From user mode the registers go straight into the running thread's [`Registers`], to whose end
+//! the task state's stack pointer points, and `gs:[FRAME]` to their start. Then the stack
 //! becomes the CPU's kernel stack, empty: nothing of the kernel survives from one entry to the
 //! next. The Rust side returns the registers of whoever runs next.
 //!
 //! ```text
-//!  user   --syscall-->         syscall_entry --+
+//!  user   --syscall-->         syscall_entry ---> trap::fast_system_call --(ordinary)--> user
+//!                                              |
 //!                                              +--> trap::{system_call, from_user} --> resume --> user
 //!  user   --vector n--> stub n --> trap_entry -+
 //!  kernel --vector n--> stub n --> trap_entry ----> trap::from_kernel --> iretq --> kernel (idle)
@@ -101,37 +102,71 @@ global_asm!(
 
     .pushsection .text.entry, "ax"
 
+    // What the fast path leaves alone stays where it is: the callee-saved registers, with the
+    // words of the message among them.
     .balign 64
     .global syscall_entry
 syscall_entry:
     swapgs
     mov gs:[{user_rsp}], rsp
-    mov rsp, gs:[{frame_end}]
-    push {user_ss}
-    push qword ptr gs:[{user_rsp}]
-    push r11                        // rflags
-    push {user_cs}
-    push rcx                        // rip
-    push 0
-    push {syscall}
-    SAVE_REGISTERS
+    mov rsp, gs:[{frame}]
+    mov [rsp + {rip}], rcx
+    mov [rsp + {rflags}], r11
+    mov rcx, gs:[{user_rsp}]
+    mov [rsp + {rsp}], rcx
+    mov qword ptr [rsp + {vector}], {syscall}
+    mov [rsp + {rax}], rax
+    mov [rsp + {rdi}], rdi
+    mov [rsp + {rsi}], rsi
+    mov [rsp + {rdx}], rdx
+    mov [rsp + {r8}], r8
+    mov [rsp + {r9}], r9
+    mov [rsp + {r10}], r10
+    mov [rsp + {rbx}], rbx
+    mov [rsp + {rbp}], rbp
     mov rsp, gs:[{kernel_stack}]
+    call {fast_system_call}
+    test rax, rax
+    jz 4f
+
+    // rax: the registers to resume with, but for the words.
+    mov rbx, [rax + {rbx}]
+    mov rbp, [rax + {rbp}]
+5:  mov rcx, [rax + {rip}]
+    mov r11, [rax + {rflags}]
+    mov rdi, [rax + {rdi}]
+    mov rsi, [rax + {rsi}]
+    mov rdx, [rax + {rdx}]
+    mov r8, [rax + {r8}]
+    mov r9, [rax + {r9}]
+    mov r10, [rax + {r10}]
+    mov rsp, [rax + {rsp}]
+    mov rax, [rax + {rax}]
+    swapgs
+    sysretq
+
+4:  mov rax, gs:[{frame}]
+    mov [rax + {r12}], r12
+    mov [rax + {r13}], r13
+    mov [rax + {r14}], r14
+    mov [rax + {r15}], r15
     xor ebp, ebp
     call {system_call}
 
     // rax: the registers to resume with.
     .global resume
 resume:
+    mov rbx, [rax + {rbx}]
+    mov rbp, [rax + {rbp}]
+    mov r12, [rax + {r12}]
+    mov r13, [rax + {r13}]
+    mov r14, [rax + {r14}]
+    mov r15, [rax + {r15}]
+    cmp qword ptr [rax + {vector}], {syscall}
+    je 5b
     mov rsp, rax
     LOAD_REGISTERS
-    cmp qword ptr [rsp], {syscall}
-    jne 1f
-    mov rcx, [rsp + 16]
-    mov r11, [rsp + 32]
-    mov rsp, [rsp + 40]
-    swapgs
-    sysretq
-1:  add rsp, 16
+    add rsp, 16
     swapgs
     iretq
 
@@ -171,12 +206,28 @@ fatal_entry:
     .popsection
     "#,
     user_rsp = const offset::USER_RSP,
-    frame_end = const offset::FRAME_END,
+    frame = const offset::FRAME,
     kernel_stack = const offset::KERNEL_STACK,
-    user_ss = const Registers::USER_SS,
-    user_cs = const Registers::USER_CS,
     syscall = const Registers::SYSCALL,
+    rip = const offset_of!(Registers, rip),
+    rflags = const offset_of!(Registers, rflags),
+    rsp = const offset_of!(Registers, rsp),
+    vector = const offset_of!(Registers, vector),
+    rax = const offset_of!(Registers, rax),
+    rbx = const offset_of!(Registers, rbx),
+    rdx = const offset_of!(Registers, rdx),
+    rdi = const offset_of!(Registers, rdi),
+    rsi = const offset_of!(Registers, rsi),
+    rbp = const offset_of!(Registers, rbp),
+    r8 = const offset_of!(Registers, r8),
+    r9 = const offset_of!(Registers, r9),
+    r10 = const offset_of!(Registers, r10),
+    r12 = const offset_of!(Registers, r12),
+    r13 = const offset_of!(Registers, r13),
+    r14 = const offset_of!(Registers, r14),
+    r15 = const offset_of!(Registers, r15),
     cs = const offset_of!(Registers, cs),
+    fast_system_call = sym trap::fast_system_call,
     system_call = sym trap::system_call,
     from_user = sym trap::from_user,
     from_kernel = sym trap::from_kernel,

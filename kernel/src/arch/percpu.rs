@@ -99,8 +99,8 @@ pub struct PerCpu {
     this: Cell<*const PerCpu>,
     /// Where the kernel's stack starts on every entry.
     kernel_stack: Cell<u64>,
-    /// The end of the running thread's [`Registers`].
-    frame_end: Cell<u64>,
+    /// The running thread's [`Registers`].
+    frame: Cell<u64>,
     /// The user's stack pointer, for a moment.
     user_rsp: Cell<u64>,
     /// The CPU's number, counted from 0.
@@ -125,8 +125,8 @@ pub mod offset {
 
     /// Of the kernel stack's top.
     pub const KERNEL_STACK: usize = offset_of!(PerCpu, kernel_stack);
-    /// Of the end of the running thread's registers.
-    pub const FRAME_END: usize = offset_of!(PerCpu, frame_end);
+    /// Of the pointer to the running thread's registers.
+    pub const FRAME: usize = offset_of!(PerCpu, frame);
     /// Of the place for the user's stack pointer.
     pub const USER_RSP: usize = offset_of!(PerCpu, user_rsp);
 }
@@ -141,7 +141,7 @@ impl PerCpu {
         Self {
             this: Cell::new(core::ptr::null()),
             kernel_stack: Cell::new(0),
-            frame_end: Cell::new(0),
+            frame: Cell::new(0),
             user_rsp: Cell::new(0),
             number: Cell::new(0),
             current: Cell::new(None),
@@ -171,14 +171,14 @@ impl PerCpu {
 
     /// Sends the next entry from user mode to this thread's registers.
     pub fn set_registers(&self, registers: *const Registers) {
-        let end = registers.wrapping_add(1) as u64;
-        self.frame_end.set(end);
-        self.segments.set_entry_stack(end);
+        self.frame.set(registers as u64);
+        self.segments
+            .set_entry_stack(registers.wrapping_add(1) as u64);
     }
 
     /// The registers of the thread that ran last, if any did.
     pub fn registers(&self) -> *mut Registers {
-        (self.frame_end.get() as *mut Registers).wrapping_sub(1)
+        self.frame.get() as *mut Registers
     }
 }
 

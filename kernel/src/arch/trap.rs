@@ -17,7 +17,7 @@ use x86_64::{
     registers::{control::Cr2, model_specific::FsBase},
 };
 
-use super::{apic, cpu, entry, fpu, lines, paging, percpu::PerCpu};
+use super::{apic, clock, cpu, entry, fpu, lines, paging, percpu::PerCpu};
 
 const DEVICE_NOT_AVAILABLE: u64 = 7;
 const PAGE_FAULT: u64 = 14;
@@ -46,7 +46,23 @@ pub fn run(make: impl FnOnce(&mut Option<Kernel>), start: impl FnOnce(&mut Kerne
     unsafe { entry::resume(registers) }
 }
 
-/// A thread made a system call.
+/// A thread made a system call: if it is an ordinary message, the registers of its partner, who
+/// runs next; otherwise nothing has happened.
+pub extern "C" fn fast_system_call() -> *const Registers {
+    let cpu = PerCpu::get();
+    let mut guard = KERNEL.lock();
+    if let (Some(kernel), Some(id)) = (guard.as_mut(), cpu.current.get())
+        && let Some((next, thread)) = kernel.fast_call(id, clock::ticks())
+    {
+        use_root(cpu, thread.root);
+        cpu.set_registers(&thread.regs);
+        cpu.current.set(Some(next));
+        return &thread.regs;
+    }
+    core::ptr::null()
+}
+
+/// A thread made a system call that is not an ordinary message.
 pub extern "C" fn system_call() -> *const Registers {
     let mut guard = KERNEL.lock();
     if let Some(id) = PerCpu::get().current.get() {
@@ -181,11 +197,7 @@ fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>) -> *const Registers {
     let switched = cpu.current.get() != Some(id);
     if switched {
         fpu::switch(cpu, kernel, thread);
-        let space = kernel
-            .spaces
-            .get(thread.space)
-            .expect("a thread that runs has a space");
-        use_root(cpu, space.table.root());
+        use_root(cpu, thread.root);
         cpu.set_registers(&thread.regs);
         cpu.current.set(Some(id));
     }
@@ -197,6 +209,7 @@ fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>) -> *const Registers {
     &thread.regs
 }
 
+#[inline]
 fn use_root(cpu: &PerCpu, root: Frame) {
     if cpu.root.replace(Some(root)) != Some(root) {
         // SAFETY: the table is a space's, or the kernel's own: both have the kernel's half.

@@ -1,6 +1,6 @@
 //! The direct door: `qemu -kernel`, Firecracker, Cloud Hypervisor.
 //!
-//! The loader puts the image at its load addresses, finds the note below, and jumps to [`pvh_entry`]
+//! The loader puts the image at its load addresses, finds the note below, and jumps to `pvh_entry`
 //! in 32-bit protected mode without paging, `ebx` holding the address of a [`StartInfo`] (Xen
 //! `public/arch-x86/hvm/start_info.h`). The stub turns on long mode with tables that the assembler
 //! has filled in, and that are used until the kernel has its own:

@@ -24,10 +24,17 @@ pub(super) enum Fault {
 /// number of the delivery, which no other token has.
 const TOKEN_INDEX_BITS: u32 = 24;
 
+#[inline]
+pub(super) fn token(sequence: u64, sender: Id<Thread>) -> u64 {
+    sequence << TOKEN_INDEX_BITS | sender.index() as u64
+}
+
+#[inline]
 pub(super) fn token_index(token: u64) -> usize {
     (token & ((1 << TOKEN_INDEX_BITS) - 1)) as usize
 }
 
+#[inline]
 pub(super) fn token_sequence(token: u64) -> u64 {
     token >> TOKEN_INDEX_BITS
 }
@@ -66,7 +73,7 @@ impl Kernel {
 
         self.reply_sequence += 1;
         let sequence = self.reply_sequence;
-        let token = sequence << TOKEN_INDEX_BITS | from.index() as u64;
+        let token = token(sequence, from);
         if let Some(receiver) = self.threads.get_mut(to) {
             receiver.regs.rax = 0;
             receiver.regs.rdi = badge;

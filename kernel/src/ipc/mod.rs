@@ -9,10 +9,11 @@
 //! ```
 //!
 //! A message is copied once, from sender to receiver, at the moment when both are there. What can
-//! fail in that is either the sender's fault or the receiver's ([`Fault`]); the other side is left
+//! fail in that is either the sender's fault or the receiver's (`deliver::Fault`); the other side is left
 //! as if the call had not been made.
 
 mod deliver;
+mod fast;
 mod fault;
 
 use cowslip_abi::{Error, FaultVerdict, RecvFlags, Tag};

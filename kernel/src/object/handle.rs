@@ -80,7 +80,7 @@ const _: () = assert!(Entries::INDEX_END <= 1 << INDEX_BITS);
 impl HandleTable {
     /// An empty table, which owns no frame.
     #[must_use]
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             entries: Pool::new(),
         }
@@ -106,13 +106,23 @@ impl HandleTable {
 
     /// The entry of a handle.
     pub fn get(&self, handle: Handle) -> Result<HandleEntry, Error> {
-        let id = self.id(handle).ok_or(Error::BadHandle)?;
-        self.entries.get(id).copied().ok_or(Error::BadHandle)
+        self.find(handle)
+            .map(|(_, entry)| *entry)
+            .ok_or(Error::BadHandle)
+    }
+
+    /// The entry of a handle, where it is, and its place.
+    #[inline(always)]
+    pub(crate) fn find(&self, handle: Handle) -> Option<(Id<HandleEntry>, &HandleEntry)> {
+        let index = handle.0 as usize & ((1 << INDEX_BITS) - 1);
+        let (id, entry) = self.entries.object_at(index)?;
+        let generation = u64::from(handle.0 >> INDEX_BITS);
+        (id.generation() & GENERATION_MASK == generation).then_some((id, entry))
     }
 
     /// Takes a handle out.
     pub fn remove(&mut self, mm: &Mm, handle: Handle) -> Result<HandleEntry, Error> {
-        let id = self.id(handle).ok_or(Error::BadHandle)?;
+        let (id, _) = self.find(handle).ok_or(Error::BadHandle)?;
         self.entries.remove(mm, id).ok_or(Error::BadHandle)
     }
 
@@ -124,12 +134,5 @@ impl HandleTable {
 
     fn number(id: Id<HandleEntry>) -> Handle {
         Handle(((id.generation() & GENERATION_MASK) << INDEX_BITS) as u32 | id.index() as u32)
-    }
-
-    fn id(&self, handle: Handle) -> Option<Id<HandleEntry>> {
-        let id = self
-            .entries
-            .id_at(handle.0 as usize & ((1 << INDEX_BITS) - 1))?;
-        (Self::number(id) == handle).then_some(id)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! All objects are in [`Kernel`], behind one lock (as in seL4): a system call has them to itself, and
 //! the borrow checker sees to the rest. Frames, reference counts and statistics are in
-//! [`Mm`](crate::mm::Mm), which has locks and atomics of its own.
+//! [`Mm`], which has locks and atomics of its own.
 
 mod death;
 mod handle;
@@ -194,7 +194,12 @@ impl Kernel {
         priority: u8,
     ) -> Result<Id<Thread>, Error> {
         let home = self.spaces.get_mut(space).ok_or(Error::Died)?;
-        let thread = Thread::new(space, supervisor, priority.min(MAX_PRIORITY));
+        let thread = Thread::new(
+            space,
+            home.table.root(),
+            supervisor,
+            priority.min(MAX_PRIORITY),
+        );
         let id = self
             .threads
             .insert(self.mm, thread)

@@ -13,39 +13,64 @@ use core::ptr::NonNull;
 
 use crate::mm::{Frame, Mm};
 
-const INDEX_BITS: u32 = 24;
+const PLACE_BITS: u32 = 24;
 const CHUNK_BYTES: usize = cowslip_abi::PAGE_SIZE;
+const CHUNK_SHIFT: u32 = CHUNK_BYTES.ilog2();
 /// A chunk has at most this many slots, one bit of a word each.
 const MAX_SLOTS: usize = 64;
 
 /// Names one object of one pool, for as long as it lives; 0 is no id.
+///
+/// ```text
+///  63                        24 23         12 11          0
+/// +----------------------------+-------------+-------------+
+/// | generation, from 1 on      | chunk       | byte offset |
+/// +----------------------------+-------------+-------------+
+/// ```
 pub struct Id<T> {
     bits: NonZeroU64,
     object: PhantomData<fn() -> T>,
 }
 
 impl<T> Id<T> {
-    fn new(index: usize, generation: u64) -> Self {
-        let bits = generation << INDEX_BITS | index as u64;
-        let bits = NonZeroU64::new(bits).expect("generations start at 1");
-        Self {
+    #[inline]
+    fn new(place: usize, generation: u64) -> Option<Self> {
+        let bits = NonZeroU64::new(generation << PLACE_BITS | place as u64)?;
+        Some(Self {
             bits,
             object: PhantomData,
-        }
+        })
+    }
+
+    /// Where the object is: chunk and byte offset.
+    #[inline]
+    fn place(self) -> usize {
+        (self.bits.get() & ((1 << PLACE_BITS) - 1)) as usize
     }
 
     /// The slot in the pool; never 0.
     #[must_use]
     #[inline]
     pub fn index(self) -> usize {
-        (self.bits.get() & ((1 << INDEX_BITS) - 1)) as usize
+        self.place() >> slot_shift::<T>()
     }
 
     /// Which life of the pool's slots this is; lives are numbered from 1 and never reused.
     #[must_use]
     #[inline]
     pub fn generation(self) -> u64 {
-        self.bits.get() >> INDEX_BITS
+        self.bits.get() >> PLACE_BITS
+    }
+}
+
+/// The binary logarithm of a slot's size: a power of two, so that finding a slot takes shifts.
+const fn slot_shift<T>() -> u32 {
+    let size = size_of::<Slot<T>>().next_power_of_two();
+    let least = CHUNK_BYTES / MAX_SLOTS;
+    if size > least {
+        size.ilog2()
+    } else {
+        least.ilog2()
     }
 }
 
@@ -91,6 +116,9 @@ struct Chunk {
     used: u64,
 }
 
+/// [`Chunk::used`] of a chunk without objects.
+const HEAD_ONLY: u64 = 1;
+
 #[repr(C)]
 struct Slot<T> {
     /// 0: empty.
@@ -98,13 +126,27 @@ struct Slot<T> {
     object: MaybeUninit<T>,
 }
 
-/// A pool of objects in at most `CHUNKS` frames.
+/// What stands for a chunk that there is not: its slots are empty.
+#[repr(align(4096))]
+struct NoChunk {
+    _zeros: [u64; CHUNK_BYTES / 8],
+}
+
+static NO_CHUNK: NoChunk = NoChunk {
+    _zeros: [0; CHUNK_BYTES / 8],
+};
+
+fn no_chunk() -> NonNull<Chunk> {
+    NonNull::from(&NO_CHUNK).cast()
+}
+
+/// A pool of objects in at most `CHUNKS` frames, a power of two.
 ///
-/// A slot's size is a power of two, and slot 0 of each frame is the frame's head, whose generation
-/// fits no id. So any number is a slot, finding one takes shifts, and one comparison tells whether it holds what the id
-/// names.
+/// Slot 0 of each frame is the frame's head, whose generation fits no id, and chunks that do not
+/// exist read as empty. So every place can be looked at, and one comparison tells whether it holds
+/// what an id names.
 pub struct Pool<T, const CHUNKS: usize> {
-    chunks: [Option<NonNull<Chunk>>; CHUNKS],
+    chunks: [NonNull<Chunk>; CHUNKS],
     /// No chunk below this one has a free slot.
     first_free: usize,
     next_generation: u64,
@@ -116,11 +158,7 @@ pub struct Pool<T, const CHUNKS: usize> {
 unsafe impl<T: Send, const CHUNKS: usize> Send for Pool<T, CHUNKS> {}
 
 impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
-    const SLOT_BYTES: usize = {
-        let size = size_of::<Slot<T>>().next_power_of_two();
-        let least = CHUNK_BYTES / MAX_SLOTS;
-        if size > least { size } else { least }
-    };
+    const SLOT_BYTES: usize = 1 << slot_shift::<T>();
 
     /// Slots in one frame, its head among them.
     const SLOTS: usize = {
@@ -142,10 +180,12 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
 
     /// An empty pool, which owns no frame.
     #[must_use]
-    pub const fn new() -> Self {
-        assert!(Self::INDEX_END <= 1 << INDEX_BITS);
+    pub fn new() -> Self {
+        const {
+            assert!(CHUNKS.is_power_of_two() && CHUNKS * CHUNK_BYTES <= 1 << PLACE_BITS);
+        }
         Self {
-            chunks: [None; CHUNKS],
+            chunks: [no_chunk(); CHUNKS],
             first_free: 0,
             next_generation: 1,
             len: 0,
@@ -171,7 +211,7 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
             Ok(chunk) => chunk,
             Err(error) => return Err((error, object)),
         };
-        // SAFETY: `chunks` holds pointers to live, initialised chunks that only this pool uses.
+        // SAFETY: `chunk_with_room` returns a chunk of this pool, which nobody else uses.
         let head = unsafe { chunk.as_mut() };
         let slot = (!head.used).trailing_zeros() as usize;
         head.used |= 1 << slot;
@@ -179,13 +219,15 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         let generation = self.next_generation;
         self.next_generation += 1;
         self.len += 1;
+        let offset = slot * Self::SLOT_BYTES;
         let content = Slot {
             generation,
             object: MaybeUninit::new(object),
         };
         // SAFETY: the slot is within the chunk and held no object.
-        unsafe { Self::slot(chunk, slot).write(content) };
-        Ok(Id::new(self.first_free * Self::SLOTS + slot, generation))
+        unsafe { chunk.byte_add(offset).cast().write(content) };
+        let id = Id::new(self.first_free << CHUNK_SHIFT | offset, generation);
+        Ok(id.expect("a generation is not 0"))
     }
 
     /// Moves an object out of the pool.
@@ -198,15 +240,14 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
             slot.as_ref().object.assume_init_read()
         };
 
-        let (index, bit) = (id.index() / Self::SLOTS, id.index() % Self::SLOTS);
-        let mut chunk = self.chunks[index]?;
-        // SAFETY: as in `insert`.
-        let head = unsafe { chunk.as_mut() };
-        head.used &= !(1 << bit);
+        let (number, slot) = (id.place() >> CHUNK_SHIFT, id.index() % Self::SLOTS);
+        // SAFETY: the chunk has a slot, so it is one of this pool, which nobody else uses.
+        let head = unsafe { self.chunks[number].as_mut() };
+        head.used &= !(1 << slot);
         self.len -= 1;
-        self.first_free = self.first_free.min(index);
-        if head.used == 1 {
-            self.chunks[index] = None;
+        self.first_free = self.first_free.min(number);
+        if head.used == HEAD_ONLY {
+            self.chunks[number] = no_chunk();
             mm.frames.free(head.frame);
         }
         Some(object)
@@ -229,14 +270,47 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         Some(unsafe { slot.as_mut().object.assume_init_mut() })
     }
 
+    /// Two different objects, if they still live.
+    #[inline(always)]
+    pub fn pair_mut(&mut self, a: Id<T>, b: Id<T>) -> Option<(&mut T, &mut T)> {
+        let (mut first, mut second) = (self.find(a)?, self.find(b)?);
+        if first == second {
+            return None;
+        }
+        // SAFETY: the slots hold objects, borrowed like the pool, and are not the same.
+        Some(unsafe {
+            (
+                first.as_mut().object.assume_init_mut(),
+                second.as_mut().object.assume_init_mut(),
+            )
+        })
+    }
+
     /// The id of the object in a slot, whatever the number.
     #[must_use]
     #[inline]
     pub fn id_at(&self, index: usize) -> Option<Id<T>> {
-        let slot = self.at(index)?;
+        Some(self.object_at(index)?.0)
+    }
+
+    /// The object in a slot, whatever the number, and its id.
+    #[must_use]
+    #[inline(always)]
+    pub fn object_at(&self, index: usize) -> Option<(Id<T>, &T)> {
+        if index >= Self::INDEX_END {
+            return None;
+        }
+        let place = index << slot_shift::<T>();
+        let slot = self.at(place);
         // SAFETY: the head and every slot begin with a generation.
         let generation = unsafe { slot.as_ref().generation };
-        (generation != 0).then(|| Id::new(index, generation))
+        if generation == 0 {
+            return None;
+        }
+        // SAFETY: a slot whose generation is not 0 holds an object, borrowed like the pool.
+        Some((Id::new(place, generation)?, unsafe {
+            slot.as_ref().object.assume_init_ref()
+        }))
     }
 
     /// The first object at or behind a slot: `next_id(0)`, then `next_id(id.index() + 1)` and so
@@ -246,12 +320,10 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         let first = index / Self::SLOTS;
         let mut slot = index % Self::SLOTS;
         for (number, chunk) in self.chunks.iter().enumerate().skip(first) {
-            if let Some(chunk) = chunk {
-                // SAFETY: as in `insert`. Bit 0 is the head's.
-                let used = unsafe { chunk.as_ref() }.used & !1 & (u64::MAX << slot);
-                if used != 0 {
-                    return self.id_at(number * Self::SLOTS + used.trailing_zeros() as usize);
-                }
+            // SAFETY: a chunk begins with a head, and what stands for none is large enough for one.
+            let used = unsafe { chunk.as_ref() }.used & !HEAD_ONLY & (u64::MAX << slot);
+            if used != 0 {
+                return self.id_at(number * Self::SLOTS + used.trailing_zeros() as usize);
             }
             slot = 0;
         }
@@ -261,13 +333,10 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
     /// The first chunk with a free slot, made if there is none; `first_free` names it.
     fn chunk_with_room(&mut self, mm: &Mm) -> Result<NonNull<Chunk>, PoolError> {
         while let Some(entry) = self.chunks.get_mut(self.first_free) {
-            match entry {
-                // SAFETY: as in `insert`.
-                Some(chunk) if unsafe { chunk.as_ref() }.used == Self::ALL_USED => {
-                    self.first_free += 1;
-                }
-                Some(chunk) => return Ok(*chunk),
-                None => {
+            // SAFETY: as in `next_id`.
+            match unsafe { entry.as_ref() }.used {
+                used if used == Self::ALL_USED => self.first_free += 1,
+                0 => {
                     let frame = mm.frames.alloc_zeroed().ok_or(PoolError::NoMemory)?;
                     let chunk = NonNull::new(mm.map.pointer(frame.addr()).cast::<Chunk>())
                         .expect("the direct map does not start at null");
@@ -277,36 +346,31 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
                         chunk.write(Chunk {
                             generation: 0,
                             frame,
-                            used: 1,
+                            used: HEAD_ONLY,
                         })
                     };
-                    *entry = Some(chunk);
+                    *entry = chunk;
                     return Ok(chunk);
                 }
+                _ => return Ok(*entry),
             }
         }
         Err(PoolError::Full)
     }
 
-    /// Slot `slot` of a chunk; slot 0 is the head, of which only the generation is a slot's.
+    /// The slot at a place, whatever it holds; a head has only a generation.
     #[inline]
-    fn slot(chunk: NonNull<Chunk>, slot: usize) -> NonNull<Slot<T>> {
-        debug_assert!(slot < Self::SLOTS);
-        // SAFETY: the slots lie within the chunk's frame.
-        unsafe { chunk.byte_add(slot * Self::SLOT_BYTES).cast() }
-    }
-
-    #[inline]
-    fn at(&self, index: usize) -> Option<NonNull<Slot<T>>> {
-        let chunk = (*self.chunks.get(index / Self::SLOTS)?)?;
-        Some(Self::slot(chunk, index % Self::SLOTS))
+    fn at(&self, place: usize) -> NonNull<Slot<T>> {
+        let chunk = self.chunks[place >> CHUNK_SHIFT & (CHUNKS - 1)];
+        // SAFETY: the offset is within the chunk, or within what stands for none.
+        unsafe { chunk.byte_add(place & (CHUNK_BYTES - 1)).cast() }
     }
 
     #[inline]
     fn find(&self, id: Id<T>) -> Option<NonNull<Slot<T>>> {
-        let slot = self.at(id.index())?;
-        // SAFETY: the head and every slot begin with a generation; a slot whose generation is not 0
-        // holds an object.
+        let slot = self.at(id.place());
+        // SAFETY: the head and every slot begin with a generation; ids of this pool name nothing
+        // else, and a slot whose generation is not 0 holds an object.
         (unsafe { slot.as_ref().generation } == id.generation()).then_some(slot)
     }
 }
@@ -324,7 +388,7 @@ mod tests {
     use super::*;
     use crate::mm::sim::SimMemory;
 
-    type Small = Pool<[u64; 60], 3>;
+    type Small = Pool<[u64; 60], 4>;
 
     #[test]
     fn an_id_that_outlived_its_object_finds_nothing() {
@@ -346,7 +410,7 @@ mod tests {
         let ids: Vec<_> = (0..Small::CAPACITY)
             .map(|i| pool.insert(memory.mm(), [i as u64; 60]).unwrap())
             .collect();
-        assert_eq!(memory.mm().frames.free_count(), before - 3);
+        assert_eq!(memory.mm().frames.free_count(), before - 4);
         assert!(matches!(
             pool.insert(memory.mm(), [0; 60]),
             Err((PoolError::Full, _))
@@ -389,7 +453,7 @@ mod tests {
     fn next_id_visits_every_object_once() {
         let memory = SimMemory::new(16);
         let mut pool = Small::new();
-        let ids: Vec<_> = (0..2 * Small::CAPACITY / 3)
+        let ids: Vec<_> = (0..Small::CAPACITY / 2)
             .map(|_| pool.insert(memory.mm(), [0; 60]).unwrap())
             .collect();
         pool.remove(memory.mm(), ids[0]);

@@ -91,6 +91,33 @@ impl<const KIND: usize> Queue<KIND> {
         Some(first)
     }
 
+    /// Takes `only` out if it is the only thread in the list; `false`: nothing has changed.
+    #[inline]
+    pub fn pop_only(&mut self, only: &mut Thread) -> bool {
+        if self.head != self.tail {
+            return false;
+        }
+        debug_assert!(only.links[KIND].linked, "the thread is not in the list");
+        (self.head, self.tail) = (None, None);
+        only.links[KIND].linked = false;
+        true
+    }
+
+    /// Puts a thread into the list if it is empty; `false`: nothing has changed.
+    #[inline]
+    pub fn push_only(&mut self, id: Id<Thread>, thread: &mut Thread) -> bool {
+        if !self.is_empty() {
+            return false;
+        }
+        debug_assert!(
+            !thread.links[KIND].linked,
+            "the thread is in a list already"
+        );
+        (self.head, self.tail) = (Some(id), Some(id));
+        thread.links[KIND].linked = true;
+        true
+    }
+
     /// Takes a thread out that is in this list.
     pub fn remove(&mut self, threads: &mut Threads, thread: Id<Thread>) {
         let Some(link) = self.link(threads, thread) else {

@@ -26,6 +26,13 @@ impl RunQueue {
         self.occupied.checked_ilog2().map(|priority| priority as u8)
     }
 
+    /// Whether a thread above this priority waits.
+    #[must_use]
+    #[inline]
+    pub fn any_above(&self, priority: u8) -> bool {
+        u64::from(self.occupied) >> (priority & MAX_PRIORITY) > 1
+    }
+
     /// Adds a thread behind the others of its priority.
     pub fn push_back(&mut self, threads: &mut Threads, id: Id<Thread>) {
         let Some(thread) = threads.get(id) else {

@@ -101,6 +101,8 @@ pub struct Thread {
     pub regs: Registers,
     /// The space it runs in.
     pub space: Id<Space>,
+    /// The root of the space's page table.
+    pub root: Frame,
     /// What it does.
     pub state: State,
     /// The fault that it waits with, in `Sending` or `AwaitingReply`.
@@ -129,10 +131,16 @@ pub struct Thread {
 impl Thread {
     /// A stopped thread.
     #[must_use]
-    pub fn new(space: Id<Space>, supervisor: Option<Supervisor>, priority: u8) -> Self {
+    pub fn new(
+        space: Id<Space>,
+        root: Frame,
+        supervisor: Option<Supervisor>,
+        priority: u8,
+    ) -> Self {
         Self {
             regs: Registers::default(),
             space,
+            root,
             state: State::Stopped,
             fault: None,
             supervisor,

@@ -71,7 +71,10 @@ fn thread(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
     };
     let mut ticks = thread.run_ticks;
     if kernel.current == Some(id) {
-        ticks += kernel.platform.now_ticks().saturating_sub(kernel.turn.began_ticks);
+        ticks += kernel
+            .platform
+            .now_ticks()
+            .saturating_sub(kernel.turn.began_ticks);
     }
     Ok(Values::of([
         thread.abi_state() as u64,

@@ -2,8 +2,8 @@
 //!
 //! There is no list of regions. What a page of an address space is, who may do what with it and
 //! whether it is shared, all stands in its page-table [entry]. Three operations carry the
-//! system: [`fault`] resolves what the hardware could not, [`share`] relates ranges of two spaces
-//! (fork is one call), and [`copy`] moves the bytes of messages, by remapping where it can.
+//! system: [`fault`](fn@fault) resolves what the hardware could not, [`share`](fn@share) relates ranges of two spaces
+//! (fork is one call), and [`copy`](fn@copy) moves the bytes of messages, by remapping where it can.
 //!
 //! Every operation has two phases. The *plan* walks, checks and reserves, and may fail; after an
 //! error both spaces, all bytes and all frames are as before, except that nodes of the reference

@@ -3,7 +3,7 @@
 //! A write fault, the ragged end of a message and a kernel write to user memory all come here, so
 //! none of them can forget what the others know (Dirty COW was a second path that forgot). Three
 //! steps, for any number of pages: the plan counts those that [need a frame](needs_frame),
-//! [`detach`] takes them out of reach, and after the flush [`write`] fills and publishes them.
+//! [`detach`] takes them out of reach, and after the flush [`write`](fn@write) fills and publishes them.
 //!
 //! Out of reach first, published last: otherwise one CPU could write to the copy while another goes
 //! on reading the original through a stale entry.

@@ -12,16 +12,10 @@
 use alloc::vec::Vec;
 
 use libipc::println;
+use libipc::raw::ticks;
 
 /// Rounds before the first that counts: first touches of memory, first uses of tables.
 const WARM_UP: usize = 4;
-
-/// Ticks of the time-stamp counter.
-#[must_use]
-pub fn ticks() -> u64 {
-    // SAFETY: reads a counter that user mode may read.
-    unsafe { core::arch::x86_64::_rdtsc() }
-}
 
 /// Measures `operation` and prints the result.
 pub fn measure(name: &str, rounds: usize, mut operation: impl FnMut()) {

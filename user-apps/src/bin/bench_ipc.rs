@@ -42,7 +42,9 @@ fn echo(endpoint: Handle, buffer: &mut [u8], reply_len: usize) {
 fn inline() -> Result<(), Error> {
     let endpoint = Endpoint::create()?;
     let gift = Gift(endpoint.handle(), RECEIVE, 0);
-    let twin = Twin::start(&system(), &[gift], |[receive, ..]| echo(receive, &mut [], 0));
+    let twin = Twin::start(&system(), &[gift], |[receive, ..]| {
+        echo(receive, &mut [], 0)
+    });
     let to = endpoint.handle();
     measure("null_syscall", ROUNDS, || {
         // A reply to nobody fails after the least work that any call does.
@@ -90,7 +92,9 @@ fn handles() -> Result<(), Error> {
             (code, got, words) = message_call(Call::ReplyRecv as u32, endpoint, args, words);
         }
     });
-    let mut travelling = Space::own().copy(Rights::READ | Rights::COPY, 0)?.into_raw();
+    let mut travelling = Space::own()
+        .copy(Rights::READ | Rights::COPY, 0)?
+        .into_raw();
     let tag = Tag::new(0).with_handles(1).moving_handles().0;
     measure("ipc_handle_rtt", ROUNDS, || {
         let [w2, w3] = pack_handles([travelling, Handle::NONE, Handle::NONE, Handle::NONE]);

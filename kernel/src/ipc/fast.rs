@@ -1,0 +1,167 @@
+//! The fast path: a message of words between two threads, when both sides are there.
+//!
+//! [`Kernel::fast_call`] does what [`Kernel::send`] and [`Kernel::reply`] followed by
+//! [`Kernel::receive`] do, for the case that matters most, in one go: no queue is walked, nothing
+//! is allocated, no scheduler is asked, and the words stay in their registers. It first looks, and
+//! if anything is out of the ordinary it has changed nothing and says so; then the general path
+//! does the call, and reports what is wrong with it. So nothing here decides an error.
+//!
+//! Ordinary means: the tag is a label, there are no bytes to move, nobody has vector registers or
+//! an `fs` base, and
+//!
+//! | send | reply and receive |
+//! | --- | --- |
+//! | a receiver waits | the token is good, its thread waits with a call and not with a fault |
+//! | | no notification and no sender waits at the endpoint |
+//! | | no thread above the client's priority can run |
+//!
+//! The receiver runs next in both paths: a sender lends its priority, so nobody who can run has a
+//! higher one.
+
+use cowslip_abi::{Call, Handle, MAX_RANGE, Rights};
+
+use super::deliver::{token, token_index, token_sequence};
+use crate::object::{Endpoint, Id, Kernel, Object, Registers, Spaces, State, Thread};
+use crate::vm::ByteRange;
+
+const SEND: u32 = Call::Send as u32;
+const REPLY_RECV: u32 = Call::ReplyRecv as u32;
+
+impl Kernel {
+    /// Does the message call in the running thread's registers, if it is an ordinary one, and
+    /// returns the thread that runs next, with the results in its registers but for the words:
+    /// those are still where the caller had them.
+    #[inline(always)]
+    pub fn fast_call(
+        &mut self,
+        caller: Id<Thread>,
+        now_ticks: u64,
+    ) -> Option<(Id<Thread>, &Thread)> {
+        let thread = self.threads.get(caller)?;
+        // A tag that is more than a label, or bytes to send.
+        if thread.regs.rsi >> 32 != 0 || thread.regs.r8 != 0 || is_special(thread) {
+            return None;
+        }
+        match thread.regs.rax as u32 {
+            SEND => self.fast_send(caller, now_ticks),
+            REPLY_RECV => self.fast_reply_recv(caller, now_ticks),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn fast_send(&mut self, caller: Id<Thread>, now_ticks: u64) -> Option<(Id<Thread>, &Thread)> {
+        let sender = self.threads.get(caller)?;
+        let reply = buffer(&sender.regs)?;
+        let (id, badge) = endpoint(&self.spaces, sender, Rights::SEND)?;
+        let endpoint = self.endpoints.get_mut(id)?;
+        let next = endpoint.receivers.first()?;
+        let (sender, receiver) = self.threads.pair_mut(caller, next)?;
+        if is_special(receiver) || !endpoint.receivers.pop_only(receiver) {
+            return None;
+        }
+
+        self.reply_sequence += 1;
+        sender.state = State::AwaitingReply {
+            server: receiver.space,
+            sequence: self.reply_sequence,
+            accepted: 0,
+            request_truncated: false,
+            reply,
+        };
+        sender.run_ticks += now_ticks.wrapping_sub(self.turn.began_ticks);
+        receiver.state = State::Runnable;
+        receiver.priority = receiver.priority.max(sender.priority);
+        receiver.unanswered += 1;
+        receiver.regs.rdi = badge;
+        store(
+            receiver,
+            sender.regs.rsi,
+            token(self.reply_sequence, caller),
+        );
+        self.turn.began_ticks = now_ticks;
+        self.current = Some(next);
+        Some((next, receiver))
+    }
+
+    #[inline(always)]
+    fn fast_reply_recv(
+        &mut self,
+        caller: Id<Thread>,
+        now_ticks: u64,
+    ) -> Option<(Id<Thread>, &Thread)> {
+        let server = self.threads.get(caller)?;
+        let token = server.regs.rdi;
+        let buffer = buffer(&server.regs)?;
+        let next = self.threads.id_at(token_index(token))?;
+        let (id, _) = endpoint(&self.spaces, server, Rights::RECV)?;
+        let endpoint = self.endpoints.get_mut(id)?;
+        let (server, client) = self.threads.pair_mut(caller, next)?;
+        let State::AwaitingReply {
+            server: owed_by,
+            sequence,
+            accepted,
+            request_truncated: false,
+            ..
+        } = client.state
+        else {
+            return None;
+        };
+        if owed_by != server.space
+            || sequence != token_sequence(token)
+            || client.fault.is_some()
+            || is_special(client)
+            || endpoint.bits != 0
+            || !endpoint.senders.is_empty()
+            || self.run_queue.any_above(client.priority)
+            || !endpoint.receivers.push_only(caller, server)
+        {
+            return None;
+        }
+
+        server.state = State::Receiving {
+            endpoint: id,
+            buffer,
+        };
+        server.priority = server.base_priority;
+        server.unanswered -= 1;
+        server.run_ticks += now_ticks.wrapping_sub(self.turn.began_ticks);
+        client.state = State::Runnable;
+        store(client, server.regs.rsi, accepted);
+        self.turn.began_ticks = now_ticks;
+        self.current = Some(next);
+        Some((next, client))
+    }
+}
+
+/// What the caller's handle names, if it is an endpoint and has the right; and its badge.
+#[inline(always)]
+fn endpoint(spaces: &Spaces, caller: &Thread, right: Rights) -> Option<(Id<Endpoint>, u64)> {
+    let handle = Handle((caller.regs.rax >> 32) as u32);
+    let (_, entry) = spaces.get(caller.space)?.handles.find(handle)?;
+    match entry.object {
+        Object::Endpoint(id) if entry.rights.contains(right) => Some((id, entry.badge)),
+        _ => None,
+    }
+}
+
+/// The buffer in the registers, if it is a good one.
+#[inline]
+fn buffer(regs: &Registers) -> Option<ByteRange> {
+    ByteRange::from_user(regs.r9, regs.r10, MAX_RANGE).ok()
+}
+
+/// Whether switching to or from the thread takes more than its general-purpose registers.
+#[inline]
+fn is_special(thread: &Thread) -> bool {
+    thread.fpu.is_some() || thread.fs_base != 0
+}
+
+/// The results of a message without bytes: tag, length, and token or accepted length.
+#[inline]
+fn store(thread: &mut Thread, tag: u64, last: u64) {
+    thread.regs.rax = 0;
+    thread.regs.rsi = tag;
+    thread.regs.rdx = 0;
+    thread.regs.r8 = last;
+}
