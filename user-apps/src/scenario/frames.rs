@@ -47,25 +47,20 @@ impl Frames {
     }
 }
 
-/// How often an action may touch something for the first time.
-const ROUNDS: u32 = 3;
-
-/// Runs `action` a few times, and fails the case unless at last it costs no frame.
-///
-/// The first times are for what is touched once: pages of the stack, of a server's tables, and of
-/// the heap, whose layout depends on who was preempted when. A leak happens each time.
+/// Runs `action` again and again, and fails the case unless one time costs no frame. The first times
+/// are for what is touched once: pages of the stack, of the heap, of a server's tables, which may
+/// depend on how threads take turns. A leak costs every time.
 #[track_caller]
 pub fn assert_exact(mut action: impl FnMut()) {
     action();
-    let mut counts = (0, 0);
-    for _ in 0..ROUNDS {
+    let mut costs = [0; 4];
+    for cost in &mut costs {
         let before = available();
         action();
         match Frames::expect(before) {
             Ok(()) => return,
-            Err(after) => counts = (before, after),
+            Err(after) => *cost = before as i64 - after as i64,
         }
     }
-    let (before, after) = counts;
-    panic!("{before} frames before, {after} after");
+    panic!("frames lost each time: {costs:?}");
 }
