@@ -21,6 +21,8 @@ use super::{apic, clock, cpu, entry, fpu, lines, paging, percpu::PerCpu};
 
 const DEVICE_NOT_AVAILABLE: u64 = 7;
 const PAGE_FAULT: u64 = 14;
+/// Bit of a page fault's error code: the access had user rights.
+const USER: u64 = 1 << 2;
 const FIRST_INTERRUPT: u64 = 32;
 
 /// More pages than this are not flushed one by one.
@@ -83,6 +85,8 @@ pub extern "C" fn from_user() -> *const Registers {
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
     let (vector, error) = unsafe { ((*cpu.registers()).vector, (*cpu.registers()).error) };
     match vector {
+        // Not an access of the user's own: QEMU does the loads of a user's `iretq` with kernel rights.
+        PAGE_FAULT if error & USER == 0 => sys::exception(kernel, id, vector),
         PAGE_FAULT => sys::page_fault(kernel, id, address, access(error)),
         DEVICE_NOT_AVAILABLE => {
             if !fpu::first_use(cpu, kernel, id) {

@@ -1,6 +1,7 @@
 //! System calls over simulated memory.
 
 mod errors;
+mod fast;
 mod hostile;
 mod lifecycle;
 mod machine;

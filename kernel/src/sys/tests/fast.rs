@@ -1,0 +1,256 @@
+//! The fast path of messages against the general one: the same calls, the same state and results.
+
+use cowslip_abi::{Call, Handle, Rights, Tag};
+use proptest::prelude::*;
+
+use super::machine::{BUFFER, Machine, Program};
+use crate::object::{Id, State, Thread};
+use crate::sys;
+
+const PROGRAMS: usize = 5;
+
+/// A call of whichever program runs.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    call: Call,
+    /// Which endpoint; beyond the last, a bad handle.
+    endpoint: usize,
+    label: u64,
+    words: [u64; 4],
+    /// Bytes to send, and room for bytes to receive.
+    lens: (u64, u64),
+    /// Whether the token is the last one seen, or a made-up one.
+    good_token: bool,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let call = prop_oneof![
+        6 => Just(Call::Send),
+        4 => Just(Call::ReplyRecv),
+        4 => Just(Call::Recv),
+        1 => Just(Call::Reply),
+        1 => Just(Call::Notify),
+        1 => Just(Call::Yield),
+    ];
+    let label = prop_oneof![8 => 0u64..100, 1 => Just(Tag::new(1).with_handles(1).0)];
+    let len = || prop_oneof![6 => Just(0u64), 1 => 1u64..5000];
+    let endpoint = prop_oneof![12 => 0..2usize, 1 => Just(2)];
+    (
+        call,
+        endpoint,
+        label,
+        any::<[u64; 4]>(),
+        (len(), len()),
+        prop::bool::weighted(0.9),
+    )
+        .prop_map(|(call, endpoint, label, words, lens, good_token)| Step {
+            call,
+            endpoint,
+            label,
+            words,
+            lens,
+            good_token,
+        })
+}
+
+/// A machine that tries the fast path first, or does not.
+struct World {
+    machine: Machine,
+    programs: Vec<Program>,
+    endpoints: Vec<[Handle; PROGRAMS]>,
+    tokens: [u64; PROGRAMS],
+    is_fast: bool,
+    nr_fast: usize,
+}
+
+impl World {
+    fn new(is_fast: bool, priorities: [u64; PROGRAMS]) -> Self {
+        let mut machine = Machine::new(1024);
+        let programs: Vec<_> = (0..PROGRAMS).map(|_| machine.program()).collect();
+        let endpoints = (0..2)
+            .map(|number| {
+                let owner = programs[number];
+                let made = machine.ok(owner, Call::EndpointCreate, Handle::NONE, [0; 6]);
+                let entry = machine.kernel.spaces.get(owner.space).unwrap();
+                let object = entry.handles.get(Handle(made.rdi as u32)).unwrap().object;
+                core::array::from_fn(|i| {
+                    let badge = 1 + i as u64;
+                    let space = programs[i].space;
+                    machine
+                        .kernel
+                        .install(space, object, Rights::ENDPOINT, badge)
+                        .unwrap()
+                })
+            })
+            .collect();
+        for (program, priority) in programs.iter().zip(priorities) {
+            let args = [0, priority, 0, 0, 0, 0];
+            machine.ok(*program, Call::ThreadSet, Handle::NONE, args);
+        }
+        let tokens = [0; PROGRAMS];
+        Self {
+            machine,
+            programs,
+            endpoints,
+            tokens,
+            is_fast,
+            nr_fast: 0,
+        }
+    }
+
+    /// Lets whoever runs next make a call, as the entry code would.
+    fn take(&mut self, step: Step) {
+        let Some(id) = sys::next(&mut self.machine.kernel).thread else {
+            return;
+        };
+        let who = self
+            .programs
+            .iter()
+            .position(|program| program.thread == id)
+            .unwrap();
+        self.note_token(who, id);
+        let handle = self
+            .endpoints
+            .get(step.endpoint)
+            .map_or(Handle(0x7fff_ffff), |all| all[who]);
+        let token = if step.good_token {
+            self.tokens[who]
+        } else {
+            12345
+        };
+        let regs = &mut self.machine.kernel.threads.get_mut(id).unwrap().regs;
+        regs.rax = step.call as u64 | u64::from(handle.0) << 32;
+        [regs.rdi, regs.rsi, regs.rdx] = [token, step.label, BUFFER];
+        [regs.r8, regs.r9, regs.r10] = [step.lens.0, BUFFER + 0x4000, step.lens.1];
+        if step.call == Call::Recv {
+            regs.rsi = 0;
+        }
+        regs.set_words(step.words);
+        if !self.is_fast || !self.try_fast(id, step.words) {
+            sys::syscall(&mut self.machine.kernel, id);
+        }
+    }
+
+    fn try_fast(&mut self, id: Id<Thread>, words: [u64; 4]) -> bool {
+        let before = self.snapshot();
+        let Some((next, _)) = self.machine.kernel.fast_call(id, 0) else {
+            assert_eq!(
+                before,
+                self.snapshot(),
+                "the fast path gave up after a change"
+            );
+            return false;
+        };
+        self.machine
+            .kernel
+            .threads
+            .get_mut(next)
+            .unwrap()
+            .regs
+            .set_words(words);
+        self.nr_fast += 1;
+        true
+    }
+
+    fn note_token(&mut self, who: usize, id: Id<Thread>) {
+        if let Some(Ok(regs)) = self.machine.result(id)
+            && regs.r8 > 1 << 20
+        {
+            self.tokens[who] = regs.r8;
+        }
+    }
+
+    /// Everything that calls can see or change, but for the time.
+    fn snapshot(&self) -> String {
+        let kernel = &self.machine.kernel;
+        let mut text = format!(
+            "current {:?} free {}\n",
+            kernel.current,
+            self.machine.free()
+        );
+        for program in &self.programs {
+            let thread = kernel.threads.get(program.thread).unwrap();
+            let visible = matches!(thread.state, State::Runnable).then_some(thread.regs);
+            let Thread {
+                state,
+                priority,
+                base_priority,
+                unanswered,
+                ..
+            } = thread;
+            text += &format!("{state:?} {priority} {base_priority} {unanswered} {visible:x?}\n");
+        }
+        let mut index = 0;
+        while let Some(id) = kernel.endpoints.next_id(index) {
+            index = id.index() + 1;
+            text += &format!("{:?}\n", kernel.endpoints.get(id).unwrap());
+        }
+        text + &format!("{:?} {}", kernel.run_queue, kernel.reply_sequence)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 1 } else { 128 }, ..Default::default() })]
+
+    #[test]
+    fn the_fast_path_does_what_the_general_path_does(
+        steps in prop::collection::vec(step(), 1..200),
+        priorities in prop::array::uniform5(14u64..=16),
+    ) {
+        let mut worlds = [World::new(false, priorities), World::new(true, priorities)];
+        for step in steps {
+            for world in &mut worlds {
+                world.take(step);
+                sys::next(&mut world.machine.kernel);
+            }
+            prop_assert_eq!(worlds[0].snapshot(), worlds[1].snapshot());
+        }
+        for world in worlds {
+            world.machine.finish();
+        }
+    }
+}
+
+#[test]
+fn a_round_trip_of_words_takes_the_fast_path_both_ways() {
+    let mut world = World::new(true, [16; PROGRAMS]);
+    let (server, client) = (world.programs[0], world.programs[1]);
+    let (receive, send) = (world.endpoints[0][0], world.endpoints[0][1]);
+    assert!(
+        world
+            .machine
+            .call(server, Call::Recv, receive, [0; 6])
+            .is_none()
+    );
+    for round in 0..3 {
+        world.machine.run(client.thread);
+        let regs = &mut world
+            .machine
+            .kernel
+            .threads
+            .get_mut(client.thread)
+            .unwrap()
+            .regs;
+        regs.rax = Call::Send as u64 | u64::from(send.0) << 32;
+        [regs.rsi, regs.r8, regs.r10] = [7, 0, 0];
+        assert!(world.try_fast(client.thread, [round, 2, 3, 4]));
+
+        let got = world.machine.result(server.thread).unwrap().unwrap();
+        assert_eq!((got.rdi, got.rsi, got.words()), (2, 7, [round, 2, 3, 4]));
+        let regs = &mut world
+            .machine
+            .kernel
+            .threads
+            .get_mut(server.thread)
+            .unwrap()
+            .regs;
+        regs.rax = Call::ReplyRecv as u64 | u64::from(receive.0) << 32;
+        [regs.rdi, regs.rsi, regs.r8, regs.r10] = [got.r8, 8, 0, 0];
+        assert!(world.try_fast(server.thread, [5, 6, 7, round]));
+
+        let reply = world.machine.result(client.thread).unwrap().unwrap();
+        assert_eq!((reply.rsi, reply.words()), (8, [5, 6, 7, round]));
+    }
+    assert_eq!(world.nr_fast, 6);
+    world.machine.finish();
+}
