@@ -125,6 +125,8 @@ syscall_entry:
     mov [rsp + {rbx}], rbx
     mov [rsp + {rbp}], rbp
     mov rsp, gs:[{kernel_stack}]
+    cmp eax, {last_message_call}
+    ja 4f
     call {fast_system_call}
     test rax, rax
     jz 4f
@@ -227,6 +229,7 @@ fatal_entry:
     r14 = const offset_of!(Registers, r14),
     r15 = const offset_of!(Registers, r15),
     cs = const offset_of!(Registers, cs),
+    last_message_call = const cowslip_abi::Call::ReplyRecv as u32,
     fast_system_call = sym trap::fast_system_call,
     system_call = sym trap::system_call,
     from_user = sym trap::from_user,

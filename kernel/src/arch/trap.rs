@@ -4,7 +4,7 @@
 //! The kernel's objects are behind one lock, which every entry takes and every exit releases. It is
 //! free while a CPU is idle, the only time when interrupts are on in the kernel.
 
-use cowslip_abi::Access;
+use cowslip_abi::{Access, Call};
 use kernel::{
     mm::{Flush, FlushPages, Frame},
     object::{Id, Kernel, Registers, Thread},
@@ -52,6 +52,11 @@ pub fn run(make: impl FnOnce(&mut Option<Kernel>), start: impl FnOnce(&mut Kerne
 /// runs next; otherwise nothing has happened.
 pub extern "C" fn fast_system_call() -> *const Registers {
     let cpu = PerCpu::get();
+    // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
+    let number = unsafe { (*cpu.registers()).rax } as u32;
+    if number != Call::Send as u32 && number != Call::ReplyRecv as u32 {
+        return core::ptr::null();
+    }
     let mut guard = KERNEL.lock();
     if let (Some(kernel), Some(id)) = (guard.as_mut(), cpu.current.get())
         && let Some((next, thread)) = kernel.fast_call(id, clock::ticks())
@@ -177,6 +182,9 @@ fn interrupt(cpu: &PerCpu, kernel: &mut Kernel, vector: u8) {
 /// Finds out who runs next, waits until somebody can, and returns the registers to resume with.
 fn leave(mut guard: Guard) -> *const Registers {
     let cpu = PerCpu::get();
+    if !of(&mut guard).reschedule {
+        return cpu.registers();
+    }
     loop {
         let next = sys::next(of(&mut guard));
         apic::set_timer(cpu, next.timer);

@@ -1,4 +1,4 @@
-//! The fast path: a message of words between two threads, when both sides are there.
+//! The fast path: a short message between two threads, when both sides are there.
 //!
 //! [`Kernel::fast_call`] does what [`Kernel::send`] and [`Kernel::reply`] followed by
 //! [`Kernel::receive`] do, for the case that matters most, in one go: no queue is walked, nothing
@@ -6,8 +6,8 @@
 //! if anything is out of the ordinary it has changed nothing and says so; then the general path
 //! does the call, and reports what is wrong with it. So nothing here decides an error.
 //!
-//! Ordinary means: the tag is a label, there are no bytes to move, nobody has vector registers or
-//! an `fs` base, and
+//! Ordinary means: the tag is a label, the bytes (if any) lie within one page on each side and go
+//! into a page that needs no fault first, nobody has vector registers or an `fs` base, and
 //!
 //! | send | reply and receive |
 //! | --- | --- |
@@ -21,8 +21,9 @@
 use cowslip_abi::{Call, Handle, MAX_RANGE, Rights};
 
 use super::deliver::{token, token_index, token_sequence};
+use crate::mm::Mm;
 use crate::object::{Endpoint, Id, Kernel, Object, Registers, Spaces, State, Thread};
-use crate::vm::ByteRange;
+use crate::vm::{self, ByteRange};
 
 const SEND: u32 = Call::Send as u32;
 const REPLY_RECV: u32 = Call::ReplyRecv as u32;
@@ -38,8 +39,8 @@ impl Kernel {
         now_ticks: u64,
     ) -> Option<(Id<Thread>, &Thread)> {
         let thread = self.threads.get(caller)?;
-        // A tag that is more than a label, or bytes to send.
-        if thread.regs.rsi >> 32 != 0 || thread.regs.r8 != 0 || is_special(thread) {
+        // A tag that is more than a label.
+        if thread.regs.rsi >> 32 != 0 || is_special(thread) {
             return None;
         }
         match thread.regs.rax as u32 {
@@ -57,15 +58,22 @@ impl Kernel {
         let endpoint = self.endpoints.get_mut(id)?;
         let next = endpoint.receivers.first()?;
         let (sender, receiver) = self.threads.pair_mut(caller, next)?;
-        if is_special(receiver) || !endpoint.receivers.pop_only(receiver) {
+        let State::Receiving { buffer, .. } = receiver.state else {
+            return None;
+        };
+        if is_special(receiver)
+            || !endpoint.receivers.is_only(next)
+            || !copy(self.mm, sender, receiver, buffer)
+        {
             return None;
         }
+        endpoint.receivers.pop_only(receiver);
 
         self.reply_sequence += 1;
         sender.state = State::AwaitingReply {
             server: receiver.space,
             sequence: self.reply_sequence,
-            accepted: 0,
+            accepted: sender.regs.r8,
             request_truncated: false,
             reply,
         };
@@ -74,11 +82,7 @@ impl Kernel {
         receiver.priority = receiver.priority.max(sender.priority);
         receiver.unanswered += 1;
         receiver.regs.rdi = badge;
-        store(
-            receiver,
-            sender.regs.rsi,
-            token(self.reply_sequence, caller),
-        );
+        store(receiver, &sender.regs, token(self.reply_sequence, caller));
         self.turn.began_ticks = now_ticks;
         self.current = Some(next);
         Some((next, receiver))
@@ -102,7 +106,7 @@ impl Kernel {
             sequence,
             accepted,
             request_truncated: false,
-            ..
+            reply,
         } = client.state
         else {
             return None;
@@ -114,10 +118,12 @@ impl Kernel {
             || endpoint.bits != 0
             || !endpoint.senders.is_empty()
             || self.run_queue.any_above(client.priority)
-            || !endpoint.receivers.push_only(caller, server)
+            || !endpoint.receivers.is_empty()
+            || !copy(self.mm, server, client, reply)
         {
             return None;
         }
+        endpoint.receivers.push_only(caller, server);
 
         server.state = State::Receiving {
             endpoint: id,
@@ -127,7 +133,7 @@ impl Kernel {
         server.unanswered -= 1;
         server.run_ticks += now_ticks.wrapping_sub(self.turn.began_ticks);
         client.state = State::Runnable;
-        store(client, server.regs.rsi, accepted);
+        store(client, &server.regs, accepted);
         self.turn.began_ticks = now_ticks;
         self.current = Some(next);
         Some((next, client))
@@ -157,11 +163,27 @@ fn is_special(thread: &Thread) -> bool {
     thread.fpu.is_some() || thread.fs_base != 0
 }
 
-/// The results of a message without bytes: tag, length, and token or accepted length.
+/// Copies the bytes that a message has, if that is a small matter.
 #[inline]
-fn store(thread: &mut Thread, tag: u64, last: u64) {
+fn copy(mm: &Mm, from: &Thread, to: &Thread, buffer: ByteRange) -> bool {
+    let len = from.regs.r8;
+    len == 0 || copy_bytes(mm, from, to, buffer, len)
+}
+
+#[inline(never)]
+fn copy_bytes(mm: &Mm, from: &Thread, to: &Thread, buffer: ByteRange, len: u64) -> bool {
+    let Ok(data) = ByteRange::from_user(from.regs.rdx, len, MAX_RANGE) else {
+        return false;
+    };
+    len <= buffer.len()
+        && vm::copy_in_place(mm, to.root, buffer.addr(), from.root, data.addr(), len)
+}
+
+/// The results of a message: tag, length, and token or accepted length.
+#[inline]
+fn store(thread: &mut Thread, sent: &Registers, last: u64) {
     thread.regs.rax = 0;
-    thread.regs.rsi = tag;
-    thread.regs.rdx = 0;
+    thread.regs.rsi = sent.rsi;
+    thread.regs.rdx = sent.r8;
     thread.regs.r8 = last;
 }
