@@ -4,7 +4,7 @@
 //! The kernel's objects are behind one lock, which every entry takes and every exit releases. It is
 //! free while a CPU is idle, the only time when interrupts are on in the kernel.
 
-use cowslip_abi::{Access, Call};
+use cowslip_abi::Access;
 use kernel::{
     mm::{Flush, FlushPages, Frame},
     object::{Id, Kernel, Registers, Thread},
@@ -48,25 +48,35 @@ pub fn run(make: impl FnOnce(&mut Option<Kernel>), start: impl FnOnce(&mut Kerne
     unsafe { entry::resume(registers) }
 }
 
-/// A thread made a system call: if it is an ordinary message, the registers of its partner, who
-/// runs next; otherwise nothing has happened.
-pub extern "C" fn fast_system_call() -> *const Registers {
+/// A thread sends a message: if it is an ordinary one, returns the registers of the receiver, who
+/// runs next; otherwise nothing has happened, and there are none.
+pub extern "C" fn fast_send() -> *const Registers {
+    fast(Kernel::fast_send)
+}
+
+/// The same for a reply that is followed by a receive.
+pub extern "C" fn fast_reply_recv() -> *const Registers {
+    fast(Kernel::fast_reply_recv)
+}
+
+#[inline(always)]
+fn fast(
+    call: impl FnOnce(&mut Kernel, Id<Thread>, u64) -> Option<(Id<Thread>, &Thread)>,
+) -> *const Registers {
     let cpu = PerCpu::get();
-    // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
-    let number = unsafe { (*cpu.registers()).rax } as u32;
-    if number != Call::Send as u32 && number != Call::ReplyRecv as u32 {
-        return core::ptr::null();
-    }
     let mut guard = KERNEL.lock();
-    if let (Some(kernel), Some(id)) = (guard.as_mut(), cpu.current.get())
-        && let Some((next, thread)) = kernel.fast_call(id, clock::ticks())
-    {
-        use_root(cpu, thread.root);
-        cpu.set_registers(&thread.regs);
-        cpu.current.set(Some(next));
-        return &thread.regs;
+    let Some(caller) = cpu.current.get() else {
+        return core::ptr::null();
+    };
+    match call(of(&mut guard), caller, clock::ticks()) {
+        Some((next, thread)) => {
+            use_root(cpu, thread.root);
+            cpu.set_registers(&thread.regs);
+            cpu.current.set(Some(next));
+            &thread.regs
+        }
+        None => core::ptr::null(),
     }
-    core::ptr::null()
 }
 
 /// A thread made a system call that is not an ordinary message.
@@ -223,7 +233,7 @@ fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>) -> *const Registers {
 
 #[inline]
 fn use_root(cpu: &PerCpu, root: Frame) {
-    if cpu.root.replace(Some(root)) != Some(root) {
+    if cpu.root.replace(root.addr().0) != root.addr().0 {
         // SAFETY: the table is a space's, or the kernel's own: both have the kernel's half.
         unsafe { cpu::load_page_table(root.addr()) };
     }
@@ -232,7 +242,7 @@ fn use_root(cpu: &PerCpu, root: Frame) {
 /// Leaves a page table that is about to go away.
 pub fn retire(root: Frame) {
     let cpu = PerCpu::get();
-    if cpu.root.get() == Some(root) {
+    if cpu.root.get() == root.addr().0 {
         use_root(cpu, paging::root());
     }
 }
@@ -242,7 +252,7 @@ pub fn flush(flush: &Flush) {
     let cpu = PerCpu::get();
     for space in flush
         .spaces()
-        .filter(|space| cpu.root.get() == Some(space.root))
+        .filter(|space| cpu.root.get() == space.root.addr().0)
     {
         match space.pages {
             FlushPages::Range { start, end } if end - start <= MAX_SINGLE_FLUSHES * 4096 => {

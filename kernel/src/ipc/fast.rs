@@ -1,7 +1,7 @@
 //! The fast path: a short message between two threads, when both sides are there.
 //!
-//! [`Kernel::fast_call`] does what [`Kernel::send`] and [`Kernel::reply`] followed by
-//! [`Kernel::receive`] do, for the case that matters most, in one go: no queue is walked, nothing
+//! [`Kernel::fast_send`] does what [`Kernel::send`] does, and [`Kernel::fast_reply_recv`] what
+//! [`Kernel::reply`] and [`Kernel::receive`] do, for the case that matters most, in one go: no queue is walked, nothing
 //! is allocated, no scheduler is asked, and the words stay in their registers. It first looks, and
 //! if anything is out of the ordinary it has changed nothing and says so; then the general path
 //! does the call, and reports what is wrong with it. So nothing here decides an error.
@@ -18,41 +18,27 @@
 //! The receiver runs next in both paths: a sender lends its priority, so nobody who can run has a
 //! higher one.
 
-use cowslip_abi::{Call, Handle, MAX_RANGE, Rights};
+use cowslip_abi::{Handle, MAX_RANGE, Rights};
 
 use super::deliver::{token, token_index, token_sequence};
 use crate::mm::Mm;
 use crate::object::{Endpoint, Id, Kernel, Object, Registers, Spaces, State, Thread};
 use crate::vm::{self, ByteRange};
 
-const SEND: u32 = Call::Send as u32;
-const REPLY_RECV: u32 = Call::ReplyRecv as u32;
-
 impl Kernel {
-    /// Does the message call in the running thread's registers, if it is an ordinary one, and
-    /// returns the thread that runs next, with the results in its registers but for the words:
-    /// those are still where the caller had them.
-    #[inline(always)]
-    pub fn fast_call(
+    /// Does the send in the running thread's registers, if it is an ordinary one, and returns the
+    /// thread that runs next, with the results in its registers but for the words: those are still
+    /// where the caller had them.
+    #[inline]
+    pub fn fast_send(
         &mut self,
         caller: Id<Thread>,
         now_ticks: u64,
     ) -> Option<(Id<Thread>, &Thread)> {
-        let thread = self.threads.get(caller)?;
-        // A tag that is more than a label.
-        if thread.regs.rsi >> 32 != 0 || is_special(thread) {
+        let sender = self.threads.get(caller)?;
+        if !is_ordinary(sender) {
             return None;
         }
-        match thread.regs.rax as u32 {
-            SEND => self.fast_send(caller, now_ticks),
-            REPLY_RECV => self.fast_reply_recv(caller, now_ticks),
-            _ => None,
-        }
-    }
-
-    #[inline(always)]
-    fn fast_send(&mut self, caller: Id<Thread>, now_ticks: u64) -> Option<(Id<Thread>, &Thread)> {
-        let sender = self.threads.get(caller)?;
         let reply = buffer(&sender.regs)?;
         let (id, badge) = endpoint(&self.spaces, sender, Rights::SEND)?;
         let endpoint = self.endpoints.get_mut(id)?;
@@ -88,13 +74,17 @@ impl Kernel {
         Some((next, receiver))
     }
 
-    #[inline(always)]
-    fn fast_reply_recv(
+    /// The same for the reply and receive in the running thread's registers.
+    #[inline]
+    pub fn fast_reply_recv(
         &mut self,
         caller: Id<Thread>,
         now_ticks: u64,
     ) -> Option<(Id<Thread>, &Thread)> {
         let server = self.threads.get(caller)?;
+        if !is_ordinary(server) {
+            return None;
+        }
         let token = server.regs.rdi;
         let buffer = buffer(&server.regs)?;
         let next = self.threads.id_at(token_index(token))?;
@@ -155,6 +145,12 @@ fn endpoint(spaces: &Spaces, caller: &Thread, right: Rights) -> Option<(Id<Endpo
 #[inline]
 fn buffer(regs: &Registers) -> Option<ByteRange> {
     ByteRange::from_user(regs.r9, regs.r10, MAX_RANGE).ok()
+}
+
+/// Whether the caller's tag is only a label, and nothing else about it is special.
+#[inline]
+fn is_ordinary(caller: &Thread) -> bool {
+    caller.regs.rsi >> 32 == 0 && !is_special(caller)
 }
 
 /// Whether switching to or from the thread takes more than its general-purpose registers.
