@@ -21,7 +21,7 @@
 
 use core::sync::atomic::{
     AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed},
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
 use super::{
@@ -52,6 +52,41 @@ pub struct RefCounts {
     root: AtomicU64,
     nodes: AtomicU64,
     shared: AtomicU64,
+    /// The lowest-level node that was used last: neighbouring frames follow each other. Nodes stay
+    /// where they are, so whatever this holds is true.
+    recent: AtomicU64,
+}
+
+/// A lowest-level node and the 2 MiB block of frames that it counts, in one word.
+///
+/// ```text
+///  63 62            37 36  35                          0
+/// +--+----------------+---+-----------------------------+
+/// |0 | block          | 1 | frame number of the node    |
+/// +--+----------------+---+-----------------------------+
+/// ```
+mod recent {
+    use super::{Frame, index_shift};
+    use crate::mm::phys::PhysAddr;
+
+    const VALID: u64 = 1 << 36;
+
+    const fn tag(frame: Frame) -> u64 {
+        (frame.number() >> index_shift(1)) << 37 | VALID
+    }
+
+    pub(super) const fn pack(frame: Frame, node: Frame) -> u64 {
+        tag(frame) | node.number()
+    }
+
+    /// The node, if it is the one that counts `frame`.
+    pub(super) const fn node(word: u64, frame: Frame) -> Option<Frame> {
+        if word & !(VALID - 1) == tag(frame) {
+            Some(Frame::containing(PhysAddr((word & (VALID - 1)) << 12)))
+        } else {
+            None
+        }
+    }
 }
 
 impl RefCounts {
@@ -63,11 +98,15 @@ impl RefCounts {
             root: AtomicU64::new(0),
             nodes: AtomicU64::new(0),
             shared: AtomicU64::new(0),
+            recent: AtomicU64::new(0),
         }
     }
 
     /// Makes the nodes that counting `frame` needs. Nodes made before a failure are kept.
     pub fn ensure(&self, frame: Frame, frames: &FrameAllocator) -> Result<(), OutOfMemory> {
+        if self.recent(frame).is_some() {
+            return Ok(());
+        }
         let mut entry = &self.root;
         for level in (0..4).rev() {
             let node = match self.node(entry) {
@@ -130,12 +169,27 @@ impl RefCounts {
         self.shared.load(Relaxed)
     }
 
+    #[inline]
     fn leaf(&self, frame: Frame) -> Option<&AtomicU64> {
+        self.recent(frame).or_else(|| self.walk(frame))
+    }
+
+    /// The entry of a frame whose node was used last.
+    #[inline]
+    fn recent(&self, frame: Frame) -> Option<&AtomicU64> {
+        let node = recent::node(self.recent.load(Acquire), frame)?;
+        Some(&self.map.table(node)[index(frame, 0)])
+    }
+
+    fn walk(&self, frame: Frame) -> Option<&AtomicU64> {
         let mut entry = &self.root;
-        for level in (0..4).rev() {
+        for level in (1..4).rev() {
             entry = &self.node(entry)?[index(frame, level)];
         }
-        Some(entry)
+        let leaf = self.node(entry)?;
+        let node = Frame::of_entry(entry.load(Acquire));
+        self.recent.store(recent::pack(frame, node), Release);
+        Some(&leaf[index(frame, 0)])
     }
 
     fn node(&self, entry: &AtomicU64) -> Option<&Table> {
@@ -190,7 +244,12 @@ const fn leaf_entry(count: u64) -> u64 {
 }
 
 const fn index(frame: Frame, level: u32) -> usize {
-    (frame.number() >> (9 * level)) as usize % 512
+    (frame.number() >> index_shift(level)) as usize % 512
+}
+
+/// Bits of a frame number below those that index a node of this level.
+const fn index_shift(level: u32) -> u32 {
+    9 * level
 }
 
 #[cfg(test)]

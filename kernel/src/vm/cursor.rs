@@ -29,6 +29,11 @@ pub(super) const fn index(addr: u64, level: u32) -> usize {
     (addr >> shift(level)) as usize % 512
 }
 
+/// The start of the 2 MiB that `addr` is in.
+const fn block_of(addr: u64) -> u64 {
+    addr & !(coverage(1) - 1)
+}
+
 /// There is no lowest-level table: where the path to it ends.
 pub(super) struct Hole<'m> {
     table: &'m Table,
@@ -69,19 +74,30 @@ impl<'m> Cursor<'m> {
     }
 
     /// The entry for the page that contains `addr`, or the hole that does.
+    #[inline]
     pub(super) fn slot(&mut self, addr: u64) -> Result<Slot<'m>, Hole<'m>> {
         self.leaf(addr)
             .map(|table| Slot::new(&table[index(addr, 0)]))
     }
 
     /// The lowest-level table for `addr`, or the hole there.
+    #[inline]
     fn leaf(&mut self, addr: u64) -> Result<&'m Table, Hole<'m>> {
-        let block = addr & !(coverage(1) - 1);
-        if let Some((cached, table)) = self.leaf
-            && cached == block
-        {
-            return Ok(table);
+        match self.recent(addr) {
+            Some(table) => Ok(table),
+            None => self.walk(addr),
         }
+    }
+
+    /// The lowest-level table for `addr`, if it is the one that was used last.
+    #[inline]
+    fn recent(&self, addr: u64) -> Option<&'m Table> {
+        let (block, table) = self.leaf?;
+        (block == block_of(addr)).then_some(table)
+    }
+
+    #[inline(never)]
+    fn walk(&mut self, addr: u64) -> Result<&'m Table, Hole<'m>> {
         let mut table = self.map.table(self.root);
         for level in (1..LEVELS).rev() {
             let entry = Slot::new(&table[index(addr, level)]).get();
@@ -90,42 +106,48 @@ impl<'m> Cursor<'m> {
             };
             table = self.map.table(below);
         }
-        self.leaf = Some((block, table));
+        self.leaf = Some((block_of(addr), table));
         Ok(table)
     }
 
     /// The value of the entry for `addr`; empty where there is no table.
+    #[inline]
     pub(super) fn get(&mut self, addr: u64) -> Entry {
         self.slot(addr).map_or(Entry::EMPTY, Slot::get)
     }
 
     /// The first non-empty entry in the range, which then starts behind it.
+    #[inline]
     pub(super) fn next(&mut self, range: &mut Range<u64>) -> Option<(u64, Slot<'m>)> {
         while range.start < range.end {
             let addr = range.start;
-            range.start = match self.leaf(addr) {
-                Ok(table) => match Slot::new(&table[index(addr, 0)]) {
-                    slot if slot.get().is_empty() => Hole { table, level: 0 }.end(addr, range.end),
-                    slot => {
-                        range.start += FRAME_SIZE;
+            match self.leaf(addr) {
+                Ok(table) => {
+                    range.start += FRAME_SIZE;
+                    let slot = Slot::new(&table[index(addr, 0)]);
+                    if !slot.get().is_empty() {
                         return Some((addr, slot));
                     }
-                },
-                Err(hole) => hole.end(addr, range.end),
-            };
+                }
+                Err(hole) => range.start = hole.end(addr, range.end),
+            }
         }
         None
     }
 
     /// The entry for `addr`; missing tables are made of frames from the reserve, and condemned
     /// ones are taken back into use.
+    #[inline]
     pub(super) fn make_slot(&mut self, addr: u64, reserve: &mut Reserve<'_>) -> Slot<'m> {
-        let block = addr & !(coverage(1) - 1);
-        if let Some((cached, table)) = self.leaf
-            && cached == block
-        {
-            return Slot::new(&table[index(addr, 0)]);
-        }
+        let table = match self.recent(addr) {
+            Some(table) => table,
+            None => self.make_tables(addr, reserve),
+        };
+        Slot::new(&table[index(addr, 0)])
+    }
+
+    #[inline(never)]
+    fn make_tables(&mut self, addr: u64, reserve: &mut Reserve<'_>) -> &'m Table {
         let mut table = self.map.table(self.root);
         for level in (1..LEVELS).rev() {
             let slot = Slot::new(&table[index(addr, level)]);
@@ -139,8 +161,8 @@ impl<'m> Cursor<'m> {
             }
             table = self.map.table(below);
         }
-        self.leaf = Some((block, table));
-        Slot::new(&table[index(addr, 0)])
+        self.leaf = Some((block_of(addr), table));
+        table
     }
 
     /// How many tables exist on the path to the page at `addr`, without the root.
@@ -174,10 +196,15 @@ impl<'m> Missing<'m> {
     }
 
     /// The page at `addr` will be mapped.
+    #[inline]
     pub(super) fn add(&mut self, addr: u64) {
-        if self.last[1] == addr >> shift(1) {
-            return;
+        if self.last[1] != addr >> shift(1) {
+            self.add_block(addr);
         }
+    }
+
+    #[inline(never)]
+    fn add_block(&mut self, addr: u64) {
         let depth = self.cursor.depth(addr);
         for level in 1..LEVELS {
             let block = addr >> shift(level);
