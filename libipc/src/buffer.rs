@@ -18,7 +18,7 @@ pub struct PageBuffer {
 
 impl PageBuffer {
     /// A buffer of `len` bytes, all zero. Large ones start where a page table (2 MiB) or a page
-    /// directory (1 GiB) starts, which lets messages share whole tables.
+    /// directory (1 GiB) starts, so that they take no more tables than they need.
     ///
     /// # Errors
     /// Those of the call `map`; `NoMemory` also when no addresses are left.

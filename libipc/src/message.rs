@@ -144,7 +144,7 @@ impl Fault {
 /// client it is about to kill; every other server answers.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the sender waits for a reply"]
-pub struct ReplyToken(u64);
+pub struct ReplyToken(pub(crate) u64);
 
 impl ReplyToken {
     /// A token from its number, as a receive returned it.
@@ -161,8 +161,8 @@ impl ReplyToken {
     /// Answers. Returns whether the reply was longer than the sender's buffer.
     ///
     /// # Errors
-    /// Those of the call `reply`. The token is gone either way: a server whose reply cannot be
-    /// delivered owes the client nothing more.
+    /// Those of the call `reply`. After `NoMemory`, `TableFull` and the errors of `data` the sender
+    /// still waits; [`serve`](crate::server::serve) then tells it in words.
     pub fn reply(self, message: Message, data: &[u8]) -> Result<bool, Error> {
         let args = [
             self.0,

@@ -10,6 +10,7 @@ use abi::PAGE_SIZE;
 
 use crate::message::{Fault, Incoming, Message, Received, ReplyToken};
 use crate::object::Endpoint;
+use crate::services::Refusal;
 #[cfg(target_os = "none")]
 use crate::start::STACK_TOP;
 
@@ -97,17 +98,24 @@ pub fn serve(endpoint: &Endpoint, buffer: &mut [u8], service: &mut impl Service)
         };
         next = match answer {
             None => endpoint.recv(buffer),
-            // A reply that fails is the client's loss. Whether the receive half failed instead,
-            // the receive says again.
-            Some(Answer {
-                token,
-                message,
-                data,
-            }) => endpoint
-                .reply_recv(token, message, data, buffer)
-                .or_else(|_| endpoint.recv(buffer)),
+            // Whether it was the receive half that failed, the receive says again.
+            Some(answer) => {
+                let token = answer.token.0;
+                endpoint
+                    .reply_recv(answer.token, answer.message, answer.data, buffer)
+                    .or_else(|error| {
+                        refuse(ReplyToken(token), error);
+                        endpoint.recv(buffer)
+                    })
+            }
         };
     }
+}
+
+/// Tells a client, if it still waits, that its answer could not be delivered: in words, which take
+/// neither a frame nor a handle.
+fn refuse(token: ReplyToken, error: Error) {
+    let _ = token.reply(Refusal::from(error).message(), &[]);
 }
 
 /// Touches the stack, from its beginning to [`STACK`] bytes below this function: a read is enough.

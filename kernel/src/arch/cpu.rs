@@ -52,12 +52,14 @@ pub fn features() -> Features {
 /// Must run on every CPU, and before page tables with no-execute pages are loaded.
 pub fn init() {
     let features = *FEATURES.call_once(detect);
+    assert!(
+        features.nx,
+        "this CPU has no pages that cannot be executed (NX), which memory protection needs"
+    );
     // SAFETY: each bit is set only if the CPU has the feature, and none of them takes anything from
     // the kernel, which writes to no read-only page and neither runs nor touches user pages.
     unsafe {
-        if features.nx {
-            Efer::update(|efer| efer.insert(EferFlags::NO_EXECUTE_ENABLE));
-        }
+        Efer::update(|efer| efer.insert(EferFlags::NO_EXECUTE_ENABLE));
         Cr0::update(|cr0| {
             cr0.insert(Cr0Flags::WRITE_PROTECT | Cr0Flags::NUMERIC_ERROR);
             cr0.remove(Cr0Flags::ALIGNMENT_MASK | Cr0Flags::CACHE_DISABLE);

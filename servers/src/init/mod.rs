@@ -33,12 +33,13 @@ pub fn has_option(command_line: &[u8], option: &[u8]) -> bool {
 /// The argument block of the program that a command line names; `None` when it is too long.
 #[must_use]
 pub fn program(command_line: &[u8]) -> Option<Block> {
-    let mut words = command_line
-        .split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty());
+    let mut words = command_line.split(u8::is_ascii_whitespace);
     let mut block = Block::new();
     let _options = words.by_ref().take_while(|&word| word != b"--").count();
     for word in words {
+        if block.is_empty() && word.is_empty() {
+            continue; // arguments may be empty, a program's name may not
+        }
         if block.is_empty() && !word.contains(&b'/') {
             block.extend_from_slice(b"/bin/").ok()?;
         }
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn programs_have_arguments() {
-        assert_eq!(block("log=x -- hello a  b"), "/bin/hello\0a\0b\0");
+        assert_eq!(block("log=x -- hello a  b"), "/bin/hello\0a\0\0b\0");
         assert_eq!(
             block("-- /bin/hello a\\x20b \\x5cx20 -- -x"),
             "/bin/hello\0a b\0\\x20\0--\0-x\0"
