@@ -16,7 +16,7 @@ libipc::program!(run);
 const SIZES: [usize; 5] = [0, 1, 16, 64, 256];
 
 /// A program that does nothing.
-const NOTHING: &str = "/bin/nothing";
+const NOTHING: &str = "/bin/quit";
 
 fn run() -> Result<(), Error> {
     threads()?;
