@@ -4,7 +4,10 @@
 //! root once for every 2 MiB. Where an upper-level entry is empty it says how far the hole
 //! reaches, so that 128 TiB of emptiness are one step.
 
-use core::ops::Range;
+use core::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use crate::{
     mm::{Frame, PhysMap, Reserve, Table, phys::FRAME_SIZE},
@@ -44,16 +47,41 @@ impl Hole<'_> {
     /// The address of the first non-empty entry behind the empty one for `addr`; the end of what
     /// the table covers if there is none. At `limit` nobody is interested any more.
     fn end(&self, addr: u64, limit: u64) -> u64 {
-        let start = addr >> shift(self.level);
-        let most = (limit - 1 >> shift(self.level)) - start;
-        let behind = &self.table[index(addr, self.level) + 1..];
-        let nr_empty = behind
-            .iter()
-            .take(most as usize)
-            .take_while(|place| Slot::new(place).get().is_empty())
-            .count();
-        (start + 1 + nr_empty as u64) << shift(self.level)
+        let number = index(addr, self.level);
+        let start = (addr >> shift(self.level)) - number as u64;
+        let wanted = (((limit - 1) >> shift(self.level)) - start + 1).min(512) as usize;
+        let next = next_used(self.table, number + 1, wanted).unwrap_or(wanted);
+        (start + next as u64) << shift(self.level)
     }
+}
+
+/// The first non-empty entry of a table from `from` on and below `end`. Most tables are mostly
+/// empty, so entries are looked at eight at a time where that is possible.
+#[inline]
+pub(super) fn next_used(table: &Table, from: usize, end: usize) -> Option<usize> {
+    const GROUP: usize = 8;
+    let mut number = from;
+    while number < end {
+        if number.is_multiple_of(GROUP)
+            && let Some(group) = table[number..end].first_chunk::<GROUP>()
+            && are_empty(group)
+        {
+            number += GROUP;
+        } else if Slot::new(&table[number]).get().is_empty() {
+            number += 1;
+        } else {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[inline]
+fn are_empty(places: &[AtomicU64]) -> bool {
+    places
+        .iter()
+        .fold(0, |bits, place| bits | place.load(Relaxed))
+        == 0
 }
 
 /// A place in a page table.
@@ -117,20 +145,38 @@ impl<'m> Cursor<'m> {
     }
 
     /// The first non-empty entry in the range, which then starts behind it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next(&mut self, range: &mut Range<u64>) -> Option<(u64, Slot<'m>)> {
+        let addr = range.start;
+        if addr < range.end
+            && let Some(table) = self.recent(addr)
+        {
+            let slot = Slot::new(&table[index(addr, 0)]);
+            if !slot.get().is_empty() {
+                range.start += FRAME_SIZE;
+                return Some((addr, slot));
+            }
+        }
+        self.seek(range)
+    }
+
+    /// The same, where it is not the next entry of the same table.
+    #[inline(never)]
+    fn seek(&mut self, range: &mut Range<u64>) -> Option<(u64, Slot<'m>)> {
         while range.start < range.end {
             let addr = range.start;
-            match self.leaf(addr) {
+            let hole = match self.leaf(addr) {
                 Ok(table) => {
-                    range.start += FRAME_SIZE;
                     let slot = Slot::new(&table[index(addr, 0)]);
                     if !slot.get().is_empty() {
+                        range.start += FRAME_SIZE;
                         return Some((addr, slot));
                     }
+                    Hole { table, level: 0 }
                 }
-                Err(hole) => range.start = hole.end(addr, range.end),
-            }
+                Err(hole) => hole,
+            };
+            range.start = hole.end(addr, range.end);
         }
         None
     }

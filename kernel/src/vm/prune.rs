@@ -9,9 +9,9 @@ use core::ops::Range;
 use crate::{
     mm::{Flush, Flushed, Frame, Mm},
     vm::{
-        cursor::{LEVELS, coverage, index},
+        cursor::{LEVELS, coverage, index, next_used},
         entry::{Entry, Slot},
-        table::user_entries,
+        table::nr_user_entries,
     },
 };
 
@@ -41,15 +41,22 @@ fn condemn(
             condemn(mm, root, level_below, slot, &part, flush);
         }
     }
-    let dying = index(range.start, level_below)..=index(range.end - 1, level_below);
-    let is_dead = user_entries(mm, table, level_below)
-        .map(Slot::get)
-        .enumerate()
-        .all(|(number, entry)| {
-            entry.is_empty()
-                || entry.is_condemned()
-                || (level_below == 0 && dying.contains(&number))
-        });
+    let dying = index(range.start, level_below)..index(range.end - 1, level_below) + 1;
+    let table = mm.map.table(table);
+    let mut number = 0;
+    let is_dead = loop {
+        let Some(used) = next_used(table, number, nr_user_entries(level_below)) else {
+            break true;
+        };
+        let entry = Slot::new(&table[used]).get();
+        if level_below == 0 && dying.contains(&used) {
+            number = dying.end;
+        } else if entry.is_condemned() {
+            number = used + 1;
+        } else {
+            break false;
+        }
+    };
     if is_dead {
         slot.set(slot.get().condemned());
         flush.add(root, range.start);

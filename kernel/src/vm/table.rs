@@ -7,7 +7,7 @@ use cowslip_abi::{PAGE_SIZE, USER_END};
 use crate::{
     mm::{Flush, Flushed, Frame, Mm, OutOfMemory},
     vm::{
-        cursor::{Cursor, LEVELS},
+        cursor::{Cursor, LEVELS, next_used},
         entry::{Entry, Kind, Slot},
     },
 };
@@ -94,8 +94,14 @@ pub(super) fn pages(range: Range<u64>) -> impl Iterator<Item = u64> {
 
 /// The entries of a table that are the space's own.
 pub(super) fn user_entries(mm: &Mm, table: Frame, level: u32) -> impl Iterator<Item = Slot<'_>> {
-    let nr_entries = if level == LEVELS - 1 { 256 } else { 512 };
-    mm.map.table(table)[..nr_entries].iter().map(Slot::new)
+    mm.map.table(table)[..nr_user_entries(level)]
+        .iter()
+        .map(Slot::new)
+}
+
+/// How many entries of a table of this level are the space's own: of the root, the lower half.
+pub(super) const fn nr_user_entries(level: u32) -> usize {
+    if level == LEVELS - 1 { 256 } else { 512 }
 }
 
 fn count(mm: &Mm, table: Frame, level: u32, stats: &mut SpaceStats) {
@@ -118,11 +124,12 @@ fn count(mm: &Mm, table: Frame, level: u32, stats: &mut SpaceStats) {
 }
 
 fn release_below(mm: &Mm, table: Frame, level: u32, flushed: &Flushed) {
-    for slot in user_entries(mm, table, level) {
+    let (table, nr_entries) = (mm.map.table(table), nr_user_entries(level));
+    let mut number = 0;
+    while let Some(used) = next_used(table, number, nr_entries) {
+        number = used + 1;
+        let slot = Slot::new(&table[used]);
         let entry = slot.get();
-        if entry.is_empty() {
-            continue;
-        }
         slot.set(Entry::EMPTY);
         if level > 0 {
             if let Some(below) = entry.table_below() {
