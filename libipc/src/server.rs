@@ -73,8 +73,29 @@ const STACK: u64 = 32 * 1024;
 
 /// Serves until the endpoint cannot be received on any more; returns why.
 pub fn serve(endpoint: &Endpoint, buffer: &mut [u8], service: &mut impl Service) -> Error {
+    loop {
+        if let Err(error) = serve_while(endpoint, buffer, service, |_| true) {
+            return error;
+        }
+    }
+}
+
+/// Serves as long as the service wants: it is asked at first, and after each event that it does
+/// not answer at once.
+///
+/// # Errors
+/// Why the endpoint cannot be received on any more.
+pub fn serve_while<S: Service>(
+    endpoint: &Endpoint,
+    buffer: &mut [u8],
+    service: &mut S,
+    goes_on: impl Fn(&S) -> bool,
+) -> Result<(), Error> {
     touch_stack();
     buffer.fill(0);
+    if !goes_on(service) {
+        return Ok(());
+    }
     let mut next = endpoint.recv(buffer);
     loop {
         let answer = match next {
@@ -93,20 +114,25 @@ pub fn serve(endpoint: &Endpoint, buffer: &mut [u8], service: &mut impl Service)
                 service.fault(fault);
                 None
             }
-            Err(error) => return error,
+            Err(error) => return Err(error),
         };
-        next = match answer {
-            None => endpoint.recv(buffer),
-            // A reply that fails is the client's loss. Whether the receive half failed instead,
-            // the receive says again.
-            Some(Answer {
-                token,
-                message,
-                data,
-            }) => endpoint
-                .reply_recv(token, message, data, buffer)
-                .or_else(|_| endpoint.recv(buffer)),
+        let Some(Answer {
+            token,
+            message,
+            data,
+        }) = answer
+        else {
+            if !goes_on(service) {
+                return Ok(());
+            }
+            next = endpoint.recv(buffer);
+            continue;
         };
+        // A reply that fails is the client's loss. Whether the receive half failed instead, the
+        // receive says again.
+        next = endpoint
+            .reply_recv(token, message, data, buffer)
+            .or_else(|_| endpoint.recv(buffer));
     }
 }
 

@@ -73,7 +73,10 @@ fn boot(info: &'static InitInfo) -> Result<u64, Failure> {
         // It may be a server that is to blame.
         let events = core::iter::from_fn(|| machine.own.try_recv(&mut []).ok());
         let blamed = events.filter_map(failure).next();
-        blamed.unwrap_or(Failure::Program(error))
+        blamed.unwrap_or_else(|| {
+            let _ = console::flush(&clients.console);
+            Failure::Program(error)
+        })
     })?;
     loop {
         if let Some(failure) = failure(machine.own.recv(&mut [])?) {
