@@ -19,6 +19,8 @@ use crate::image::limine;
 /// One scenario.
 pub(super) struct Scenario {
     name: &'static str,
+    /// Further options of `run`.
+    options: &'static [&'static str],
     /// The program and its arguments; empty for a shell.
     program: &'static [&'static str],
     /// What is typed.
@@ -41,6 +43,7 @@ enum Door {
 /// A scenario of the most usual kind; rows say what differs.
 const USUAL: Scenario = Scenario {
     name: "",
+    options: &[],
     program: &[],
     input: "",
     status: 0,
@@ -111,6 +114,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ..USUAL
     },
     Scenario {
+        name: "no_line_is_lost",
+        program: &["chatter", "4", "500"],
+        check: chatter,
+        ..USUAL
+    },
+    Scenario {
+        name: "no_line_is_lost_counting_instructions",
+        options: &["--icount"],
+        program: &["chatter", "4", "500"],
+        check: chatter,
+        ..USUAL
+    },
+    Scenario {
         name: "limine_bios_boots",
         program: &["hello"],
         check: greets,
@@ -128,6 +144,35 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 fn greets(output: &str) -> Result<(), String> {
     contains(&output.to_lowercase(), "hello")
+}
+
+/// What `chatter 4 500` prints: every line of the four, and of those that were killed the first ones,
+/// each in one piece.
+fn chatter(output: &str) -> Result<(), String> {
+    let mut next = [0; 4 + 8];
+    for line in output.lines() {
+        let mut words = line.split(' ');
+        let number = |word: Option<&str>| word.and_then(|word| word.parse::<usize>().ok());
+        let (Some(name), Some(nr), Some(rest), None) = (
+            number(words.next()),
+            number(words.next()),
+            words.next(),
+            words.next(),
+        ) else {
+            return Err(format!("`{line}` is no line of chatter"));
+        };
+        let expected = next
+            .get_mut(name)
+            .ok_or_else(|| format!("nobody is {name}"))?;
+        if nr != *expected || rest != "x".repeat((name * 31 + nr * 7) % 190) {
+            return Err(format!("`{line}` instead of line {expected} of {name}"));
+        }
+        *expected += 1;
+    }
+    match next[..4].iter().position(|&count| count != 500) {
+        Some(name) => Err(format!("{} lines of {name} instead of 500", next[name])),
+        None => Ok(()),
+    }
 }
 
 /// Four lines `REPLY: AA`, with the same letter twice in each.
@@ -210,7 +255,7 @@ impl Scenario {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["run", "--no-build", "--smp", &smp.to_string()]);
         command.args(["--timeout", &limit.as_secs().to_string()]);
-        command.args(self.door.args());
+        command.args(self.door.args()).args(self.options);
         if !self.program.is_empty() {
             command.arg("--").args(self.program);
         }
