@@ -6,7 +6,7 @@
 //! next. The Rust side returns the registers of whoever runs next.
 //!
 //! ```text
-//!  user   --syscall-->         syscall_entry ---> trap::fast_system_call --(ordinary)--> user
+//!  user   --syscall-->         syscall_entry ---> trap::fast_* --(ordinary message)--> user
 //!                                              |
 //!                                              +--> trap::{system_call, from_user} --> resume --> user
 //!  user   --vector n--> stub n --> trap_entry -+
@@ -16,6 +16,7 @@
 
 use core::{arch::global_asm, mem::offset_of};
 
+use cowslip_abi::Call;
 use kernel::object::Registers;
 use x86_64::{
     PrivilegeLevel, VirtAddr,
@@ -125,12 +126,14 @@ syscall_entry:
     mov [rsp + {rbx}], rbx
     mov [rsp + {rbp}], rbp
     mov rsp, gs:[{kernel_stack}]
-    call {fast_system_call}
+    test eax, eax
+    jnz 3f
+    call {fast_send}
     test rax, rax
     jz 4f
 
     // rax: the registers to resume with, but for the words.
-    mov rbx, [rax + {rbx}]
+2:  mov rbx, [rax + {rbx}]
     mov rbp, [rax + {rbp}]
 5:  mov rcx, [rax + {rip}]
     mov r11, [rax + {rflags}]
@@ -144,6 +147,12 @@ syscall_entry:
     mov rax, [rax + {rax}]
     swapgs
     sysretq
+
+3:  cmp eax, {reply_recv}
+    jne 4f
+    call {fast_reply_recv}
+    test rax, rax
+    jnz 2b
 
 4:  mov rax, gs:[{frame}]
     mov [rax + {r12}], r12
@@ -227,15 +236,18 @@ fatal_entry:
     r14 = const offset_of!(Registers, r14),
     r15 = const offset_of!(Registers, r15),
     cs = const offset_of!(Registers, cs),
-    fast_system_call = sym trap::fast_system_call,
+    reply_recv = const Call::ReplyRecv as u32,
+    fast_send = sym trap::fast_send,
+    fast_reply_recv = sym trap::fast_reply_recv,
     system_call = sym trap::system_call,
     from_user = sym trap::from_user,
     from_kernel = sym trap::from_kernel,
     fatal = sym trap::fatal,
 );
 
-/// The order in which the code above pushes.
+/// The order in which the code above pushes, and the number that it tests.
 const _: () = {
+    assert!(Call::Send as u32 == 0);
     assert!(offset_of!(Registers, r15) == 0 && offset_of!(Registers, rax) == 14 * 8);
     assert!(offset_of!(Registers, rbp) == 4 * 8 && offset_of!(Registers, rdi) == 11 * 8);
     assert!(offset_of!(Registers, vector) == 15 * 8 && offset_of!(Registers, ss) == 21 * 8);

@@ -8,10 +8,7 @@ use core::{
     mem::{MaybeUninit, offset_of},
 };
 
-use kernel::{
-    mm::Frame,
-    object::{Id, Registers, Thread},
-};
+use kernel::object::{Id, Registers, Thread};
 use x86_64::{
     VirtAddr,
     registers::model_specific::{GsBase, KernelGsBase},
@@ -107,8 +104,8 @@ pub struct PerCpu {
     pub number: Cell<u32>,
     /// The thread that ran last, and whose registers are saved on an entry from user mode.
     pub current: Cell<Option<Id<Thread>>>,
-    /// The root of the page table in use.
-    pub root: Cell<Option<Frame>>,
+    /// The physical address of the page-table root in use; 0: the boot loader's.
+    pub root: Cell<u64>,
     /// The base of `fs` in use.
     pub fs_base: Cell<u64>,
     /// The vector registers hold a thread's state, and it may use them.
@@ -145,7 +142,7 @@ impl PerCpu {
             user_rsp: Cell::new(0),
             number: Cell::new(0),
             current: Cell::new(None),
-            root: Cell::new(None),
+            root: Cell::new(0),
             fs_base: Cell::new(0),
             fpu_loaded: Cell::new(false),
             timer: Cell::new(None),

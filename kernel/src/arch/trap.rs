@@ -48,20 +48,35 @@ pub fn run(make: impl FnOnce(&mut Option<Kernel>), start: impl FnOnce(&mut Kerne
     unsafe { entry::resume(registers) }
 }
 
-/// A thread made a system call: if it is an ordinary message, the registers of its partner, who
-/// runs next; otherwise nothing has happened.
-pub extern "C" fn fast_system_call() -> *const Registers {
+/// A thread sends a message: if it is an ordinary one, returns the registers of the receiver, who
+/// runs next; otherwise nothing has happened, and there are none.
+pub extern "C" fn fast_send() -> *const Registers {
+    fast(Kernel::fast_send)
+}
+
+/// The same for a reply that is followed by a receive.
+pub extern "C" fn fast_reply_recv() -> *const Registers {
+    fast(Kernel::fast_reply_recv)
+}
+
+#[inline(always)]
+fn fast(
+    call: impl FnOnce(&mut Kernel, Id<Thread>, u64) -> Option<(Id<Thread>, &Thread)>,
+) -> *const Registers {
     let cpu = PerCpu::get();
     let mut guard = KERNEL.lock();
-    if let (Some(kernel), Some(id)) = (guard.as_mut(), cpu.current.get())
-        && let Some((next, thread)) = kernel.fast_call(id, clock::ticks())
-    {
-        use_root(cpu, thread.root);
-        cpu.set_registers(&thread.regs);
-        cpu.current.set(Some(next));
-        return &thread.regs;
+    let Some(caller) = cpu.current.get() else {
+        return core::ptr::null();
+    };
+    match call(of(&mut guard), caller, clock::ticks()) {
+        Some((next, thread)) => {
+            use_root(cpu, thread.root);
+            cpu.set_registers(&thread.regs);
+            cpu.current.set(Some(next));
+            &thread.regs
+        }
+        None => core::ptr::null(),
     }
-    core::ptr::null()
 }
 
 /// A thread made a system call that is not an ordinary message.
@@ -177,6 +192,9 @@ fn interrupt(cpu: &PerCpu, kernel: &mut Kernel, vector: u8) {
 /// Finds out who runs next, waits until somebody can, and returns the registers to resume with.
 fn leave(mut guard: Guard) -> *const Registers {
     let cpu = PerCpu::get();
+    if !of(&mut guard).reschedule {
+        return cpu.registers();
+    }
     loop {
         let next = sys::next(of(&mut guard));
         apic::set_timer(cpu, next.timer);
@@ -215,7 +233,7 @@ fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>) -> *const Registers {
 
 #[inline]
 fn use_root(cpu: &PerCpu, root: Frame) {
-    if cpu.root.replace(Some(root)) != Some(root) {
+    if cpu.root.replace(root.addr().0) != root.addr().0 {
         // SAFETY: the table is a space's, or the kernel's own: both have the kernel's half.
         unsafe { cpu::load_page_table(root.addr()) };
     }
@@ -224,7 +242,7 @@ fn use_root(cpu: &PerCpu, root: Frame) {
 /// Leaves a page table that is about to go away.
 pub fn retire(root: Frame) {
     let cpu = PerCpu::get();
-    if cpu.root.get() == Some(root) {
+    if cpu.root.get() == root.addr().0 {
         use_root(cpu, paging::root());
     }
 }
@@ -234,7 +252,7 @@ pub fn flush(flush: &Flush) {
     let cpu = PerCpu::get();
     for space in flush
         .spaces()
-        .filter(|space| cpu.root.get() == Some(space.root))
+        .filter(|space| cpu.root.get() == space.root.addr().0)
     {
         match space.pages {
             FlushPages::Range { start, end } if end - start <= MAX_SINGLE_FLUSHES * 4096 => {

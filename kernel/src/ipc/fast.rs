@@ -1,13 +1,13 @@
-//! The fast path: a message of words between two threads, when both sides are there.
+//! The fast path: a short message between two threads, when both sides are there.
 //!
-//! [`Kernel::fast_call`] does what [`Kernel::send`] and [`Kernel::reply`] followed by
-//! [`Kernel::receive`] do, for the case that matters most, in one go: no queue is walked, nothing
+//! [`Kernel::fast_send`] does what [`Kernel::send`] does, and [`Kernel::fast_reply_recv`] what
+//! [`Kernel::reply`] and [`Kernel::receive`] do, for the case that matters most, in one go: no queue is walked, nothing
 //! is allocated, no scheduler is asked, and the words stay in their registers. It first looks, and
 //! if anything is out of the ordinary it has changed nothing and says so; then the general path
 //! does the call, and reports what is wrong with it. So nothing here decides an error.
 //!
-//! Ordinary means: the tag is a label, there are no bytes to move, nobody has vector registers or
-//! an `fs` base, and
+//! Ordinary means: the tag is a label, the bytes (if any) lie within one page on each side and go
+//! into a page that needs no fault first, nobody has vector registers or an `fs` base, and
 //!
 //! | send | reply and receive |
 //! | --- | --- |
@@ -18,54 +18,48 @@
 //! The receiver runs next in both paths: a sender lends its priority, so nobody who can run has a
 //! higher one.
 
-use cowslip_abi::{Call, Handle, MAX_RANGE, Rights};
+use cowslip_abi::{Handle, MAX_RANGE, Rights};
 
 use super::deliver::{token, token_index, token_sequence};
+use crate::mm::Mm;
 use crate::object::{Endpoint, Id, Kernel, Object, Registers, Spaces, State, Thread};
-use crate::vm::ByteRange;
-
-const SEND: u32 = Call::Send as u32;
-const REPLY_RECV: u32 = Call::ReplyRecv as u32;
+use crate::vm::{self, ByteRange};
 
 impl Kernel {
-    /// Does the message call in the running thread's registers, if it is an ordinary one, and
-    /// returns the thread that runs next, with the results in its registers but for the words:
-    /// those are still where the caller had them.
-    #[inline(always)]
-    pub fn fast_call(
+    /// Does the send in the running thread's registers, if it is an ordinary one, and returns the
+    /// thread that runs next, with the results in its registers but for the words: those are still
+    /// where the caller had them.
+    #[inline]
+    pub fn fast_send(
         &mut self,
         caller: Id<Thread>,
         now_ticks: u64,
     ) -> Option<(Id<Thread>, &Thread)> {
-        let thread = self.threads.get(caller)?;
-        // A tag that is more than a label, or bytes to send.
-        if thread.regs.rsi >> 32 != 0 || thread.regs.r8 != 0 || is_special(thread) {
+        let sender = self.threads.get(caller)?;
+        if !is_ordinary(sender) {
             return None;
         }
-        match thread.regs.rax as u32 {
-            SEND => self.fast_send(caller, now_ticks),
-            REPLY_RECV => self.fast_reply_recv(caller, now_ticks),
-            _ => None,
-        }
-    }
-
-    #[inline(always)]
-    fn fast_send(&mut self, caller: Id<Thread>, now_ticks: u64) -> Option<(Id<Thread>, &Thread)> {
-        let sender = self.threads.get(caller)?;
         let reply = buffer(&sender.regs)?;
         let (id, badge) = endpoint(&self.spaces, sender, Rights::SEND)?;
         let endpoint = self.endpoints.get_mut(id)?;
         let next = endpoint.receivers.first()?;
         let (sender, receiver) = self.threads.pair_mut(caller, next)?;
-        if is_special(receiver) || !endpoint.receivers.pop_only(receiver) {
+        let State::Receiving { buffer, .. } = receiver.state else {
+            return None;
+        };
+        if is_special(receiver)
+            || !endpoint.receivers.is_only(next)
+            || !copy(self.mm, sender, receiver, buffer)
+        {
             return None;
         }
+        endpoint.receivers.pop_only(receiver);
 
         self.reply_sequence += 1;
         sender.state = State::AwaitingReply {
             server: receiver.space,
             sequence: self.reply_sequence,
-            accepted: 0,
+            accepted: sender.regs.r8,
             request_truncated: false,
             reply,
         };
@@ -74,23 +68,23 @@ impl Kernel {
         receiver.priority = receiver.priority.max(sender.priority);
         receiver.unanswered += 1;
         receiver.regs.rdi = badge;
-        store(
-            receiver,
-            sender.regs.rsi,
-            token(self.reply_sequence, caller),
-        );
+        store(receiver, &sender.regs, token(self.reply_sequence, caller));
         self.turn.began_ticks = now_ticks;
         self.current = Some(next);
         Some((next, receiver))
     }
 
-    #[inline(always)]
-    fn fast_reply_recv(
+    /// The same for the reply and receive in the running thread's registers.
+    #[inline]
+    pub fn fast_reply_recv(
         &mut self,
         caller: Id<Thread>,
         now_ticks: u64,
     ) -> Option<(Id<Thread>, &Thread)> {
         let server = self.threads.get(caller)?;
+        if !is_ordinary(server) {
+            return None;
+        }
         let token = server.regs.rdi;
         let buffer = buffer(&server.regs)?;
         let next = self.threads.id_at(token_index(token))?;
@@ -102,7 +96,7 @@ impl Kernel {
             sequence,
             accepted,
             request_truncated: false,
-            ..
+            reply,
         } = client.state
         else {
             return None;
@@ -114,10 +108,12 @@ impl Kernel {
             || endpoint.bits != 0
             || !endpoint.senders.is_empty()
             || self.run_queue.any_above(client.priority)
-            || !endpoint.receivers.push_only(caller, server)
+            || !endpoint.receivers.is_empty()
+            || !copy(self.mm, server, client, reply)
         {
             return None;
         }
+        endpoint.receivers.push_only(caller, server);
 
         server.state = State::Receiving {
             endpoint: id,
@@ -127,7 +123,7 @@ impl Kernel {
         server.unanswered -= 1;
         server.run_ticks += now_ticks.wrapping_sub(self.turn.began_ticks);
         client.state = State::Runnable;
-        store(client, server.regs.rsi, accepted);
+        store(client, &server.regs, accepted);
         self.turn.began_ticks = now_ticks;
         self.current = Some(next);
         Some((next, client))
@@ -151,17 +147,39 @@ fn buffer(regs: &Registers) -> Option<ByteRange> {
     ByteRange::from_user(regs.r9, regs.r10, MAX_RANGE).ok()
 }
 
+/// Whether the caller's tag is only a label, and nothing else about it is special.
+#[inline]
+fn is_ordinary(caller: &Thread) -> bool {
+    caller.regs.rsi >> 32 == 0 && !is_special(caller)
+}
+
 /// Whether switching to or from the thread takes more than its general-purpose registers.
 #[inline]
 fn is_special(thread: &Thread) -> bool {
     thread.fpu.is_some() || thread.fs_base != 0
 }
 
-/// The results of a message without bytes: tag, length, and token or accepted length.
+/// Copies the bytes that a message has, if that is a small matter.
 #[inline]
-fn store(thread: &mut Thread, tag: u64, last: u64) {
+fn copy(mm: &Mm, from: &Thread, to: &Thread, buffer: ByteRange) -> bool {
+    let len = from.regs.r8;
+    len == 0 || copy_bytes(mm, from, to, buffer, len)
+}
+
+#[inline(never)]
+fn copy_bytes(mm: &Mm, from: &Thread, to: &Thread, buffer: ByteRange, len: u64) -> bool {
+    let Ok(data) = ByteRange::from_user(from.regs.rdx, len, MAX_RANGE) else {
+        return false;
+    };
+    len <= buffer.len()
+        && vm::copy_in_place(mm, to.root, buffer.addr(), from.root, data.addr(), len)
+}
+
+/// The results of a message: tag, length, and token or accepted length.
+#[inline]
+fn store(thread: &mut Thread, sent: &Registers, last: u64) {
     thread.regs.rax = 0;
-    thread.regs.rsi = tag;
-    thread.regs.rdx = 0;
+    thread.regs.rsi = sent.rsi;
+    thread.regs.rdx = sent.r8;
     thread.regs.r8 = last;
 }

@@ -171,6 +171,7 @@ impl Kernel {
         if let Some(thread) = self.threads.get_mut(caller) {
             thread.unanswered -= 1;
             thread.priority = thread.base_priority;
+            self.reschedule = true;
         }
     }
 

@@ -98,7 +98,14 @@ impl Kernel {
     }
 
     /// Tears down every doomed space, and those that are doomed by that.
+    #[inline]
     pub fn reap(&mut self) {
+        if self.doomed.is_some() {
+            self.tear_down_doomed();
+        }
+    }
+
+    fn tear_down_doomed(&mut self) {
         if core::mem::replace(&mut self.reaping, true) {
             return; // the loop below goes on with what was added
         }
@@ -209,6 +216,7 @@ impl Kernel {
         }
         if self.current == Some(id) {
             self.current = None;
+            self.reschedule = true;
         }
         if last {
             self.doom(home);

@@ -107,6 +107,8 @@ pub struct Kernel {
     pub interrupts: [Option<InterruptBinding>; MAX_LINES],
     /// The thread that runs.
     pub current: Option<Id<Thread>>,
+    /// Something has happened that may change who runs next, or when the timer is wanted.
+    pub reschedule: bool,
     /// When the running thread's turn began, and when its time slice ends.
     pub turn: Turn,
     /// The last reply token's sequence number.
@@ -142,6 +144,7 @@ impl Kernel {
             timers: Queue::new(),
             interrupts: [None; MAX_LINES],
             current: None,
+            reschedule: true,
             turn: Turn::default(),
             reply_sequence: 0,
             kernel_half,
@@ -299,6 +302,7 @@ impl Kernel {
         if let Some(thread) = self.threads.get_mut(id) {
             thread.state = State::Runnable;
             self.run_queue.push_back(&mut self.threads, id);
+            self.reschedule = true;
         }
     }
 
@@ -307,6 +311,7 @@ impl Kernel {
         if let Some(thread) = self.threads.get_mut(id) {
             thread.state = State::Runnable;
             self.run_queue.push_front(&mut self.threads, id);
+            self.reschedule = true;
         }
     }
 

@@ -91,31 +91,27 @@ impl<const KIND: usize> Queue<KIND> {
         Some(first)
     }
 
-    /// Takes `only` out if it is the only thread in the list; `false`: nothing has changed.
+    /// Whether the first thread is the only one in the list.
+    #[must_use]
     #[inline]
-    pub fn pop_only(&mut self, only: &mut Thread) -> bool {
-        if self.head != self.tail {
-            return false;
-        }
-        debug_assert!(only.links[KIND].linked, "the thread is not in the list");
-        (self.head, self.tail) = (None, None);
-        only.links[KIND].linked = false;
-        true
+    pub fn is_only(&self, first: Id<Thread>) -> bool {
+        self.tail == Some(first)
     }
 
-    /// Puts a thread into the list if it is empty; `false`: nothing has changed.
+    /// Takes out the only thread in the list.
     #[inline]
-    pub fn push_only(&mut self, id: Id<Thread>, thread: &mut Thread) -> bool {
-        if !self.is_empty() {
-            return false;
-        }
-        debug_assert!(
-            !thread.links[KIND].linked,
-            "the thread is in a list already"
-        );
+    pub fn pop_only(&mut self, only: &mut Thread) {
+        debug_assert!(only.links[KIND].linked && self.head == self.tail);
+        (self.head, self.tail) = (None, None);
+        only.links[KIND].linked = false;
+    }
+
+    /// Puts a thread into the list, which is empty.
+    #[inline]
+    pub fn push_only(&mut self, id: Id<Thread>, thread: &mut Thread) {
+        debug_assert!(!thread.links[KIND].linked && self.is_empty());
         (self.head, self.tail) = (Some(id), Some(id));
         thread.links[KIND].linked = true;
-        true
     }
 
     /// Takes a thread out that is in this list.

@@ -10,8 +10,10 @@ impl Kernel {
         };
         if thread.timer.take().is_some() {
             self.timers.remove(&mut self.threads, id);
+            self.reschedule = true;
         }
         let Some(timer) = timer else { return };
+        self.reschedule = true;
         let mut next = self.timers.first();
         while let Some(other) = next {
             if self

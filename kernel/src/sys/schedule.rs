@@ -16,8 +16,9 @@ pub struct Next {
 
 /// Chooses the thread to run: the highest priority, and within it the one that runs already until
 /// its time slice ends.
+///
+/// Unless [`Kernel::reschedule`] is set, the answer is the one before.
 pub fn next(kernel: &mut Kernel) -> Next {
-    kernel.reap();
     let chosen = kernel.choose();
     if chosen != kernel.current {
         kernel.leave_cpu();
@@ -28,6 +29,7 @@ pub fn next(kernel: &mut Kernel) -> Next {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
+    kernel.reschedule = false;
     Next {
         thread: chosen,
         timer,
@@ -36,6 +38,7 @@ pub fn next(kernel: &mut Kernel) -> Next {
 
 /// The timer interrupt: raises what is due and ends the time slice if it is over.
 pub fn tick(kernel: &mut Kernel) {
+    kernel.reschedule = true;
     let now = kernel.platform.now_ns();
     while let Some(timer) = kernel.take_expired_timer(now) {
         kernel.raise(timer.endpoint, timer.bits);
@@ -60,6 +63,7 @@ impl Kernel {
     /// Takes the CPU from the running thread and accounts for its turn.
     pub(super) fn leave_cpu(&mut self) {
         let previous = self.current.take();
+        self.reschedule = true;
         if let Some(thread) = previous.and_then(|id| self.threads.get_mut(id)) {
             let now = self.platform.now_ticks();
             thread.run_ticks += now.saturating_sub(self.turn.began_ticks);

@@ -47,6 +47,7 @@ pub(super) fn set(kernel: &mut Kernel, request: &Request) -> Answer {
         ThreadField::FsBase => {
             user_address(value)?;
             kernel.threads.get_mut(thread).ok_or(Error::Died)?.fs_base = value;
+            kernel.reschedule = true;
         }
     }
     Ok(Values::none().into())
@@ -115,6 +116,7 @@ impl Kernel {
         if queued {
             self.run_queue.remove(&mut self.threads, id);
         }
+        self.reschedule = true;
         if let Some(thread) = self.threads.get_mut(id) {
             thread.base_priority = priority;
             thread.priority = if lent {

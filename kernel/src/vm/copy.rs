@@ -93,6 +93,42 @@ pub fn copy(
     Ok(())
 }
 
+/// Copies a few bytes between two spaces, if that takes no more than writing to one page where it
+/// is. `false`: it takes more, and nothing has changed.
+#[must_use]
+pub fn copy_in_place(
+    mm: &Mm,
+    dst: Frame,
+    dst_addr: u64,
+    src: Frame,
+    src_addr: u64,
+    len: u64,
+) -> bool {
+    let (to_page, from_page) = (page_of(dst_addr), page_of(src_addr));
+    let (to_offset, from_offset) = (offset_in(to_page, dst_addr), offset_in(from_page, src_addr));
+    let len = len as usize;
+    if dst == src || to_offset + len > PAGE_SIZE || from_offset + len > PAGE_SIZE {
+        return false;
+    }
+    if len == PAGE_SIZE {
+        return false; // to be remapped
+    }
+    let to = Cursor::new(&mm.map, dst).get(to_page);
+    let from = Cursor::new(&mm.map, src).get(from_page);
+    match (to.kind(), from.kind()) {
+        (
+            Kind::Private(to_frame) | Kind::Shared(to_frame),
+            Kind::Private(frame) | Kind::Shared(frame),
+        ) if to.is_writable() => {
+            mm.map
+                .copy_bytes(frame, from_offset, to_frame, to_offset, len);
+            mm.stats.copied.add(1);
+            true
+        }
+        _ => false,
+    }
+}
+
 struct Transfer<'m> {
     mm: &'m Mm,
     src: Frame,

@@ -29,21 +29,26 @@ pub(super) const fn index(addr: u64, level: u32) -> usize {
     (addr >> shift(level)) as usize % 512
 }
 
-/// A hole: there is no lowest-level table up to this address.
-pub(super) struct Hole {
-    pub(super) end: u64,
+/// There is no lowest-level table: where the path to it ends.
+pub(super) struct Hole<'m> {
+    table: &'m Table,
+    level: u32,
 }
 
-/// The address of the first non-empty entry behind the empty one for `addr`, in a table of this
-/// level; the end of what the table covers if there is none.
-fn hole_end(table: &Table, addr: u64, level: u32) -> u64 {
-    let start = addr >> shift(level);
-    let behind = &table[index(addr, level) + 1..];
-    let nr_empty = behind
-        .iter()
-        .take_while(|place| Slot::new(place).get().is_empty())
-        .count();
-    (start + 1 + nr_empty as u64) << shift(level)
+impl Hole<'_> {
+    /// The address of the first non-empty entry behind the empty one for `addr`; the end of what
+    /// the table covers if there is none. At `limit` nobody is interested any more.
+    fn end(&self, addr: u64, limit: u64) -> u64 {
+        let start = addr >> shift(self.level);
+        let most = (limit - 1 >> shift(self.level)) - start;
+        let behind = &self.table[index(addr, self.level) + 1..];
+        let nr_empty = behind
+            .iter()
+            .take(most as usize)
+            .take_while(|place| Slot::new(place).get().is_empty())
+            .count();
+        (start + 1 + nr_empty as u64) << shift(self.level)
+    }
 }
 
 /// A place in a page table.
@@ -64,13 +69,13 @@ impl<'m> Cursor<'m> {
     }
 
     /// The entry for the page that contains `addr`, or the hole that does.
-    pub(super) fn slot(&mut self, addr: u64) -> Result<Slot<'m>, Hole> {
+    pub(super) fn slot(&mut self, addr: u64) -> Result<Slot<'m>, Hole<'m>> {
         self.leaf(addr)
             .map(|table| Slot::new(&table[index(addr, 0)]))
     }
 
     /// The lowest-level table for `addr`, or the hole there.
-    fn leaf(&mut self, addr: u64) -> Result<&'m Table, Hole> {
+    fn leaf(&mut self, addr: u64) -> Result<&'m Table, Hole<'m>> {
         let block = addr & !(coverage(1) - 1);
         if let Some((cached, table)) = self.leaf
             && cached == block
@@ -81,8 +86,7 @@ impl<'m> Cursor<'m> {
         for level in (1..LEVELS).rev() {
             let entry = Slot::new(&table[index(addr, level)]).get();
             let Some(below) = entry.table_below() else {
-                let end = hole_end(table, addr, level);
-                return Err(Hole { end });
+                return Err(Hole { table, level });
             };
             table = self.map.table(below);
         }
@@ -101,13 +105,13 @@ impl<'m> Cursor<'m> {
             let addr = range.start;
             range.start = match self.leaf(addr) {
                 Ok(table) => match Slot::new(&table[index(addr, 0)]) {
-                    slot if slot.get().is_empty() => hole_end(table, addr, 0),
+                    slot if slot.get().is_empty() => Hole { table, level: 0 }.end(addr, range.end),
                     slot => {
                         range.start += FRAME_SIZE;
                         return Some((addr, slot));
                     }
                 },
-                Err(hole) => hole.end,
+                Err(hole) => hole.end(addr, range.end),
             };
         }
         None

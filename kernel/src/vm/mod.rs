@@ -37,7 +37,7 @@ mod table;
 mod tests;
 
 pub use access::{read_user, write_user};
-pub use copy::{CopyError, Side, copy};
+pub use copy::{CopyError, Side, copy, copy_in_place};
 pub use fault::{Fault, fault};
 pub use range::{ByteRange, PageRange};
 pub use share::share;
