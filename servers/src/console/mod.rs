@@ -143,7 +143,7 @@ impl<R: Registers> Console<R> {
             self.uart.wait_idle();
             self.output.flushed();
         }
-        self.uart.send(|| self.output.next());
+        self.uart.send(|| self.output.next_byte());
         self.output.admit();
     }
 

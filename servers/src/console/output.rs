@@ -116,7 +116,7 @@ impl Output {
     }
 
     /// The next byte for the port: each line feed after a carriage return.
-    pub fn next(&mut self) -> Option<u8> {
+    pub fn next_byte(&mut self) -> Option<u8> {
         let first = *self.bytes.front()?;
         if first == b'\n' && !core::mem::replace(&mut self.returned, true) {
             return Some(b'\r');

@@ -136,7 +136,8 @@ impl<R: Registers> Uart<R> {
     /// Says what to interrupt for: bytes received, an empty transmit buffer. What is there already
     /// interrupts at once.
     pub fn enable(&mut self, received: bool, room: bool) {
-        let wanted = u8::from(received) * ON_RECEIVED | u8::from(room) * ON_ROOM;
+        let bit = |wanted, bit| if wanted { bit } else { 0 };
+        let wanted = bit(received, ON_RECEIVED) | bit(room, ON_ROOM);
         if wanted != self.enabled {
             self.enabled = wanted;
             self.registers.write(INTERRUPTS, wanted);
