@@ -52,6 +52,9 @@ pub fn start(boot: BootInfo) -> ! {
     info!("CPUs: {}, of which one is used", wiring.nr_cpus);
     log::debug!("power off: {power_off:x?}");
     power::init(power_off);
+    if boot.option("panic") == Some("test") {
+        power::test_panic();
+    }
     apic::map(wiring.local);
     apic::init();
     let (tsc_hz, timer_hz) = apic::calibrate();

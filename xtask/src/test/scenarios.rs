@@ -127,6 +127,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ..USUAL
     },
     Scenario {
+        name: "kernel_panic_is_told",
+        options: &["--set", "panic=test"],
+        program: &["hello"],
+        status: 125,
+        check: panic_with_names,
+        ..USUAL
+    },
+    Scenario {
         name: "limine_bios_boots",
         program: &["hello"],
         check: greets,
@@ -144,6 +152,24 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 fn greets(output: &str) -> Result<(), String> {
     contains(&output.to_lowercase(), "hello")
+}
+
+/// A program's output, and then what the kernel says at its end: why, where, and who was running.
+fn panic_with_names(output: &str) -> Result<(), String> {
+    let (before, panic) = output
+        .split_once("kernel panic on CPU 0: as the command line asks for")
+        .ok_or("no `kernel panic` in the output")?;
+    greets(before)?;
+    for words in [
+        "\n  at kernel/src/arch/power.rs:",
+        " cowslip::arch::power::shutdown+0x",
+        " cowslip::arch::trap::system_call+0x",
+        "\nrunning thread #",
+        "    rip: 0x2",
+    ] {
+        contains(panic, words)?;
+    }
+    Ok(())
 }
 
 /// What `chatter 4 500` prints: every line of the four, and of those that were killed the first ones,
