@@ -126,6 +126,15 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         check: chatter,
         ..USUAL
     },
+    // Enough for kernel and archive, and not for the servers.
+    Scenario {
+        name: "too_little_memory_is_told",
+        options: &["--mem", "5M"],
+        program: &["hello"],
+        status: 70,
+        check: |output| contains(output, ": out of memory: no frame for "),
+        ..USUAL
+    },
     Scenario {
         name: "kernel_panic_is_told",
         options: &["--set", "panic=test"],
