@@ -74,8 +74,29 @@ const STACK: u64 = 32 * 1024;
 
 /// Serves until the endpoint cannot be received on any more; returns why.
 pub fn serve(endpoint: &Endpoint, buffer: &mut [u8], service: &mut impl Service) -> Error {
+    loop {
+        if let Err(error) = serve_while(endpoint, buffer, service, |_| true) {
+            return error;
+        }
+    }
+}
+
+/// Serves as long as the service wants: it is asked at first, and after each event that it does
+/// not answer at once.
+///
+/// # Errors
+/// Why the endpoint cannot be received on any more.
+pub fn serve_while<S: Service>(
+    endpoint: &Endpoint,
+    buffer: &mut [u8],
+    service: &mut S,
+    goes_on: impl Fn(&S) -> bool,
+) -> Result<(), Error> {
     touch_stack();
     buffer.fill(0);
+    if !goes_on(service) {
+        return Ok(());
+    }
     let mut next = endpoint.recv(buffer);
     loop {
         let answer = match next {
@@ -94,21 +115,28 @@ pub fn serve(endpoint: &Endpoint, buffer: &mut [u8], service: &mut impl Service)
                 service.fault(fault);
                 None
             }
-            Err(error) => return error,
+            Err(error) => return Err(error),
         };
-        next = match answer {
-            None => endpoint.recv(buffer),
-            // Whether it was the receive half that failed, the receive says again.
-            Some(answer) => {
-                let token = answer.token.0;
-                endpoint
-                    .reply_recv(answer.token, answer.message, answer.data, buffer)
-                    .or_else(|error| {
-                        refuse(ReplyToken(token), error);
-                        endpoint.recv(buffer)
-                    })
+        let Some(Answer {
+            token,
+            message,
+            data,
+        }) = answer
+        else {
+            if !goes_on(service) {
+                return Ok(());
             }
+            next = endpoint.recv(buffer);
+            continue;
         };
+        let number = token.0;
+        // Whether it was the receive half that failed, the receive says again.
+        next = endpoint
+            .reply_recv(token, message, data, buffer)
+            .or_else(|error| {
+                refuse(ReplyToken(number), error);
+                endpoint.recv(buffer)
+            });
     }
 }
 

@@ -49,6 +49,9 @@ pub(crate) struct RunArgs {
     /// The kernel's log level: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
+    /// Another word of the kernel's command line; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
     #[command(flatten)]
     build: BuildArgs,
     /// The program to run, with its arguments; without one, a shell
@@ -83,7 +86,8 @@ pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
 
 fn boot(args: &RunArgs, built: &Built) -> Result<Ending> {
     let entry = limine_conf::entry()?;
-    let cmdline = command_line(&entry.cmdline, args.log.as_deref(), &args.program);
+    let base = [&[entry.cmdline][..], &args.set].concat().join(" ");
+    let cmdline = command_line(&base, args.log.as_deref(), &args.program);
     let disc = Scratch::new()?;
     let medium = match args.boot {
         Door::Direct => Medium::Direct {

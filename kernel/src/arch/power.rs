@@ -4,7 +4,10 @@
 //! line, `exit STATUS` or `panic`, and the debug-exit device (port 0xf4) ends the emulator with 33
 //! or 35. A machine that has no such device is powered off by ACPI.
 
-use core::fmt::{self, Write};
+use core::{
+    fmt::{self, Write},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use spin::Once;
 use x86_64::instructions::port::Port;
@@ -15,6 +18,9 @@ use super::cpu;
 const EXIT: u32 = 0x10;
 /// Ends QEMU with exit code 35.
 const PANIC: u32 = 0x11;
+
+/// The end of the machine is to be a panic.
+static PANIC_TEST: AtomicBool = AtomicBool::new(false);
 
 static POWER_OFF: Once<PowerOff> = Once::new();
 
@@ -68,8 +74,18 @@ pub fn init(power_off: Option<PowerOff>) {
     }
 }
 
+/// Makes [`shutdown`] panic: no program can make the kernel panic, so this is how it is seen that a
+/// panic says what it should.
+pub fn test_panic() {
+    PANIC_TEST.store(true, Relaxed);
+}
+
 /// Ends the machine.
 pub fn shutdown(status: u64) -> ! {
+    assert!(
+        !PANIC_TEST.load(Relaxed),
+        "as the command line asks for, at shutdown with status {status}"
+    );
     end(format_args!("exit {status}\n"), EXIT);
     if let Some(power_off) = POWER_OFF.get() {
         power_off.enter();

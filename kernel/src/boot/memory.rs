@@ -9,9 +9,49 @@ use core::ops::Range;
 use super::{BootInfo, MemoryKind, info::MAX_RANGES};
 
 const PAGE: u64 = 4096;
+const MIB: u64 = 1 << 20;
+
+/// What the first program and the servers need at the very least, in bytes.
+const LEAST_FREE: u64 = MIB;
 
 /// A page below 1 MiB that is left alone: other CPUs start there, in real mode.
 pub const TRAMPOLINE: u64 = 0x8000;
+
+/// Checks that the loader has found places of their own for image and archive: one that knows too
+/// little memory for both puts one onto the other.
+///
+/// # Panics
+///
+/// If they overlap.
+pub fn check_places(boot: &BootInfo, image_len: u64) {
+    let image = boot.image..boot.image + image_len;
+    let overlaps = |archive: &Range<u64>| archive.start < image.end && image.start < archive.end;
+    assert!(
+        !boot.archive.as_ref().is_some_and(overlaps),
+        "not enough memory: kernel and boot archive overlap; {} MiB at least",
+        least_mib(boot, image_len)
+    );
+}
+
+/// Checks that this is enough free memory to go on with.
+///
+/// # Panics
+///
+/// If not.
+pub fn check_free(boot: &BootInfo, image_len: u64, free: u64) {
+    assert!(
+        free >= LEAST_FREE,
+        "not enough memory: {} KiB are free; {} MiB at least",
+        free / 1024,
+        least_mib(boot, image_len)
+    );
+}
+
+/// The least memory of a machine that boots this, in MiB, if all of it starts at address 0.
+fn least_mib(boot: &BootInfo, image_len: u64) -> u64 {
+    let archive = boot.archive.clone().unwrap_or_default();
+    (boot.image + image_len + (archive.end - archive.start) + LEAST_FREE).div_ceil(MIB)
+}
 
 /// Set of pages, as disjoint ranges of physical addresses.
 pub struct FreeRanges {

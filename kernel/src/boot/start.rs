@@ -1,13 +1,18 @@
 //! Brings the kernel up, in order.
 
 use kernel::{
-    mm::{Mm, PhysAddr, PhysMap},
+    mm::{Mm, PhysAddr, PhysMap, phys::FRAME_SIZE},
     object::Kernel,
 };
 use log::{LevelFilter, info};
 use spin::Once;
 
-use super::{BootInfo, MemoryKind, archive::Archive, first, memory::FreeRanges};
+use super::{
+    BootInfo, MemoryKind,
+    archive::Archive,
+    first,
+    memory::{self, FreeRanges},
+};
 use crate::arch::{
     acpi, apic, clock, cpu, entry, fpu, lines,
     machine::Machine,
@@ -37,6 +42,7 @@ pub fn start(boot: BootInfo) -> ! {
         );
     }
 
+    memory::check_places(&boot, image_len());
     cpu::init();
     info!("CPU {}", cpu::features());
     paging::init(
@@ -52,6 +58,9 @@ pub fn start(boot: BootInfo) -> ! {
     info!("CPUs: {}, of which one is used", wiring.nr_cpus);
     log::debug!("power off: {power_off:x?}");
     power::init(power_off);
+    if boot.option("panic") == Some("test") {
+        power::test_panic();
+    }
     apic::map(wiring.local);
     apic::init();
     let (tsc_hz, timer_hz) = apic::calibrate();
@@ -77,6 +86,7 @@ pub fn start(boot: BootInfo) -> ! {
         archive.keep(mm, list);
         symbols::init(str::from_utf8(list).unwrap_or_default());
     }
+    memory::check_free(&boot, image_len(), mm.frames.free_count() * FRAME_SIZE);
     info!(
         "{} MiB in {} frames",
         mm.frames.total_count() / 256,
@@ -96,8 +106,12 @@ fn log_level(boot: &BootInfo) -> LevelFilter {
 }
 
 fn free(boot: &BootInfo, kind: MemoryKind) -> FreeRanges {
+    FreeRanges::of_kind(boot, image_len(), kind)
+}
+
+fn image_len() -> u64 {
     let [start, .., end] = paging::image();
-    FreeRanges::of_kind(boot, end - start, kind)
+    end - start
 }
 
 fn make_mm(boot: &BootInfo) -> Mm {

@@ -2,10 +2,10 @@
 //!
 //! | request | words | bytes | reply |
 //! | --- | --- | --- | --- |
-//! | `WRITE` | | the text, any bytes | `w0`: how many were written |
-//! | `WRITE_SHORT` | `w0`: length, at most 24; `w1..w3`: the text | | `w0`: how many were written |
+//! | `WRITE` | | the text, any bytes | when it is queued: `w0`, how many bytes of it |
+//! | `WRITE_SHORT` | `w0`: length, at most 24; `w1..w3`: the text | | likewise |
 //! | `READ_LINE` | | | when a line is there: its bytes, the line end included; `w0`: 1 at the end of the input |
-//! | `FLUSH` | | | when all text has left the machine |
+//! | `FLUSH` | | | when all text that was written before has left the machine |
 
 use super::{Error, request};
 use crate::message::Message;

@@ -2,19 +2,18 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use libipc::abi::PortIo;
-use libipc::{Endpoint, Interrupt, Ports, Rights, server, start};
+use libipc::{Borrowed, Endpoint, Interrupt, Ports, start};
 use servers::console::uart::Registers;
-use servers::console::{Console, EXTRA_INTERRUPT, EXTRA_INTERRUPTED, EXTRA_PORTS, FIRST_PORT};
+use servers::console::{
+    self, Console, EXTRA_INTERRUPT, EXTRA_INTERRUPTED, EXTRA_PORTS, FIRST_PORT,
+};
 
 libipc::program!(run);
-
-/// Most bytes that one message writes. Less than a page, so that no client's page ends up here.
-const WRITTEN: usize = 2048;
 
 /// The registers of COM1, and its interrupt line.
 struct Port {
     ports: Ports,
-    interrupt: Interrupt,
+    interrupt: Borrowed<'static, Interrupt>,
 }
 
 impl Registers for Port {
@@ -37,14 +36,12 @@ impl Registers for Port {
 
 fn run() -> Result<(), libipc::Error> {
     let extra = start::extra();
-    let inbox = Endpoint::borrow(start::inbox());
-    let interrupt = Interrupt::from_raw(extra[EXTRA_INTERRUPT]);
-    interrupt.bind(&inbox.copy(Rights::NOTIFY, 1)?)?;
+    let interrupt = Interrupt::borrow(extra[EXTRA_INTERRUPT]);
     let port = Port {
         ports: Ports::from_raw(extra[EXTRA_PORTS]),
-        interrupt,
+        interrupt: Interrupt::borrow(extra[EXTRA_INTERRUPT]),
     };
     let interrupted = Endpoint::from_raw(extra[EXTRA_INTERRUPTED]);
     let mut console = Console::new(port, Some(interrupted));
-    Err(server::serve(&inbox, &mut [0; WRITTEN], &mut console))
+    console::serve(&mut console, &Endpoint::borrow(start::inbox()), &interrupt)
 }

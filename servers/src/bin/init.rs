@@ -1,14 +1,19 @@
 //! Init: starts the servers, then one program, and ends the machine with it.
+//!
+//! One thread does that, and another one hears of servers that fault or die: the first may just be
+//! waiting for one of them.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::fmt::{self, Write};
 
-use libipc::abi::InitInfo;
-use libipc::message::{Fault, Received};
+use libipc::abi::{InitInfo, ThreadField};
+use libipc::message::{Fault, Incoming};
+use libipc::server::{self, Answer, Service};
 use libipc::services::procd::{self, INIT_PID};
 use libipc::services::{self, Refusal, console};
-use libipc::{Endpoint, Error, System, raw, start};
-use servers::init::boot::{BootError, CHILD_ENDED, Clients, Machine, SERVERS, Server};
+use libipc::thread::{self, Supervisor};
+use libipc::{Borrowed, Endpoint, Error, Handle, PageBuffer, Rights, System, Thread, raw, start};
+use servers::init::boot::{BootError, Clients, Machine, SERVERS, Server};
 use servers::init::{NO_PROGRAM, SERVER_DIED, has_option, program};
 use servers::procd::report::Words;
 
@@ -41,50 +46,100 @@ impl fmt::Display for Failure {
             Failure::Kernel(error) => error.fmt(f),
             Failure::Start(server, error) => write!(f, "cannot start {}: {error}", server.name()),
             Failure::Ended(name) => write!(f, "the server {name} has ended"),
-            Failure::Faulted(name, fault) => write!(f, "the server {name}: {}", Words(fault)),
+            Failure::Faulted(name, fault) => write!(f, "{name}: {}", Words(fault)),
             Failure::Program(error) => write!(f, "cannot start the program: {error}"),
         }
     }
 }
 
-fn run() {
-    let began = raw::ticks();
-    let Some(info) = start::init_info() else {
-        return;
-    };
-    let system = System::borrow(info.system);
-    if has_option(command_line(info), b"ticks") {
+fn run() -> Result<(), Error> {
+    tell_ticks(raw::ticks());
+    let own = Endpoint::create()?;
+    let supervisor = own.copy(Rights::SEND, SERVERS.len() as u64)?;
+    let supervisor = Supervisor::Endpoint(&supervisor);
+    let arg = own.handle().0.into();
+    let this = Thread::borrow(start::thread());
+    let priority = this.info()?.base_priority as u8;
+    let stack = PageBuffer::new(STACK)?;
+    let _work = thread::spawn_at(work, arg, stack, supervisor, priority)?;
+    // Below the other thread, which knows better why a server that it starts has died.
+    this.set(ThreadField::Priority, u64::from(priority) - 1)?;
+    Err(server::serve(&own, &mut [], &mut Watch))
+}
+
+/// Tells when this program began, if the command line asks for it.
+fn tell_ticks(began: u64) {
+    if start::init_info().is_some_and(|info| has_option(command_line(info), b"ticks")) {
         let mut text = heapless::String::<64>::new();
         let _ = writeln!(text, "init began at {began} ticks");
-        let _ = system.log(&text);
+        let _ = System::borrow(start::system()).log(&text);
     }
-    let status = boot(info).unwrap_or_else(|failure| {
-        let mut text = heapless::String::<256>::new();
-        let _ = writeln!(text, "{failure}");
-        let _ = system.log(&text);
-        match failure {
-            Failure::Program(_) => NO_PROGRAM,
-            _ => SERVER_DIED,
-        }
+}
+
+/// Bytes of the working thread's stack.
+const STACK: usize = 64 * 1024;
+
+/// Hears of everything that fails. It needs no memory for that, and waits for nobody.
+struct Watch;
+
+impl Service for Watch {
+    fn message(&mut self, incoming: Incoming, _: &[u8]) -> Option<Answer<'_>> {
+        incoming.token.answer(Refusal::BadRequest.message())
+    }
+
+    fn notification(&mut self, bits: u64) {
+        give_up(&Failure::Ended(name(u64::from(bits.trailing_zeros()))));
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        give_up(&Failure::Faulted(name(fault.badge), fault));
+    }
+}
+
+/// Who is meant by this badge or bit.
+fn name(number: u64) -> &'static str {
+    SERVERS
+        .get(number as usize)
+        .map_or("init", |server| server.name())
+}
+
+/// Says why, and ends the machine.
+fn give_up(failure: &Failure) {
+    let mut text = heapless::String::<256>::new();
+    let _ = writeln!(text, "{failure}");
+    let _ = System::borrow(start::system()).log(&text);
+    shut_down(match failure {
+        Failure::Program(_) => NO_PROGRAM,
+        _ => SERVER_DIED,
     });
-    let _ = system.shutdown(status);
+}
+
+fn shut_down(status: u64) {
+    let _ = System::borrow(start::system()).shutdown(status);
+}
+
+/// The working thread: boots, and ends the machine with the program.
+fn work(own: u64) {
+    let own = Endpoint::borrow(Handle(own as u32));
+    match start::init_info().map(|info| boot(info, own)) {
+        Some(Ok(status)) => shut_down(status),
+        // A server that died, of which the watching thread has heard.
+        Some(Err(Failure::Program(services::Error::Kernel(Error::Died)))) | None => {}
+        Some(Err(failure)) => give_up(&failure),
+    }
 }
 
 /// Starts everything; returns the program's exit status once it has ended.
-fn boot(info: &'static InitInfo) -> Result<u64, Failure> {
-    let machine = Machine::new(info)?;
+fn boot(info: &'static InitInfo, own: Borrowed<'static, Endpoint>) -> Result<u64, Failure> {
+    let machine = Machine::new(info, own)?;
     let clients = start_servers(&machine)?;
     let procd = clients.procd(INIT_PID)?;
     let pid = start_program(info, &procd).map_err(|error| {
-        // It may be a server that is to blame.
-        let events = core::iter::from_fn(|| machine.own.try_recv(&mut []).ok());
-        let blamed = events.filter_map(failure).next();
-        blamed.unwrap_or(Failure::Program(error))
+        let _ = console::flush(&clients.console);
+        Failure::Program(error)
     })?;
     loop {
-        if let Some(failure) = failure(machine.own.recv(&mut [])?) {
-            return Err(failure);
-        }
+        machine.ended.recv(&mut [])?;
         while let Ok(Some(ended)) = procd::wait(&procd, 0, false) {
             if ended.pid == pid {
                 let _ = console::flush(&clients.console);
@@ -117,18 +172,4 @@ fn start_program(info: &InitInfo, procd: &Endpoint) -> Result<u64, services::Err
 fn command_line(info: &InitInfo) -> &[u8] {
     let len = (info.command_line_len as usize).min(info.command_line.len());
     &info.command_line[..len]
-}
-
-/// What went wrong, if this event says that something did.
-fn failure(event: Received) -> Option<Failure> {
-    let name = |number: usize| SERVERS.get(number).map_or("?", |server| server.name());
-    match event {
-        Received::Notification(CHILD_ENDED) => None,
-        Received::Notification(bits) => Some(Failure::Ended(name(bits.trailing_zeros() as usize))),
-        Received::Fault(fault) => Some(Failure::Faulted(name(fault.badge as usize), fault)),
-        Received::Message(incoming) => {
-            let _ = incoming.token.reply(Refusal::BadRequest.message(), &[]);
-            None
-        }
-    }
 }

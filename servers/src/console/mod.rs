@@ -3,24 +3,30 @@
 //! ```text
 //! port --interrupt--> input --while somebody reads--> editor --a line--> the reader
 //!                                                       | echo
-//! WRITE --------------------------------------------> port
+//! WRITE ---------------------------------------------> output --interrupt--> port
 //! ```
 //!
-//! Writing waits for the port, so a reply means that the text is out and no text is ever lost.
+//! A reply to `WRITE` means that the text is in the output queue, in one piece and in its place; a
+//! text that does not fit is answered when it does. No text is ever lost. `FLUSH` waits until what
+//! was queued before it is out. While a text waits for room, the [loop](serve) takes interrupts only.
+//!
 //! Input waits unedited, and without echo, until somebody reads a line: so echoes come where the
 //! reader is. When the input buffer is full the port's own buffer holds the sender back.
 
 pub mod editor;
+pub mod output;
 pub mod uart;
 
 use libipc::message::{Incoming, Message, ReplyToken};
-use libipc::object::Endpoint;
-use libipc::server::{Answer, Service};
+use libipc::object::{Endpoint, Interrupt};
+use libipc::server::{self, Answer, Service};
 use libipc::services::Refusal;
 use libipc::services::console::{FLUSH, READ_LINE, WRITE, WRITE_SHORT, short_text};
+use libipc::{Error, Rights};
 
 use editor::{Editor, Outcome};
-use uart::{Registers, Uart};
+use output::{MAX_TEXT, Output};
+use uart::{Cause, Registers, Uart};
 
 /// The first of COM1's ports.
 pub const FIRST_PORT: u16 = 0x3f8;
@@ -46,12 +52,17 @@ const INPUT: usize = 1024;
 /// Readers that wait for a line.
 const READERS: usize = 8;
 
+/// Causes that are seen to at one interrupt. The port interrupts again for those that are left, so
+/// that requests get their turn however much there is to do.
+const ROUNDS: usize = 64;
+
 /// ^C.
 const INTERRUPT: u8 = 3;
 
 /// The console server on a serial port.
 pub struct Console<R> {
     uart: Uart<R>,
+    output: Output,
     editor: Editor,
     input: heapless::Deque<u8, INPUT>,
     readers: heapless::Deque<ReplyToken, READERS>,
@@ -64,6 +75,7 @@ impl<R: Registers> Console<R> {
     pub fn new(registers: R, interrupted: Option<Endpoint>) -> Self {
         let mut console = Console {
             uart: Uart::new(registers),
+            output: Output::new(),
             editor: Editor::new(),
             input: heapless::Deque::new(),
             readers: heapless::Deque::new(),
@@ -73,6 +85,11 @@ impl<R: Registers> Console<R> {
         console.drain();
         console.uart.set_up();
         console
+    }
+
+    /// Whether a text waits for room. Until it has some, only interrupts are of use.
+    pub fn is_full(&self) -> bool {
+        self.output.is_holding()
     }
 
     /// Takes what the port has received.
@@ -94,27 +111,54 @@ impl<R: Registers> Console<R> {
     /// Forgets the input before a ^C, and tells who ends programs.
     fn interrupt(&mut self) {
         self.input.clear();
-        if self.readers.is_empty() {
-            self.uart.write(b"^C\n");
+        if self.readers.is_empty() && self.output.can_echo() {
+            self.output.echo(b"^C\n");
         }
         if let Some(endpoint) = &self.interrupted {
             let _ = endpoint.notify();
         }
     }
 
-    /// Gives input to the readers that wait for it.
-    fn pump(&mut self) {
-        self.drain();
+    /// Gives input to the readers that wait for it, as long as the echo has room.
+    fn edit(&mut self) {
         while !self.readers.is_empty()
+            && self.output.can_echo()
             && let Some(byte) = self.input.pop_front()
         {
-            let uart = &mut self.uart;
-            let outcome = self.editor.feed(byte, &mut |echo| uart.write(echo));
+            let output = &mut self.output;
+            let outcome = self.editor.feed(byte, &mut |text| output.echo(text));
             if let Some(outcome) = outcome {
                 self.deliver(outcome);
             }
-            self.drain();
+            // A full input buffer has silenced the port.
+            if !self.uart.tells_received() {
+                self.drain();
+            }
         }
+    }
+
+    /// The transmit buffer is empty: fills it, and answers who has waited for that.
+    fn transmit(&mut self) {
+        if self.output.owes_flush() {
+            self.uart.wait_idle();
+            self.output.flushed();
+        }
+        self.uart.send(|| self.output.next_byte());
+        self.output.admit();
+    }
+
+    /// Sends what is new, unless the port interrupts when it can take it; and says what it is to
+    /// interrupt for.
+    fn update(&mut self) {
+        if self.has_output() && !self.uart.tells_room() && self.uart.has_room() {
+            self.transmit();
+        }
+        self.uart.enable(!self.input.is_full(), self.has_output());
+    }
+
+    /// Whether somebody waits for the port.
+    fn has_output(&self) -> bool {
+        !self.output.is_empty() || self.output.has_flushers()
     }
 
     /// Answers the first reader that is still there; a line without a reader is gone.
@@ -128,46 +172,96 @@ impl<R: Registers> Console<R> {
         self.editor.clear();
     }
 
-    fn write(&mut self, text: &[u8]) -> Result<Message, Refusal> {
-        for piece in text.chunks(uart::FIFO) {
-            self.uart.write(piece);
-            self.drain();
+    fn write(&mut self, text: &[u8], token: ReplyToken) -> Option<Answer<'_>> {
+        let answer = self.output.write(text, token);
+        self.update();
+        let (token, message) = answer?;
+        token.answer(message)
+    }
+
+    fn flush(&mut self, token: ReplyToken) -> Option<Answer<'_>> {
+        match self.output.flush(token) {
+            Ok(()) => {
+                self.update();
+                None
+            }
+            Err(token) => token.answer(Refusal::Full.message()),
         }
-        Ok(Message::new(0).with_words([text.len() as u64]))
+    }
+
+    fn read_line(&mut self, token: ReplyToken) -> Option<Answer<'_>> {
+        match self.readers.push_back(token) {
+            Ok(()) => {
+                self.edit();
+                self.update();
+                None
+            }
+            Err(token) => token.answer(Refusal::Full.message()),
+        }
     }
 }
 
 impl<R: Registers> Service for Console<R> {
     fn message(&mut self, incoming: Incoming, data: &[u8]) -> Option<Answer<'_>> {
         let Incoming { message, token, .. } = incoming;
-        let result = match message.label() {
-            WRITE => self.write(data),
+        match message.label() {
+            WRITE => self.write(data, token),
             WRITE_SHORT => match short_text(message.words) {
-                Some((text, len)) => self.write(&text[..len]),
-                None => Err(Refusal::BadRequest),
+                Some((text, len)) => self.write(&text[..len], token),
+                None => token.answer(Refusal::BadRequest.message()),
             },
-            FLUSH => {
-                self.uart.flush();
-                Ok(Message::new(0))
-            }
-            READ_LINE => match self.readers.push_back(token) {
-                Ok(()) => {
-                    self.pump();
-                    return None;
-                }
-                Err(token) => return token.answer(Refusal::Full.message()),
-            },
-            _ => Err(Refusal::BadRequest),
-        };
-        token.answer(result.unwrap_or_else(Refusal::message))
+            FLUSH => self.flush(token),
+            READ_LINE => self.read_line(token),
+            _ => token.answer(Refusal::BadRequest.message()),
+        }
     }
 
     /// The port's interrupt, the only notification that a console gets.
     fn notification(&mut self, _: u64) {
-        self.drain();
+        for _ in 0..ROUNDS {
+            match self.uart.cause() {
+                None => return self.uart.acknowledge(),
+                Some(Cause::Received) => self.drain(),
+                Some(Cause::Room) => self.transmit(),
+                Some(Cause::Other) => {}
+            }
+            self.edit();
+            self.update();
+        }
+        self.uart.interrupt_again();
         self.uart.acknowledge();
-        // What came before the line was unmasked raised nothing.
-        self.pump();
+    }
+}
+
+/// The notification bit of the port's interrupt.
+const INTERRUPTED: u64 = 1;
+
+/// Serves on `inbox`, with the port's `interrupt`, for ever.
+///
+/// While a text waits for room, the interrupt goes to an endpoint of its own, and requests wait in
+/// the kernel.
+///
+/// # Errors
+/// What ends it all the same.
+pub fn serve<R: Registers>(
+    console: &mut Console<R>,
+    inbox: &Endpoint,
+    interrupt: &Interrupt,
+) -> Result<(), Error> {
+    let aside = Endpoint::create()?;
+    let [to_inbox, to_aside] = [
+        inbox.copy(Rights::NOTIFY, INTERRUPTED)?,
+        aside.copy(Rights::NOTIFY, INTERRUPTED)?,
+    ];
+    let mut buffer = [0; MAX_TEXT];
+    loop {
+        interrupt.bind(&to_inbox)?;
+        // An interrupt that went to the other endpoint last has not been seen to.
+        console.notification(INTERRUPTED);
+        server::serve_while(inbox, &mut buffer, console, |console| !console.is_full())?;
+        interrupt.bind(&to_aside)?;
+        console.notification(INTERRUPTED);
+        server::serve_while(&aside, &mut [], console, Console::is_full)?;
     }
 }
 

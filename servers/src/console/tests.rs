@@ -1,7 +1,6 @@
-//! The console on a port made of two queues, seen through the terminal that hangs on it.
+//! The console, seen through the terminal that hangs on its port.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 use libipc::fake;
@@ -9,57 +8,10 @@ use libipc::services::console as client;
 use libipc::{Endpoint, Handle};
 
 use super::*;
+use port::Port;
 
-/// A port: what the terminal typed, and what it was sent.
-#[derive(Clone, Default)]
-struct Port(Rc<RefCell<(VecDeque<u8>, Vec<u8>)>>);
-
-impl Registers for Port {
-    fn read(&mut self, offset: u16) -> u8 {
-        let mut port = self.0.borrow_mut();
-        match offset {
-            0 => port.0.pop_front().unwrap_or(0),
-            5 => ROOM_AND_IDLE | u8::from(!port.0.is_empty()),
-            _ => 0,
-        }
-    }
-
-    fn write(&mut self, offset: u16, value: u8) {
-        if offset == 0 {
-            self.0.borrow_mut().1.push(value);
-        }
-    }
-}
-
-const ROOM_AND_IDLE: u8 = 0x60;
-
-impl Port {
-    fn type_(&self, bytes: &[u8]) {
-        self.0.borrow_mut().0.extend(bytes);
-    }
-
-    fn sent(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.borrow_mut().1)
-    }
-
-    /// What a person sees: the last line of the screen.
-    fn screen(&self) -> String {
-        let (mut line, mut column) = (Vec::new(), 0);
-        for byte in self.sent() {
-            match byte {
-                8 => column -= 1,
-                b'\r' => column = 0,
-                b'\n' => line.clear(),
-                _ => {
-                    line.resize(line.len().max(column + 1), b' ');
-                    line[column] = byte;
-                    column += 1;
-                }
-            }
-        }
-        String::from_utf8(line).unwrap().trim_end().into()
-    }
-}
+mod port;
+mod writing;
 
 fn read(token: u64) -> Incoming {
     Incoming {
@@ -80,7 +32,7 @@ fn lines(bytes: &[u8]) -> Vec<String> {
         assert!(console.message(read(token), &[]).is_none());
     }
     port.type_(bytes);
-    console.notification(1);
+    port.interrupt(&mut console);
     let text = |(_, _, data): (u64, Message, Vec<u8>)| String::from_utf8(data).unwrap();
     fake::replies().into_iter().map(text).collect()
 }
@@ -123,7 +75,7 @@ fn the_screen_shows_the_line() {
     let mut console = Console::new(port.clone(), None);
     let _ = console.message(read(1), &[]);
     port.type_(b"hello world\x1b[D\x1b[D\x17w0\x01>");
-    console.notification(1);
+    port.interrupt(&mut console);
     assert_eq!(port.screen(), ">hello w0ld");
 }
 
@@ -136,7 +88,7 @@ fn long_lines_are_cut_not_lost() {
     let _ = fake::replies();
     let _ = console.message(read(1), &[]);
     port.type_(&typed);
-    console.notification(1);
+    port.interrupt(&mut console);
     assert_eq!(fake::replies()[0].2.len(), client::MAX_LINE);
 }
 
@@ -145,7 +97,7 @@ fn input_waits_for_its_reader_without_echo() {
     let port = Port::default();
     let mut console = Console::new(port.clone(), None);
     port.type_(b"early\r");
-    console.notification(1);
+    port.interrupt(&mut console);
     assert!(port.sent().is_empty());
     let _ = fake::replies();
     assert!(console.message(read(1), &[]).is_none());
@@ -158,8 +110,8 @@ fn too_much_input_stays_in_the_port() {
     let port = Port::default();
     let mut console = Console::new(port.clone(), None);
     port.type_(&b"0123456789abcde\r".repeat(100));
-    console.notification(1);
-    assert_eq!(port.0.borrow().0.len(), 1600 - INPUT);
+    port.interrupt(&mut console);
+    assert_eq!(port.nr_received(), 1600 - INPUT);
     let _ = fake::replies();
     for token in 1..=100 {
         let _ = console.message(read(token), &[]);
@@ -175,12 +127,12 @@ fn a_line_goes_past_readers_that_are_gone() {
     let _ = console.message(read(2), &[]);
     fake::fail(libipc::abi::Call::Reply, Some(libipc::Error::StaleToken));
     port.type_(b"lost\r");
-    console.notification(1);
+    port.interrupt(&mut console);
     fake::fail(libipc::abi::Call::Reply, None);
     let _ = fake::replies();
     let _ = console.message(read(3), &[]);
     port.type_(b"kept\r");
-    console.notification(1);
+    port.interrupt(&mut console);
     assert_eq!(fake::replies()[0].2, b"kept\n");
 }
 
@@ -191,7 +143,7 @@ fn interrupts_without_a_reader_leave_no_trace() {
     let mut console = Console::new(port.clone(), Some(interrupted));
     let _ = (fake::asked(), fake::replies());
     port.type_(b"stale\r\x03fresh\r");
-    console.notification(1);
+    port.interrupt(&mut console);
     assert_eq!(port.sent(), b"^C\r\n");
     let notified = |asked: &fake::Asked| asked.call == libipc::abi::Call::Notify;
     assert_eq!(
@@ -209,7 +161,7 @@ fn end_of_input_is_told() {
     let _ = fake::replies();
     let _ = console.message(read(1), &[]);
     port.type_(&[4]);
-    console.notification(1);
+    port.interrupt(&mut console);
     assert_eq!(fake::replies()[0].1.words[0], 1);
 }
 
@@ -217,10 +169,11 @@ fn end_of_input_is_told() {
 fn clients_write_through_the_protocol() {
     let port = Port::default();
     let console = Rc::new(RefCell::new(Console::new(port.clone(), None)));
-    fake::serve(Handle(5), 1, console);
+    fake::serve(Handle(5), 1, console.clone());
     let endpoint = Endpoint::borrow(Handle(5));
     client::write(&endpoint, b"short\n").unwrap();
     client::write(&endpoint, "long ".repeat(20).as_bytes()).unwrap();
+    port.settle(&mut console.borrow_mut());
     assert_eq!(
         port.sent(),
         format!("short\r\n{}", "long ".repeat(20)).as_bytes()

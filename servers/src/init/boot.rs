@@ -21,10 +21,6 @@ use libipc::{
 use crate::loader::{self, LoadError};
 use crate::{archive, console, procd};
 
-/// The notification bit that says that a child of init may have ended; those below tell of dead
-/// servers.
-pub const CHILD_ENDED: u64 = 1 << 63;
-
 /// Where the file server finds the archive.
 const ARCHIVE: u64 = 0x6100_0000_0000;
 
@@ -139,10 +135,12 @@ impl Clients {
     }
 }
 
-/// What the kernel gave to init, and init's own endpoint.
+/// What the kernel gave to init, and init's own endpoints.
 pub struct Machine {
-    /// Faults and deaths of servers, and the process server's notifications.
-    pub own: Endpoint,
+    /// Faults and deaths of servers.
+    pub own: Borrowed<'static, Endpoint>,
+    /// The process server notifies of children that may have ended.
+    pub ended: Endpoint,
     system: Borrowed<'static, System>,
     interrupts: Borrowed<'static, Interrupt>,
     ports: Borrowed<'static, Ports>,
@@ -151,18 +149,19 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Takes stock.
+    /// Takes stock; `own` is the endpoint that hears of failures.
     ///
     /// # Errors
     /// `NoMemory`, `TableFull`.
-    pub fn new(info: &'static InitInfo) -> Result<Self, Error> {
+    pub fn new(info: &'static InitInfo, own: Borrowed<'static, Endpoint>) -> Result<Self, Error> {
         // SAFETY: the kernel mapped the archive there, read-only, for good.
         let archive = unsafe {
             core::slice::from_raw_parts(info.archive as *const u8, info.archive_len as usize)
         };
         let own_priority = Thread::borrow(info.thread).info()?.base_priority;
         Ok(Machine {
-            own: Endpoint::create()?,
+            own,
+            ended: Endpoint::create()?,
             system: System::borrow(info.system),
             interrupts: Interrupt::borrow(info.interrupts),
             ports: Ports::borrow(info.ports),
@@ -259,8 +258,7 @@ impl Machine {
                 info.names = give(&clients.names)?;
                 info.files = give(&clients.files)?;
                 info.memstat = give(&clients.memstat)?;
-                info.extra[procd::EXTRA_INIT] =
-                    self.own.copy_to(space, Rights::NOTIFY, CHILD_ENDED)?;
+                info.extra[procd::EXTRA_INIT] = self.ended.copy_to(space, Rights::NOTIFY, 1)?;
             }
         }
         Ok(())

@@ -19,6 +19,8 @@ use crate::image::limine;
 /// One scenario.
 pub(super) struct Scenario {
     name: &'static str,
+    /// Further options of `run`.
+    options: &'static [&'static str],
     /// The program and its arguments; empty for a shell.
     program: &'static [&'static str],
     /// What is typed.
@@ -41,6 +43,7 @@ enum Door {
 /// A scenario of the most usual kind; rows say what differs.
 const USUAL: Scenario = Scenario {
     name: "",
+    options: &[],
     program: &[],
     input: "",
     status: 0,
@@ -111,6 +114,36 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ..USUAL
     },
     Scenario {
+        name: "no_line_is_lost",
+        program: &["chatter", "4", "500"],
+        check: chatter,
+        ..USUAL
+    },
+    Scenario {
+        name: "no_line_is_lost_counting_instructions",
+        options: &["--icount"],
+        program: &["chatter", "4", "500"],
+        check: chatter,
+        ..USUAL
+    },
+    // Enough for kernel and archive, and not for the servers.
+    Scenario {
+        name: "too_little_memory_is_told",
+        options: &["--mem", "5M"],
+        program: &["hello"],
+        status: 70,
+        check: |output| contains(output, ": out of memory: no frame for "),
+        ..USUAL
+    },
+    Scenario {
+        name: "kernel_panic_is_told",
+        options: &["--set", "panic=test"],
+        program: &["hello"],
+        status: 125,
+        check: panic_with_names,
+        ..USUAL
+    },
+    Scenario {
         name: "limine_bios_boots",
         program: &["hello"],
         check: greets,
@@ -128,6 +161,53 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 fn greets(output: &str) -> Result<(), String> {
     contains(&output.to_lowercase(), "hello")
+}
+
+/// A program's output, and then what the kernel says at its end: why, where, and who was running.
+fn panic_with_names(output: &str) -> Result<(), String> {
+    let (before, panic) = output
+        .split_once("kernel panic on CPU 0: as the command line asks for")
+        .ok_or("no `kernel panic` in the output")?;
+    greets(before)?;
+    for words in [
+        "\n  at kernel/src/arch/power.rs:",
+        " cowslip::arch::power::shutdown+0x",
+        " cowslip::arch::trap::system_call+0x",
+        "\nrunning thread #",
+        "    rip: 0x2",
+    ] {
+        contains(panic, words)?;
+    }
+    Ok(())
+}
+
+/// What `chatter 4 500` prints: every line of the four, and of those that were killed the first ones,
+/// each in one piece.
+fn chatter(output: &str) -> Result<(), String> {
+    let mut next = [0; 4 + 8];
+    for line in output.lines() {
+        let mut words = line.split(' ');
+        let number = |word: Option<&str>| word.and_then(|word| word.parse::<usize>().ok());
+        let (Some(name), Some(nr), Some(rest), None) = (
+            number(words.next()),
+            number(words.next()),
+            words.next(),
+            words.next(),
+        ) else {
+            return Err(format!("`{line}` is no line of chatter"));
+        };
+        let expected = next
+            .get_mut(name)
+            .ok_or_else(|| format!("nobody is {name}"))?;
+        if nr != *expected || rest != "x".repeat((name * 31 + nr * 7) % 190) {
+            return Err(format!("`{line}` instead of line {expected} of {name}"));
+        }
+        *expected += 1;
+    }
+    match next[..4].iter().position(|&count| count != 500) {
+        Some(name) => Err(format!("{} lines of {name} instead of 500", next[name])),
+        None => Ok(()),
+    }
 }
 
 /// Four lines `REPLY: AA`, with the same letter twice in each.
@@ -210,7 +290,7 @@ impl Scenario {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["run", "--no-build", "--smp", &smp.to_string()]);
         command.args(["--timeout", &limit.as_secs().to_string()]);
-        command.args(self.door.args());
+        command.args(self.door.args()).args(self.options);
         if !self.program.is_empty() {
             command.arg("--").args(self.program);
         }

@@ -172,7 +172,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 1 } else { 48 }, ..Default::default() })]
 
     #[test]
-    fn lessons_every_argument_is_an_allegation(steps in prop::collection::vec(step(), 1..300)) {
+    fn every_argument_is_an_allegation(steps in prop::collection::vec(step(), 1..300)) {
         let mut world = World::new(2048);
         for step in &steps {
             world.take(step);

@@ -60,7 +60,7 @@ fn closing_the_last_receive_handle_kills_the_endpoint() {
 }
 
 #[test]
-fn lessons_17_a_client_that_dies_leaves_every_queue() {
+fn lesson_17_a_client_that_dies_leaves_every_queue() {
     let mut machine = Machine::new(256);
     let (server, receive, client, send) = served(&mut machine);
     assert!(machine.call(client, Call::Send, send, NOTHING).is_none());
@@ -93,7 +93,7 @@ fn lessons_17_a_client_that_dies_leaves_every_queue() {
 }
 
 #[test]
-fn lessons_18_kill_wins_against_a_server_that_never_replies() {
+fn lesson_18_kill_wins_against_a_server_that_never_replies() {
     let mut machine = Machine::new(256);
     let (server, receive, client, send) = served(&mut machine);
     let killer = machine.program();

@@ -203,7 +203,7 @@ fn a_reply_into_bad_memory_fails_the_send_and_not_the_reply() {
 }
 
 #[test]
-fn lessons_16_a_reply_token_works_once_and_only_for_its_space() {
+fn lesson_16_a_reply_token_works_once_and_only_for_its_space() {
     let mut machine = Machine::new(256);
     let (server, receive, client, send) = waiting_server(&mut machine, 0);
     let stranger = machine.program();

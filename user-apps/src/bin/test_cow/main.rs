@@ -22,8 +22,8 @@ user_apps::scenarios![
     a_parents_writes_stay_with_the_parent,
     grandchildren_see_their_own_ancestors,
     families_write_in_every_order,
-    messages_break_sharing_as_writes_do,
-    a_message_in_flight_keeps_its_contents,
+    lesson_4_messages_break_sharing_as_writes_do,
+    lesson_6_a_message_in_flight_keeps_its_contents,
     a_received_page_outlives_its_sender,
     a_sent_page_outlives_its_receiver,
     the_last_owner_takes_pages_back_without_copying,
@@ -32,11 +32,11 @@ user_apps::scenarios![
     share_copy_on_write_separates_both_sides,
     share_shared_joins_both_sides,
     share_move_empties_the_source,
-    shared_memory_stays_shared_after_fork,
-    shared_memory_gives_snapshots,
-    untouched_pages_are_shared_as_zeros,
-    an_error_in_the_middle_of_a_share_changes_nothing,
-    running_out_in_the_middle_of_a_share_changes_nothing,
+    lesson_8_shared_memory_stays_shared_after_fork,
+    lesson_8_shared_memory_gives_snapshots,
+    lesson_15_untouched_pages_are_shared_as_zeros,
+    lesson_12_an_error_in_the_middle_of_a_share_changes_nothing,
+    lesson_12_running_out_in_the_middle_of_a_share_changes_nothing,
 ];
 
 /// Where ranges appear a second time.

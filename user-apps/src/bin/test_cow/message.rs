@@ -9,7 +9,7 @@ use user_apps::scenario::twin::{Gift, Twin, system};
 
 /// Lesson of Dirty COW (Linux 19be0eaffa3a): the kernel's own writes, here a message received into
 /// pages shared with a child, must not reach the child.
-pub(crate) fn messages_break_sharing_as_writes_do() {
+pub(crate) fn lesson_4_messages_break_sharing_as_writes_do() {
     for (offset, len) in [
         (0, PAGE),
         (0, 3 * PAGE),
@@ -55,7 +55,7 @@ pub(crate) fn messages_break_sharing_as_writes_do() {
 /// CVE-2020-29374: a message in flight is a reference. The sender's other thread writes the pages
 /// while the message lies in the queue or has just arrived; what is received is what was there at
 /// the moment of delivery, and does not change afterwards.
-pub(crate) fn a_message_in_flight_keeps_its_contents() {
+pub(crate) fn lesson_6_a_message_in_flight_keeps_its_contents() {
     let _source = filled(64, 1);
     let target = PageBuffer::new(64 * PAGE as usize).expect("buffer");
     let at = target.addr();

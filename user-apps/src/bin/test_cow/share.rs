@@ -94,7 +94,7 @@ pub(crate) fn share_move_empties_the_source() {
     drop(memory);
 }
 
-pub(crate) fn shared_memory_stays_shared_after_fork() {
+pub(crate) fn lesson_8_shared_memory_stays_shared_after_fork() {
     let _memory = filled(2, 1);
     let own = Space::own();
     own.share(
@@ -122,7 +122,7 @@ pub(crate) fn shared_memory_stays_shared_after_fork() {
 
 /// A page is copy-on-write or shared, never both (Redox 113cb5ed): what is copied or sent from
 /// shared memory is a snapshot.
-pub(crate) fn shared_memory_gives_snapshots() {
+pub(crate) fn lesson_8_shared_memory_gives_snapshots() {
     let _memory = filled(2, 1);
     let own = Space::own();
     own.share(
@@ -152,7 +152,7 @@ pub(crate) fn shared_memory_gives_snapshots() {
     own.unmap(OTHER, 2 * PAGE).expect("unmap");
 }
 
-pub(crate) fn untouched_pages_are_shared_as_zeros() {
+pub(crate) fn lesson_15_untouched_pages_are_shared_as_zeros() {
     let own = Space::own();
     let _memory = map(SCRATCH, 64);
     let before = available();
@@ -185,7 +185,7 @@ pub(crate) fn untouched_pages_are_shared_as_zeros() {
 }
 
 /// Reserve, then commit: the last page of a long range is at fault, and the first one is untouched.
-pub(crate) fn an_error_in_the_middle_of_a_share_changes_nothing() {
+pub(crate) fn lesson_12_an_error_in_the_middle_of_a_share_changes_nothing() {
     let space = system().create_space(None).expect("space");
     let own = Space::own();
     let _memory = filled(NR_PAGES, 1);
@@ -219,7 +219,7 @@ pub(crate) fn an_error_in_the_middle_of_a_share_changes_nothing() {
 }
 
 /// The same with the memory used up: snapshots of shared memory need a frame each.
-pub(crate) fn running_out_in_the_middle_of_a_share_changes_nothing() {
+pub(crate) fn lesson_12_running_out_in_the_middle_of_a_share_changes_nothing() {
     let own = Space::own();
     let _memory = filled(256, 1);
     own.share(

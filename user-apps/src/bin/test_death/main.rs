@@ -19,18 +19,18 @@ use objects::*;
 use tokens::*;
 
 user_apps::scenarios![
-    tokens_work_once,
-    tokens_of_the_dead_are_stale,
-    tokens_are_the_receivers_alone,
-    an_unblocked_clients_next_request_has_another_token,
-    a_client_killed_in_the_queue_leaves_it,
-    a_client_killed_while_it_waits_for_the_reply,
-    a_server_killed_while_it_waits,
-    a_server_that_dies_with_messages_unanswered,
+    lesson_16_tokens_work_once,
+    lesson_16_tokens_of_the_dead_are_stale,
+    lesson_16_tokens_are_the_receivers_alone,
+    lesson_16_an_unblocked_clients_next_request_has_another_token,
+    lesson_17_a_client_killed_in_the_queue_leaves_it,
+    lesson_17_a_client_killed_while_it_waits_for_the_reply,
+    lesson_17_a_server_killed_while_it_waits,
+    lesson_17_a_server_that_dies_with_messages_unanswered,
     a_servers_thread_may_die_while_the_others_answer,
-    big_messages_to_and_from_the_dead,
+    lesson_17_big_messages_to_and_from_the_dead,
     shared_frames_of_the_dead_live_on,
-    kill_wins_against_a_server_that_never_replies,
+    lesson_18_kill_wins_against_a_server_that_never_replies,
     closing_the_last_receive_right_fails_the_queue,
     closing_the_last_receive_right_wakes_receivers,
     an_endpoint_carried_in_a_message_dies_with_its_holder,
@@ -39,7 +39,7 @@ user_apps::scenarios![
     the_last_threads_end_is_the_spaces,
     a_dead_supervisor_lets_faulting_threads_die,
     a_supervisor_that_dies_with_a_fault_unanswered,
-    every_state_gives_back_every_frame,
+    lesson_17_every_state_gives_back_every_frame,
 ];
 
 fn endpoint() -> Endpoint {
@@ -74,7 +74,7 @@ fn client_twin(to: &Endpoint) -> Twin {
     )
 }
 
-fn a_client_killed_in_the_queue_leaves_it() {
+fn lesson_17_a_client_killed_in_the_queue_leaves_it() {
     let endpoint = endpoint();
     let clients = [1, 2, 3].map(|label| {
         let client = client(&endpoint, label, Ok(0));
@@ -91,7 +91,7 @@ fn a_client_killed_in_the_queue_leaves_it() {
     until("ends", || clients.iter().all(Running::is_finished));
 }
 
-fn a_client_killed_while_it_waits_for_the_reply() {
+fn lesson_17_a_client_killed_while_it_waits_for_the_reply() {
     let endpoint = endpoint();
     let twin = client_twin(&endpoint);
     let incoming = receive(&endpoint);
@@ -104,7 +104,7 @@ fn a_client_killed_while_it_waits_for_the_reply() {
     assert_err(endpoint.try_recv(&mut []).map(|_| ()), Error::WouldBlock);
 }
 
-fn a_server_killed_while_it_waits() {
+fn lesson_17_a_server_killed_while_it_waits() {
     let endpoint = endpoint();
     let gift = Gift(endpoint.handle(), Rights::RECV, 0);
     let twin = Twin::start(&system(), &[gift], |[from, ..]| {
@@ -121,7 +121,7 @@ fn a_server_killed_while_it_waits() {
     join(client);
 }
 
-fn a_server_that_dies_with_messages_unanswered() {
+fn lesson_17_a_server_that_dies_with_messages_unanswered() {
     let endpoint = endpoint();
     let gift = Gift(endpoint.handle(), Rights::RECV, 0);
     let twin = Twin::start(&system(), &[gift], |[from, ..]| {
@@ -164,7 +164,7 @@ fn a_servers_thread_may_die_while_the_others_answer() {
     join(client);
 }
 
-fn big_messages_to_and_from_the_dead() {
+fn lesson_17_big_messages_to_and_from_the_dead() {
     const LEN: usize = 16 << 20;
     let system = system();
     assert_exact(|| {
@@ -221,7 +221,7 @@ fn shared_frames_of_the_dead_live_on() {
 }
 
 /// A server that received and does nothing cannot keep its client alive.
-fn kill_wins_against_a_server_that_never_replies() {
+fn lesson_18_kill_wins_against_a_server_that_never_replies() {
     let endpoint = endpoint();
     let gift = Gift(endpoint.handle(), Rights::RECV, 0);
     let server = Twin::start(&system(), &[gift], |[from, ..]| {
@@ -236,7 +236,7 @@ fn kill_wins_against_a_server_that_never_replies() {
     server.kill();
 }
 
-fn every_state_gives_back_every_frame() {
+fn lesson_17_every_state_gives_back_every_frame() {
     let system = system();
     let endpoint = endpoint();
     let gifts = [Gift(endpoint.handle(), Rights::SEND, 0)];

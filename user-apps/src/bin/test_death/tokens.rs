@@ -17,7 +17,7 @@ pub(crate) fn stale(token: u64) {
     );
 }
 
-pub(crate) fn tokens_work_once() {
+pub(crate) fn lesson_16_tokens_work_once() {
     let endpoint = endpoint();
     let client = client(&endpoint, 1, Ok(2));
     let incoming = receive(&endpoint);
@@ -30,7 +30,7 @@ pub(crate) fn tokens_work_once() {
     stale(token);
 }
 
-pub(crate) fn tokens_of_the_dead_are_stale() {
+pub(crate) fn lesson_16_tokens_of_the_dead_are_stale() {
     let endpoint = endpoint();
     let to = endpoint.handle();
     let client = thread(move || {
@@ -51,7 +51,7 @@ pub(crate) fn tokens_of_the_dead_are_stale() {
     join(next);
 }
 
-pub(crate) fn tokens_are_the_receivers_alone() {
+pub(crate) fn lesson_16_tokens_are_the_receivers_alone() {
     let endpoint = endpoint();
     let report = self::endpoint();
     let waiting = client(&endpoint, 0, Ok(1));
@@ -66,7 +66,7 @@ pub(crate) fn tokens_are_the_receivers_alone() {
 }
 
 /// QNX's mistake: a client whose request ended early asks again, and gets the first one's answer.
-pub(crate) fn an_unblocked_clients_next_request_has_another_token() {
+pub(crate) fn lesson_16_an_unblocked_clients_next_request_has_another_token() {
     let endpoint = endpoint();
     let to = endpoint.handle();
     // The first reply cannot be stored, so the first request ends with an error.

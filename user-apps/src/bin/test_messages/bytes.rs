@@ -40,7 +40,7 @@ pub(crate) fn sender(
 
 /// Lesson: Redox zero-fills the ragged ends, Xous trusted the sender's length. Here the bytes after
 /// the message stay what they were, in the same page too.
-pub(crate) fn bytes_past_the_end_stay() {
+pub(crate) fn lesson_14_bytes_past_the_end_stay() {
     let endpoint = Endpoint::create().expect("endpoint");
     for len in [1, 100, PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1] {
         let twin = sender(&endpoint, 0, len, Ok(len));
@@ -59,7 +59,7 @@ pub(crate) fn bytes_past_the_end_stay() {
 }
 
 /// The sender's range shows one frame twice; the receiver gets two pages of its own.
-pub(crate) fn the_same_page_is_received_twice() {
+pub(crate) fn lesson_13_the_same_page_is_received_twice() {
     let endpoint = Endpoint::create().expect("endpoint");
     let gift = Gift(endpoint.handle(), Rights::SEND, 0);
     let twin = Twin::start(&system(), &[gift], |[to, ..]| {
@@ -95,7 +95,7 @@ pub(crate) fn the_same_page_is_received_twice() {
     twin.join();
 }
 
-pub(crate) fn untouched_pages_arrive_as_zeros() {
+pub(crate) fn lesson_15_untouched_pages_arrive_as_zeros() {
     let endpoint = Endpoint::create().expect("endpoint");
     for offset in [0, 1] {
         let gift = Gift(endpoint.handle(), Rights::SEND, 0);
@@ -117,7 +117,7 @@ pub(crate) fn untouched_pages_arrive_as_zeros() {
     }
 }
 
-pub(crate) fn untouched_buffers_can_be_received_into() {
+pub(crate) fn lesson_15_untouched_buffers_can_be_received_into() {
     let endpoint = Endpoint::create().expect("endpoint");
     for offset in [0, 5] {
         let twin = sender(&endpoint, offset, 4 * PAGE_SIZE, Ok(4 * PAGE_SIZE));
@@ -138,7 +138,7 @@ pub(crate) fn untouched_buffers_can_be_received_into() {
 }
 
 /// A page of shared memory has no private original: who receives it gets what it was at that moment.
-pub(crate) fn shared_memory_is_sent_as_a_snapshot() {
+pub(crate) fn lesson_8_shared_memory_is_sent_as_a_snapshot() {
     let endpoint = Endpoint::create().expect("endpoint");
     let own = Space::own();
     let memory = map(SCRATCH, 2);
@@ -184,7 +184,7 @@ pub(crate) fn shared_memory_is_sent_as_a_snapshot() {
 }
 
 /// Receiving into shared memory shows on every side that has it, and leaves it shared.
-pub(crate) fn shared_memory_is_received_in_place() {
+pub(crate) fn lesson_8_shared_memory_is_received_in_place() {
     let endpoint = Endpoint::create().expect("endpoint");
     let own = Space::own();
     let memory = map(SCRATCH, 2);

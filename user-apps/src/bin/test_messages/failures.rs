@@ -98,7 +98,7 @@ pub(crate) fn overlapping_buffers_are_an_error() {
 }
 
 /// Reserve, then commit: an unaligned message needs a frame for each page of an untouched buffer.
-pub(crate) fn running_out_in_the_middle_of_a_message_changes_nothing() {
+pub(crate) fn lesson_12_running_out_in_the_middle_of_a_message_changes_nothing() {
     const NR_PAGES: usize = 256;
     let endpoint = Endpoint::create().expect("endpoint");
     let twin = sender(&endpoint, 1, NR_PAGES * PAGE_SIZE, Err(Error::NoMemory));

@@ -113,7 +113,7 @@ pub(crate) fn a_thousand_random_messages() {
     rig.stop();
 }
 
-pub(crate) fn a_buffer_longer_than_the_message_keeps_its_rest() {
+pub(crate) fn lesson_14_a_buffer_longer_than_the_message_keeps_its_rest() {
     let mut rig = Rig::new();
     for len in [0, 1, PAGE_SIZE, 2 * PAGE_SIZE] {
         let (short, long) = (at(0, len), at(0, 10 * PAGE_SIZE));
