@@ -7,9 +7,9 @@ use libipc::abi::InitInfo;
 use libipc::message::{Fault, Received};
 use libipc::services::procd::{self, INIT_PID};
 use libipc::services::{self, Refusal, console};
-use libipc::{Endpoint, Error, System, start};
+use libipc::{Endpoint, Error, System, raw, start};
 use servers::init::boot::{BootError, CHILD_ENDED, Clients, Machine, SERVERS, Server};
-use servers::init::{NO_PROGRAM, SERVER_DIED, program};
+use servers::init::{NO_PROGRAM, SERVER_DIED, has_option, program};
 use servers::procd::report::Words;
 
 libipc::program!(run);
@@ -48,10 +48,16 @@ impl fmt::Display for Failure {
 }
 
 fn run() {
+    let began = raw::ticks();
     let Some(info) = start::init_info() else {
         return;
     };
     let system = System::borrow(info.system);
+    if has_option(command_line(info), b"ticks") {
+        let mut text = heapless::String::<64>::new();
+        let _ = writeln!(text, "init began at {began} ticks");
+        let _ = system.log(&text);
+    }
     let status = boot(info).unwrap_or_else(|failure| {
         let mut text = heapless::String::<256>::new();
         let _ = writeln!(text, "{failure}");
@@ -104,9 +110,13 @@ fn start_servers(machine: &Machine) -> Result<Clients, Failure> {
 }
 
 fn start_program(info: &InitInfo, procd: &Endpoint) -> Result<u64, services::Error> {
-    let len = (info.command_line_len as usize).min(info.command_line.len());
-    let block = program(&info.command_line[..len]).ok_or(Refusal::BadRequest)?;
+    let block = program(command_line(info)).ok_or(Refusal::BadRequest)?;
     procd::spawn(procd, &block)
+}
+
+fn command_line(info: &InitInfo) -> &[u8] {
+    let len = (info.command_line_len as usize).min(info.command_line.len());
+    &info.command_line[..len]
 }
 
 /// What went wrong, if this event says that something did.

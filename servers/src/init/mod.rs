@@ -3,6 +3,9 @@
 //! The kernel's command line says what to run: what stands after a lone `--` is a program and its
 //! arguments, separated by spaces, with `\x20` for a space and `\x5c` for a backslash inside one.
 //! Without it the shell runs. When that program ends, so does the machine, with its exit status.
+//!
+//! Before the `--` stand options. Init knows one: with `ticks` it says what the time-stamp counter
+//! was when it began.
 
 pub mod boot;
 
@@ -17,6 +20,15 @@ pub const SHELL: &str = "/bin/sh";
 
 /// Room for the arguments, each ended by a zero byte.
 pub type Block = heapless::Vec<u8, { libipc::start::MAX_ARGS }>;
+
+/// Whether this option stands in front of the program.
+#[must_use]
+pub fn has_option(command_line: &[u8], option: &[u8]) -> bool {
+    command_line
+        .split(u8::is_ascii_whitespace)
+        .take_while(|&word| word != b"--")
+        .any(|word| word == option)
+}
 
 /// The argument block of the program that a command line names; `None` when it is too long.
 #[must_use]
@@ -86,6 +98,14 @@ mod tests {
             "/bin/hello\0a b\0\\x20\0--\0-x\0"
         );
         assert_eq!(block("-- a\\x0 a\\x00b a\\xzz"), "/bin/a\\x0\0ab\0a\\xzz\0");
+    }
+
+    #[test]
+    fn options_stand_before_the_dashes() {
+        assert!(has_option(b"log=warn ticks -- sh", b"ticks"));
+        assert!(has_option(b"ticks", b"ticks"));
+        assert!(!has_option(b"log=warn -- sh ticks", b"ticks"));
+        assert!(!has_option(b"", b"ticks"));
     }
 
     #[test]

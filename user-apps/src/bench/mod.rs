@@ -14,30 +14,51 @@ use alloc::vec::Vec;
 use libipc::println;
 use libipc::raw::ticks;
 
-/// Rounds before the first that counts: first touches of memory, first uses of tables.
-const WARM_UP: usize = 4;
-
-/// Measures `operation` and prints the result.
-pub fn measure(name: &str, rounds: usize, mut operation: impl FnMut()) {
-    measure_with(name, rounds, || (), |()| operation());
+/// How often an operation is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Rounds {
+    /// Rounds before the first that counts: first touches of memory, first uses of tables.
+    pub warm_up: usize,
+    /// Rounds that count.
+    pub counted: usize,
 }
 
-/// Measures `operation`, each time on what `prepare` has made, which does not count. What the
-/// operation returns is dropped afterwards, and does not count either.
+impl Rounds {
+    /// For operations of some hundred instructions.
+    pub const MANY: Rounds = Rounds {
+        warm_up: 4,
+        counted: 200,
+    };
+
+    /// For operations that move much memory.
+    pub const FEW: Rounds = Rounds {
+        warm_up: 1,
+        counted: 5,
+    };
+}
+
+/// Measures `operation` and prints the result.
+pub fn measure(name: &str, rounds: Rounds, mut operation: impl FnMut()) {
+    measure_with(name, rounds, || (), |()| operation(), drop);
+}
+
+/// Measures `operation`, each time on what `prepare` has made. What it returns goes to `finish`;
+/// neither of these two counts.
 pub fn measure_with<T, R>(
     name: &str,
-    rounds: usize,
+    rounds: Rounds,
     mut prepare: impl FnMut() -> T,
     mut operation: impl FnMut(T) -> R,
+    mut finish: impl FnMut(R),
 ) {
-    let mut samples = Vec::with_capacity(rounds);
-    for round in 0..rounds + WARM_UP {
+    let mut samples = Vec::with_capacity(rounds.counted);
+    for round in 0..rounds.warm_up + rounds.counted {
         let prepared = prepare();
         let begin = ticks();
         let result = operation(prepared);
         let end = ticks();
-        drop(result);
-        if round >= WARM_UP {
+        finish(result);
+        if round >= rounds.warm_up {
             samples.push(end - begin);
         }
     }

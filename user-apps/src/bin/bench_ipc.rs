@@ -7,12 +7,12 @@ use libipc::abi::{Call, Tag, pack_handles};
 use libipc::raw::{Args, Words, message_call};
 use libipc::services::Error;
 use libipc::{Endpoint, Handle, Rights, Space};
-use user_apps::bench::measure;
+use user_apps::bench::{Rounds, measure, measure_with};
 use user_apps::scenario::twin::{Gift, Twin, system};
 
 libipc::program!(run);
 
-const ROUNDS: usize = 200;
+const ROUNDS: Rounds = Rounds::MANY;
 const NOTHING: Args = [0; 6];
 const NO_WORDS: Words = [0; 4];
 
@@ -25,6 +25,11 @@ fn run() -> Result<(), Error> {
     handles()?;
     notifications()?;
     Ok(())
+}
+
+/// Checks a call's result, outside of what is measured.
+fn succeeded(code: u64) {
+    assert_eq!(code, 0, "a call failed");
 }
 
 /// A server that answers with the words it got.
@@ -50,13 +55,20 @@ fn inline() -> Result<(), Error> {
         // A reply to nobody fails after the least work that any call does.
         message_call(u32::MAX, Handle::NONE, NOTHING, NO_WORDS);
     });
-    measure("ipc_rtt/0w", ROUNDS, || {
-        message_call(Call::Send as u32, to, NOTHING, NO_WORDS);
-    });
-    measure("ipc_rtt/4w", ROUNDS, || {
-        let (_, _, words) = message_call(Call::Send as u32, to, NOTHING, [1, 2, 3, 4]);
-        assert_eq!(words, [1, 2, 3, 4]);
-    });
+    measure_with(
+        "ipc_rtt/0w",
+        ROUNDS,
+        || (),
+        |()| message_call(Call::Send as u32, to, NOTHING, NO_WORDS).0,
+        succeeded,
+    );
+    measure_with(
+        "ipc_rtt/4w",
+        ROUNDS,
+        || (),
+        |()| message_call(Call::Send as u32, to, NOTHING, [1, 2, 3, 4]).2,
+        |words| assert_eq!(words, [1, 2, 3, 4]),
+    );
     twin.kill();
     Ok(())
 }
@@ -70,10 +82,17 @@ fn buffers() -> Result<(), Error> {
         });
         let (request, mut reply) = ([1u64; 64], [0u64; 64]);
         let (from, into) = (request.as_ptr() as u64, reply.as_mut_ptr() as u64);
-        measure(name, ROUNDS, || {
-            let args = [0, 0, from, 512, into, 512];
-            message_call(Call::Send as u32, endpoint.handle(), args, NO_WORDS);
-        });
+        let to = endpoint.handle();
+        measure_with(
+            name,
+            ROUNDS,
+            || (),
+            |()| {
+                let args = [0, 0, from, 512, into, 512];
+                message_call(Call::Send as u32, to, args, NO_WORDS).0
+            },
+            succeeded,
+        );
         twin.kill();
     }
     Ok(())
@@ -96,13 +115,14 @@ fn handles() -> Result<(), Error> {
         .copy(Rights::READ | Rights::COPY, 0)?
         .into_raw();
     let tag = Tag::new(0).with_handles(1).moving_handles().0;
+    let to = endpoint.handle();
     measure("ipc_handle_rtt", ROUNDS, || {
         let [w2, w3] = pack_handles([travelling, Handle::NONE, Handle::NONE, Handle::NONE]);
         let args = [0, tag, 0, 0, 0, 0];
-        let (_, _, words) =
-            message_call(Call::Send as u32, endpoint.handle(), args, [0, 0, w2, w3]);
+        let (_, _, words) = message_call(Call::Send as u32, to, args, [0, 0, w2, w3]);
         travelling = Handle(words[2] as u32);
     });
+    assert!(Space::borrow(travelling).info().is_ok());
     drop(Space::from_raw(travelling));
     twin.kill();
     Ok(())
@@ -110,24 +130,35 @@ fn handles() -> Result<(), Error> {
 
 fn notifications() -> Result<(), Error> {
     let (ping, pong) = (Endpoint::create()?, Endpoint::create()?);
-    measure("notify", ROUNDS, || {
-        message_call(Call::Notify as u32, ping.handle(), NOTHING, NO_WORDS);
-    });
+    let there = ping.copy(Rights::NOTIFY, 1)?;
+    let (to, from) = (there.handle(), pong.handle());
+    measure_with(
+        "notify",
+        ROUNDS,
+        || (),
+        |()| message_call(Call::Notify as u32, to, NOTHING, NO_WORDS).0,
+        succeeded,
+    );
     let gifts = [
         Gift(ping.handle(), RECEIVE, 0),
         Gift(pong.handle(), Rights::NOTIFY, 1),
     ];
-    let there = ping.copy(Rights::NOTIFY, 1)?;
     let twin = Twin::start(&system(), &gifts, |[receive, back, ..]| {
         loop {
             message_call(Call::Recv as u32, receive, NOTHING, NO_WORDS);
             message_call(Call::Notify as u32, back, NOTHING, NO_WORDS);
         }
     });
-    measure("notify_rtt", ROUNDS, || {
-        message_call(Call::Notify as u32, there.handle(), NOTHING, NO_WORDS);
-        message_call(Call::Recv as u32, pong.handle(), NOTHING, NO_WORDS);
-    });
+    measure_with(
+        "notify_rtt",
+        ROUNDS,
+        || (),
+        |()| {
+            message_call(Call::Notify as u32, to, NOTHING, NO_WORDS);
+            message_call(Call::Recv as u32, from, NOTHING, NO_WORDS).0
+        },
+        succeeded,
+    );
     twin.kill();
     Ok(())
 }

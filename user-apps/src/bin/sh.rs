@@ -1,4 +1,6 @@
 //! The shell: reads lines, runs programs, says how they ended.
+//!
+//! `sh --ticks` says what the time-stamp counter was when it began, and leaves.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 extern crate alloc;
@@ -8,7 +10,7 @@ use alloc::vec::Vec;
 use libipc::services::console::MAX_LINE;
 use libipc::services::procd::{self, Ended};
 use libipc::services::{Error, files, memstat};
-use libipc::{Endpoint, io, print, println, process, start};
+use libipc::{Endpoint, io, print, println, process, raw, start};
 
 libipc::program!(run);
 
@@ -22,6 +24,11 @@ exit [STATUS]        leave
 ^C ends the program that runs, ^D leaves";
 
 fn run() -> i32 {
+    let began = raw::ticks();
+    if start::args().nth(1) == Some("--ticks") {
+        println!("sh began at {began} ticks");
+        return 0;
+    }
     let mut line = [0; MAX_LINE];
     loop {
         report_ended();
