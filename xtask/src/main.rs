@@ -4,6 +4,7 @@
 //! `limine_conf`, `machine` (QEMU) and `ending` (what became of a run).
 
 mod archive;
+mod bench;
 mod build;
 mod check;
 mod cmdline;
@@ -38,6 +39,8 @@ enum Task {
     Run(run::RunArgs),
     /// Run host tests, test programs and scenarios
     Test(test::TestArgs),
+    /// Count what operations cost in instructions, beside other systems
+    Bench(bench::BenchArgs),
     /// Judge formatting, lints, documentation and the direction of dependencies
     Check,
     /// Run the kernel's library tests under Miri
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Build(args) => build::main(&args),
         Task::Run(args) => run::main(&args),
         Task::Test(args) => test::main(&args),
+        Task::Bench(args) => bench::main(&args),
         Task::Check => check::main(),
         Task::Miri(args) => miri::main(&args),
         Task::Image(args) => image::main(&args),

@@ -1,0 +1,178 @@
+//! The machine that is measured: one CPU, whose time-stamp counter counts instructions.
+
+use std::fmt;
+use std::io::{self, Cursor, Read};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::reading::{Reading, readings};
+use crate::build::Built;
+use crate::cmdline::command_line;
+use crate::ending::Ending;
+use crate::limine_conf;
+use crate::machine::{Machine, Medium};
+
+/// How long a boot may take.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// A program that measures, and the beginnings of its operations' names.
+pub(super) struct Subject {
+    program: &'static [&'static str],
+    families: &'static [&'static str],
+    mem: &'static str,
+}
+
+impl Subject {
+    /// All of them, in the order of the table.
+    pub(super) const ALL: &[Subject] = &[
+        Subject {
+            program: &["bench_ipc"],
+            families: &["null_syscall", "ipc_rtt", "ipc_handle_rtt", "notify"],
+            mem: "128M",
+        },
+        Subject {
+            program: &["bench_memory"],
+            families: &[
+                "map",
+                "unmap",
+                "zero_fault",
+                "cow_fault",
+                "pager_fault",
+                "send_",
+            ],
+            mem: "128M",
+        },
+        Subject {
+            program: &["bench_process"],
+            families: &["thread_create_join", "spawn_wait", "fork_"],
+            // The largest parent has 256 MiB.
+            mem: "512M",
+        },
+        Subject {
+            program: &["sh", "--ticks"],
+            families: &["boot_to_"],
+            mem: "128M",
+        },
+    ];
+
+    /// Whether it has operations with this in their name.
+    pub(super) fn may_have(&self, filter: &str) -> bool {
+        let known = |subject: &Subject| {
+            subject
+                .families
+                .iter()
+                .any(|family| family.contains(filter) || filter.starts_with(family))
+        };
+        known(self) || !Subject::ALL.iter().any(known)
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.program.join(" "))
+    }
+}
+
+/// What a build has made, ready to boot.
+pub(super) struct Guest {
+    built: Built,
+    base: String,
+}
+
+impl Guest {
+    /// Boots what a build has made.
+    pub(super) fn new(built: Built) -> Result<Guest> {
+        let base = limine_conf::entry()?.cmdline;
+        Ok(Guest { built, base })
+    }
+
+    /// Runs a program that measures.
+    pub(super) fn readings(&self, subject: &Subject) -> Result<Vec<Reading>> {
+        let (_speak, silence) = silence();
+        let machine = self.machine(subject.mem, subject.program);
+        let (ending, output) = talk(&machine, silence, LIMIT)?;
+        if ending != Ending::Exit(0) {
+            bail!("{subject}: {ending}\n{output}");
+        }
+        let readings = readings(&output)?;
+        if readings.is_empty() {
+            bail!("{subject} measured nothing:\n{output}");
+        }
+        Ok(readings)
+    }
+
+    /// Types lines into the shell of a machine with so much memory; returns what it printed, if it
+    /// came to a good end.
+    pub(super) fn shell(&self, mem: &str, lines: &str, limit: Duration) -> Result<Option<String>> {
+        let input = Cursor::new(lines.to_owned());
+        let (ending, output) = talk(&self.machine(mem, &[]), input, limit)?;
+        Ok((ending == Ending::Exit(0)).then_some(output))
+    }
+
+    fn machine(&self, mem: &str, program: &[&str]) -> Machine {
+        let program: Vec<_> = program.iter().map(|&word| word.to_owned()).collect();
+        let cmdline = command_line(&format!("{} ticks", self.base), None, &program);
+        Machine {
+            medium: Medium::Direct {
+                kernel: self.built.kernel.clone(),
+                archive: self.built.archive.clone(),
+                cmdline,
+            },
+            smp: 1,
+            mem: mem.to_owned(),
+            icount: true,
+            gdb: false,
+            log: None,
+        }
+    }
+}
+
+/// Runs a machine to its end; returns what it printed as well.
+fn talk(
+    machine: &Machine,
+    input: impl Read + Send + 'static,
+    limit: Duration,
+) -> Result<(Ending, String)> {
+    let mut output = Vec::new();
+    let ending = machine.converse(input, &mut output, Some(limit))?;
+    Ok((ending, String::from_utf8_lossy(&output).into_owned()))
+}
+
+/// An input that says nothing until the first value is dropped: not even that it has ended, which
+/// would interrupt the guest at some time of the host's.
+fn silence() -> (mpsc::Sender<()>, impl Read + Send + 'static) {
+    struct Silence(mpsc::Receiver<()>);
+    impl Read for Silence {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(0)
+        }
+    }
+    let (sender, receiver) = mpsc::channel();
+    (sender, Silence(receiver))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(filter: &str) -> Vec<String> {
+        let subjects = Subject::ALL.iter();
+        subjects
+            .filter(|subject| subject.may_have(filter))
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn filters_choose_programs() {
+        assert_eq!(chosen("").len(), Subject::ALL.len());
+        assert_eq!(chosen("ipc_rtt/64w"), ["bench_ipc"]);
+        assert_eq!(chosen("boot"), ["sh --ticks"]);
+        assert_eq!(chosen("send_cow_per_page/256"), ["bench_memory"]);
+        // Nobody knows: all are asked.
+        assert_eq!(chosen("/64").len(), Subject::ALL.len());
+    }
+}

@@ -1,0 +1,126 @@
+//! `cargo xtask bench`: what the system's operations cost, in guest instructions.
+//!
+//! ```text
+//! bench programs ──guest──▶ readings ──┐
+//! boot, least memory ──guest──────────▶├─ rows ──▶ table, JSON, HTML page
+//! xtask/bench/peers.toml ──reference──▶┘    └────▶ baseline: dearer than it was?
+//! ```
+//!
+//! Everything runs twice, and figures that differ between the two runs are an error: what is
+//! counted are instructions, and a count that varies measures something else.
+
+mod baseline;
+mod guest;
+mod json;
+mod least;
+mod page;
+mod plot;
+mod reading;
+mod reference;
+mod rows;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use self::baseline::{Baseline, tools};
+use self::guest::{Guest, Subject};
+use self::reading::{Reading, agree};
+use self::reference::Reference;
+use crate::build::{BuildArgs, build, shown};
+use crate::setup::{self, Purpose};
+
+/// What to measure, and where to put it.
+#[derive(clap::Args)]
+pub(crate) struct BenchArgs {
+    /// Only operations whose name contains this
+    #[arg(long, value_name = "NAME")]
+    filter: Option<String>,
+    /// Write the figures to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a page with plots
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Fail if an operation has become more than 3 % dearer than in the baseline
+    #[arg(long)]
+    check: bool,
+    /// Make these figures the baseline
+    #[arg(long, conflicts_with = "check")]
+    update_baseline: bool,
+    /// Take what the last build has made
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Runs the task.
+pub(crate) fn main(args: &BenchArgs) -> Result<ExitCode> {
+    setup::ensure(Purpose::Run)?;
+    let reference = Reference::read()?;
+    let guest = Guest::new(build(&BuildArgs {
+        no_build: args.no_build,
+        ..BuildArgs::default()
+    })?)?;
+    let filter = args.filter.as_deref().unwrap_or("");
+    let mut readings = Vec::new();
+    for subject in Subject::ALL
+        .iter()
+        .filter(|subject| subject.may_have(filter))
+    {
+        eprintln!("xtask: {subject}, twice");
+        readings.extend(measure(&guest, subject)?);
+    }
+    if least::NAME.contains(filter) {
+        eprintln!("xtask: {}", least::NAME);
+        readings.push(least::least_memory(&guest)?);
+    }
+
+    let mut rows = rows::rows(&readings, &reference);
+    rows.retain(|row| row.name.contains(filter));
+    if rows.is_empty() {
+        bail!("no operation's name contains `{filter}`");
+    }
+    print!("{}", table::table(&rows));
+    if let Some(path) = &args.json {
+        write(path, &json::json(&rows, &reference))?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &page::page(&rows, &reference)?)?;
+    }
+    let whole = args.filter.is_none();
+    if args.update_baseline {
+        Baseline::of(&tools()?, &rows).write(whole)?;
+    }
+    if args.check {
+        let verdict = Baseline::read()?.compare(&tools()?, &rows, whole);
+        println!("{verdict}");
+        if !verdict.is_well() {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a subject twice, at the same time, and returns the readings that both agree on.
+fn measure(guest: &Guest, subject: &Subject) -> Result<Vec<Reading>> {
+    let (first, second) = std::thread::scope(|scope| {
+        let second = scope.spawn(|| guest.readings(subject));
+        let first = guest.readings(subject);
+        (first, second.join().expect("no panic"))
+    });
+    let (first, second) = (first?, second?);
+    if let Err(differences) = agree(&first, &second) {
+        bail!(
+            "{subject}: two runs disagree, so this is no count of instructions alone:\n{differences}"
+        );
+    }
+    Ok(first)
+}
+
+fn write(path: &PathBuf, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    eprintln!("    Written {}", shown(path));
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! A figure beside what it is measured against.
+
+use super::reading::Reading;
+use super::reference::Reference;
+
+/// What counts unless the reference says otherwise.
+const INSTRUCTIONS: &str = "instructions";
+
+/// An operation.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row {
+    pub(super) name: String,
+    pub(super) value: f64,
+    pub(super) unit: String,
+    pub(super) sel4: Option<u64>,
+    pub(super) linux: Option<u64>,
+    pub(super) goal: Option<u64>,
+    pub(super) note: Option<String>,
+}
+
+impl Row {
+    /// The value in relation to the cheaper peer's: below 1 is better.
+    pub(super) fn ratio(&self) -> Option<f64> {
+        let best = [self.sel4, self.linux].into_iter().flatten().min()?;
+        Some(self.value / best as f64)
+    }
+
+    /// Whether the goal is met, if there is one.
+    pub(super) fn met(&self) -> Option<bool> {
+        self.goal.map(|goal| self.value <= goal as f64)
+    }
+
+    /// The number at the end of the name: `send_cow/16` has size 16.
+    pub(super) fn size(&self, family: &str) -> Option<f64> {
+        let (name, size) = self.name.split_once('/')?;
+        (name == family).then(|| size.parse().ok()).flatten()
+    }
+}
+
+/// The medians, messages of N pages with their cost for each page as well.
+pub(super) fn rows(readings: &[Reading], reference: &Reference) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for reading in readings {
+        rows.push(row(
+            &reading.name,
+            reading.median as f64,
+            INSTRUCTIONS,
+            reference,
+        ));
+    }
+    for reading in readings {
+        let Some((family @ ("send_cow" | "send_move" | "send_copy"), nr_pages)) =
+            reading.name.split_once('/')
+        else {
+            continue;
+        };
+        if let Ok(pages @ 1..) = nr_pages.parse::<u64>() {
+            let per_page = reading.median as f64 / pages as f64;
+            let name = format!("{family}_per_page/{nr_pages}");
+            rows.push(row(&name, per_page, INSTRUCTIONS, reference));
+        }
+    }
+    rows.sort_by_key(|row| section(&row.name));
+    rows
+}
+
+fn row(name: &str, value: f64, unit: &str, reference: &Reference) -> Row {
+    let entry = reference.of(name);
+    Row {
+        name: name.to_owned(),
+        value,
+        unit: entry.unit.unwrap_or_else(|| unit.to_owned()),
+        sel4: entry.sel4,
+        linux: entry.linux,
+        goal: entry.goal,
+        note: entry.note,
+    }
+}
+
+/// Puts what belongs together side by side; within a section the order stays.
+fn section(name: &str) -> usize {
+    let family = name.split('/').next().unwrap_or(name);
+    let prefixes = [
+        "send_copy_per",
+        "send_copy",
+        "send_cow_per",
+        "send_cow",
+        "send_",
+    ];
+    match prefixes
+        .iter()
+        .position(|prefix| family.starts_with(prefix))
+    {
+        // Copies last: copy-on-write is what is of interest.
+        Some(at) => 1 + prefixes.len() - at,
+        None if ["fork_call", "fork_exit_wait"].contains(&family) => 8 + family.len(),
+        None if ["boot_to_init", "boot_to_shell", "least_memory"].contains(&family) => 100,
+        None if ["thread_create_join", "spawn_wait", "fork_exec_wait"].contains(&family) => 7,
+        None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference() -> Reference {
+        Reference::read().unwrap()
+    }
+
+    #[test]
+    fn messages_have_a_cost_for_each_page() {
+        let readings = [
+            Reading::once("send_cow/256", 512),
+            Reading::once("map", 300),
+        ];
+        let rows = rows(&readings, &reference());
+        let names: Vec<_> = rows.iter().map(|row| (&row.name[..], row.value)).collect();
+        let expected = [
+            ("map", 300.0),
+            ("send_cow/256", 512.0),
+            ("send_cow_per_page/256", 2.0),
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn rows_are_judged() {
+        let rows = rows(&[Reading::once("null_syscall", 190)], &reference());
+        assert_eq!(rows[0].ratio(), Some(2.0));
+        assert_eq!(rows[0].met(), Some(false));
+        assert_eq!(rows[0].unit, "instructions");
+        let row = row("boot_to_shell", 1.0, "x", &reference());
+        assert_eq!((row.ratio(), row.met()), (None, None));
+    }
+
+    #[test]
+    fn names_end_in_sizes() {
+        let row = row("send_cow/16", 1.0, "x", &reference());
+        assert_eq!(row.size("send_cow"), Some(16.0));
+        assert_eq!(row.size("send"), None);
+    }
+}
