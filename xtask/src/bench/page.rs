@@ -39,6 +39,8 @@ pub(super) fn page(rows: &[Row], reference: &Reference) -> Result<String> {
          <h1>Cowslip: what operations cost</h1>\n<p>{}</p>\n",
         escaped(EXPLANATION)
     );
+    page += "<p>Dots are measured; the lines between them assume a cost that grows evenly. \
+             Dashed lines are other systems'.</p>\n";
     for subject in &SUBJECTS {
         let lines = plot::lines(subject, rows, reference);
         if !lines.iter().any(plot::Line::is_own) {

@@ -121,6 +121,7 @@ pub(super) fn svg(subject: &Subject, lines: &[Line]) -> Result<String> {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         let mut chart = ChartBuilder::on(&area)
             .margin(14)
+            .margin_right(32)
             .x_label_area_size(48)
             .y_label_area_size(96)
             .build_cartesian_2d(left..right, low..high)?;
@@ -140,20 +141,17 @@ pub(super) fn svg(subject: &Subject, lines: &[Line]) -> Result<String> {
             .draw()?;
         for (nth, line) in lines.iter().enumerate() {
             let colour = COLOURS[nth % COLOURS.len()];
-            let points: Vec<_> = line
-                .points
-                .iter()
-                .map(|&(size, cost)| (place(size), height(cost)))
-                .collect();
+            let points = between(&line.points);
             if line.own {
-                chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(3)))?;
+                chart.draw_series(LineSeries::new(points, colour.stroke_width(3)))?;
             } else {
                 let style = colour.stroke_width(2);
-                chart.draw_series(DashedLineSeries::new(points.clone(), 7, 5, style))?;
+                chart.draw_series(DashedLineSeries::new(points, 7, 5, style))?;
             }
-            let dots = points
-                .into_iter()
-                .map(|at| Circle::new(at, 4, colour.filled()));
+            let dots = line
+                .points
+                .iter()
+                .map(|&(size, cost)| Circle::new((place(size), height(cost)), 4, colour.filled()));
             chart.draw_series(dots)?;
         }
         area.present()?;
@@ -161,9 +159,27 @@ pub(super) fn svg(subject: &Subject, lines: &[Line]) -> Result<String> {
     Ok(svg.replace(INK_IN_SVG, "currentColor"))
 }
 
+/// The line through measured points: in between, a cost that grows evenly with the size, which is
+/// no straight line on these axes.
+fn between(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    const STEPS: u32 = 8;
+    let mut line = Vec::new();
+    for pair in points.windows(2) {
+        let [(from, low), (to, high)] = [pair[0], pair[1]];
+        for step in 0..=STEPS {
+            let share = f64::from(step) / f64::from(STEPS);
+            let at = place(from) + (place(to) - place(from)) * share;
+            let size = at.exp2().clamp(from, to);
+            let cost = low + (high - low) * (size - from) / (to - from);
+            line.push((at, height(cost)));
+        }
+    }
+    line
+}
+
 /// Where a size is on its axis: its logarithm, with 0 two steps below 1.
 fn place(size: f64) -> f64 {
-    if size < 1.0 { -2.0 } else { size.log2() }
+    size.max(0.25).log2()
 }
 
 /// The label at a place: the size, at the places that are one.
@@ -193,6 +209,15 @@ mod tests {
         assert_eq!((place(0.0), place(1.0), place(1024.0)), (-2.0, 0.0, 10.0));
         assert_eq!((size_at(-2.0), size_at(8.0)), ("0".into(), "256".into()));
         assert_eq!(cost_at(height(1000.0)), "1,000");
+    }
+
+    #[test]
+    fn costs_grow_evenly_between_points() {
+        let line = between(&[(1.0, 100.0), (1024.0, 1123.0)]);
+        for (at, high) in line {
+            assert!((10f64.powf(high) - (99.0 + at.exp2())).abs() < 0.01);
+        }
+        assert!(between(&[(1.0, 1.0)]).is_empty());
     }
 
     #[test]
