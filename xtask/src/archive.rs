@@ -40,10 +40,8 @@ impl Archive {
 
     /// Adds the kernel's symbols.
     pub(crate) fn add_symbols(&mut self, kernel: &Path) -> Result<()> {
-        let text = symbols(&read(kernel)?)
-            .with_context(|| format!("cannot read the symbols of {}", kernel.display()))?;
         self.entries
-            .insert("boot/kernel.sym".into(), text.into_bytes());
+            .insert("boot/kernel.sym".into(), symbols_of(kernel)?.into_bytes());
         Ok(())
     }
 
@@ -69,6 +67,12 @@ impl Archive {
         }
         Ok(tar.into_inner()?)
     }
+}
+
+/// The functions of an executable, `%016x NAME\n` by address.
+pub(crate) fn symbols_of(program: &Path) -> Result<String> {
+    symbols(&read(program)?)
+        .with_context(|| format!("cannot read the symbols of {}", program.display()))
 }
 
 /// The names of the test cases that a program says it has.

@@ -41,6 +41,8 @@ pub(crate) struct Machine {
     pub(crate) gdb: bool,
     /// Where to keep what comes over the serial line, byte by byte.
     pub(crate) log: Option<PathBuf>,
+    /// A pipe that is told each instruction's address: very slow.
+    pub(crate) trace: Option<PathBuf>,
 }
 
 /// What a machine boots from.
@@ -132,14 +134,15 @@ impl Machine {
             .args(["-serial", "chardev:console", monitor, monitor_is])
             .arg("-debugcon")
             .arg(joined("file:", &scratch.said()))
-            .args([
-                "-global",
-                "isa-debugcon.iobase=0xe9",
-                "-d",
-                "cpu_reset",
-                "-D",
-            ])
-            .arg(scratch.resets());
+            .args(["-global", "isa-debugcon.iobase=0xe9"]);
+        match &self.trace {
+            Some(pipe) => command
+                .args(["-singlestep", "-d", "exec,nochain", "-D"])
+                .arg(pipe),
+            None => command
+                .args(["-d", "cpu_reset", "-D"])
+                .arg(scratch.resets()),
+        };
         if self.gdb {
             command.args(["-s", "-S"]);
         }

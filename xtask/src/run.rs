@@ -112,6 +112,7 @@ fn boot(args: &RunArgs, built: &Built) -> Result<Ending> {
         icount: args.icount,
         gdb: args.gdb,
         log: args.keep_log.clone(),
+        trace: None,
     };
     if args.gdb {
         explain_debugging(built);

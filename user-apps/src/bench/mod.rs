@@ -8,11 +8,15 @@
 //! ```text
 //! bench NAME median MEDIAN min MIN max MAX rounds ROUNDS
 //! ```
+//!
+//! With an operation's name as its argument, a program measures that one alone, in one round: this
+//! is for the profiler, which finds that round in a trace by the two functions that begin and end it.
 
 use alloc::vec::Vec;
+use core::hint::black_box;
 
-use libipc::println;
 use libipc::raw::ticks;
+use libipc::{println, start};
 
 /// How often an operation is measured.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +41,45 @@ impl Rounds {
     };
 }
 
+/// How often to measure the operation with this name: not at all if another one is asked for.
+#[must_use]
+pub fn rounds_of(name: &str, rounds: Rounds) -> Option<Rounds> {
+    match start::args().nth(1) {
+        None => Some(rounds),
+        Some(only) => (only == name).then_some(Rounds {
+            counted: 1,
+            ..rounds
+        }),
+    }
+}
+
+/// The clock before an operation.
+#[inline]
+pub fn begin() -> u64 {
+    trace_begin();
+    ticks()
+}
+
+/// The clock after an operation.
+#[inline]
+pub fn end() -> u64 {
+    let end = ticks();
+    trace_end();
+    end
+}
+
+/// Where a trace begins. The value keeps the compiler from making one function of the two.
+#[inline(never)]
+pub fn trace_begin() {
+    black_box(1);
+}
+
+/// Where a trace ends.
+#[inline(never)]
+pub fn trace_end() {
+    black_box(2);
+}
+
 /// Measures `operation` and prints the result.
 pub fn measure(name: &str, rounds: Rounds, mut operation: impl FnMut()) {
     measure_with(name, rounds, || (), |()| operation(), drop);
@@ -51,12 +94,15 @@ pub fn measure_with<T, R>(
     mut operation: impl FnMut(T) -> R,
     mut finish: impl FnMut(R),
 ) {
+    let Some(rounds) = rounds_of(name, rounds) else {
+        return;
+    };
     let mut samples = Vec::with_capacity(rounds.counted);
     for round in 0..rounds.warm_up + rounds.counted {
         let prepared = prepare();
-        let begin = ticks();
+        let begin = begin();
         let result = operation(prepared);
-        let end = ticks();
+        let end = end();
         finish(result);
         if round >= rounds.warm_up {
             samples.push(end - begin);

@@ -4,11 +4,10 @@
 extern crate alloc;
 
 use libipc::object::Entry;
-use libipc::raw::ticks;
 use libipc::services::Error;
 use libipc::thread::PRIORITY;
 use libipc::{Endpoint, PAGE_SIZE, PageBuffer, Rights, Space, Thread, process, rt};
-use user_apps::bench::{Rounds, measure_with, report};
+use user_apps::bench::{Rounds, begin, end, measure_with, report, rounds_of};
 
 libipc::program!(run);
 
@@ -45,7 +44,14 @@ fn run() -> Result<(), Error> {
 
 /// Forks a parent that has written so much: until it goes on, and until the child has ended.
 fn forks(mib: usize) -> Result<(), Error> {
-    let rounds = if mib < 16 { Rounds::MANY } else { Rounds::FEW };
+    let [name_call, name_whole] =
+        ["fork_call", "fork_exit_wait"].map(|name| alloc::format!("{name}/{mib}"));
+    let usual = if mib < 16 { Rounds::MANY } else { Rounds::FEW };
+    // Both come from the same rounds.
+    let [of_call, of_whole] = [&name_call, &name_whole].map(|name| rounds_of(name, usual));
+    let Some(rounds) = of_call.or(of_whole) else {
+        return Ok(());
+    };
     let mut memory = PageBuffer::new((mib << 20).max(1))?;
     let (mut call, mut whole) = (alloc::vec![], alloc::vec![]);
     call.reserve(rounds.counted);
@@ -54,22 +60,26 @@ fn forks(mib: usize) -> Result<(), Error> {
         for page in memory.chunks_mut(PAGE_SIZE) {
             page[0] = round as u8;
         }
-        let begin = ticks();
+        let begin = begin();
         let pid = process::fork()?;
         if pid == 0 {
             process::exit(0);
         }
-        let forked = ticks();
+        let forked = end();
         let ended = process::wait(pid)?;
-        let end = ticks();
+        let end = end();
         assert_eq!(ended.status, 0);
         if round >= rounds.warm_up {
             call.push(forked - begin);
             whole.push(end - begin);
         }
     }
-    report(&alloc::format!("fork_call/{mib}"), &mut call);
-    report(&alloc::format!("fork_exit_wait/{mib}"), &mut whole);
+    if of_call.is_some() {
+        report(&name_call, &mut call);
+    }
+    if of_whole.is_some() {
+        report(&name_whole, &mut whole);
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Cursor, Read};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::cmdline::command_line;
 use crate::ending::Ending;
 use crate::limine_conf;
 use crate::machine::{Machine, Medium};
+use crate::workspace::{BARE_METAL, Part};
 
 /// How long a boot may take.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -25,6 +27,17 @@ pub(super) struct Subject {
 }
 
 impl Subject {
+    /// The name of the program.
+    pub(super) fn name(&self) -> &'static str {
+        self.program[0]
+    }
+
+    /// Whether an operation with this name is one of its.
+    pub(super) fn has(&self, operation: &str) -> bool {
+        let mut families = self.families.iter();
+        families.any(|family| operation.starts_with(family))
+    }
+
     /// All of them, in the order of the table.
     pub(super) const ALL: &[Subject] = &[
         Subject {
@@ -88,11 +101,39 @@ impl Guest {
         Ok(Guest { built, base })
     }
 
+    /// The kernel's ELF file.
+    pub(super) fn kernel(&self) -> &Path {
+        &self.built.kernel
+    }
+
+    /// A program's ELF file, with its symbols.
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        let folder = Part::User.target_dir().join(BARE_METAL);
+        folder.join("release").join(name)
+    }
+
     /// Runs a program that measures.
     pub(super) fn readings(&self, subject: &Subject) -> Result<Vec<Reading>> {
+        Self::measured(&self.machine(subject.mem, subject.program), subject, LIMIT)
+    }
+
+    /// Has a program measure one operation, while the addresses of all instructions go into a pipe.
+    pub(super) fn traced(
+        &self,
+        subject: &Subject,
+        operation: &str,
+        pipe: &Path,
+    ) -> Result<Vec<Reading>> {
+        let machine = Machine {
+            trace: Some(pipe.to_owned()),
+            ..self.machine(subject.mem, &[subject.name(), operation])
+        };
+        Self::measured(&machine, subject, 10 * LIMIT)
+    }
+
+    fn measured(machine: &Machine, subject: &Subject, limit: Duration) -> Result<Vec<Reading>> {
         let (_speak, silence) = silence();
-        let machine = self.machine(subject.mem, subject.program);
-        let (ending, output) = talk(&machine, silence, LIMIT)?;
+        let (ending, output) = talk(machine, silence, limit)?;
         if ending != Ending::Exit(0) {
             bail!("{subject}: {ending}\n{output}");
         }
@@ -125,6 +166,7 @@ impl Guest {
             icount: true,
             gdb: false,
             log: None,
+            trace: None,
         }
     }
 }

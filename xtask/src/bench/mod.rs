@@ -15,10 +15,12 @@ mod json;
 mod least;
 mod page;
 mod plot;
+mod profile;
 mod reading;
 mod reference;
 mod rows;
 mod table;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +52,9 @@ pub(crate) struct BenchArgs {
     /// Make these figures the baseline
     #[arg(long, conflicts_with = "check")]
     update_baseline: bool,
+    /// Say which functions the instructions of one operation are in, and nothing else
+    #[arg(long, value_name = "OPERATION", conflicts_with_all = ["filter", "json", "html", "check", "update_baseline"])]
+    profile: Option<String>,
     /// Take what the last build has made
     #[arg(long)]
     no_build: bool,
@@ -63,6 +68,10 @@ pub(crate) fn main(args: &BenchArgs) -> Result<ExitCode> {
         no_build: args.no_build,
         ..BuildArgs::default()
     })?)?;
+    if let Some(operation) = &args.profile {
+        print!("{}", profile::profile(&guest, operation)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let filter = args.filter.as_deref().unwrap_or("");
     let mut readings = Vec::new();
     for subject in Subject::ALL

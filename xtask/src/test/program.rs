@@ -74,6 +74,7 @@ impl ProgramRun {
             icount: false,
             gdb: false,
             log: None,
+            trace: None,
         };
         let mut reader = Reader::default();
         let feed = Feed {
