@@ -86,11 +86,7 @@ pub fn start(boot: BootInfo) -> ! {
         archive.keep(mm, list);
         symbols::init(str::from_utf8(list).unwrap_or_default());
     }
-    memory::check_free(
-        &boot,
-        image_len(),
-        mm.frames.free_count() * FRAME_SIZE,
-    );
+    memory::check_free(&boot, image_len(), mm.frames.free_count() * FRAME_SIZE);
     info!(
         "{} MiB in {} frames",
         mm.frames.total_count() / 256,
