@@ -25,7 +25,9 @@ fn run() -> Result<i32, Error> {
     for name in nr_processes..nr_processes + DOOMED {
         let doomed = fork()?;
         if doomed == 0 {
-            (0..).for_each(|nr| say(name, nr));
+            for nr in 0.. {
+                say(name, nr);
+            }
         }
         object::yield_now();
         process::kill(doomed)?;
