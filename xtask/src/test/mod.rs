@@ -119,7 +119,7 @@ fn jobs(args: &TestArgs, built: &Built) -> Result<VecDeque<Job>> {
             jobs.extend(ProgramRun::new(name, cases, smp, &args.filters).map(Job::Program));
         }
         for scenario in SCENARIOS {
-            if selected(&scenario.full_name(smp), &args.filters) {
+            if scenario.runs_on(smp) && selected(&scenario.full_name(smp), &args.filters) {
                 jobs.push_back(Job::Scenario { scenario, smp });
             }
         }

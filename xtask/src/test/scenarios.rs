@@ -236,6 +236,11 @@ fn contains(output: &str, words: &str) -> Result<(), String> {
 }
 
 impl Scenario {
+    /// Whether the scenario can run on a machine with so many CPUs: instructions are counted on one.
+    pub(super) fn runs_on(&self, smp: u32) -> bool {
+        smp == 1 || !self.options.contains(&"--icount")
+    }
+
     /// The name in reports.
     pub(super) fn full_name(&self, smp: u32) -> String {
         with_cpus(&format!("run::{}", self.name), smp)
