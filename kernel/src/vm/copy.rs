@@ -156,14 +156,13 @@ impl<'m> Transfer<'m> {
         let mut nr_frames = 0;
         let mut memory = Ok(());
         for (page, part) in pieces(self.range.clone()) {
-            for (source, _) in pieces(self.source_of(&part)) {
-                if src.get(source).is_empty() {
-                    return Err(CopyError::new(Side::Source, Error::NotMapped));
-                }
+            let source = self.page_of_source(&part, &mut src).map(Slot::get);
+            if !self.is_mapped(source, &part, &mut src) {
+                return Err(CopyError::new(Side::Source, Error::NotMapped));
             }
             let entry = dst.get(page);
             check_writable(entry).map_err(|error| CopyError::new(Side::Destination, error))?;
-            match self.method(&part, &mut src, entry) {
+            match method(source, entry) {
                 Method::Remap(frame) if memory.is_ok() => memory = self.mm.ensure_counted(frame),
                 Method::Bytes => nr_frames += usize::from(own::needs_frame(self.mm, entry)),
                 _ => {}
@@ -173,28 +172,35 @@ impl<'m> Transfer<'m> {
         Ok(self.mm.frames.reserve(nr_frames)?)
     }
 
+    /// Whether all of the source of `part` is there; `source` is its page, if it is one.
+    fn is_mapped(&self, source: Option<Entry>, part: &Range<u64>, src: &mut Cursor<'_>) -> bool {
+        match source {
+            Some(entry) => !entry.is_empty(),
+            None => pieces(self.source_of(part)).all(|(page, _)| !src.get(page).is_empty()),
+        }
+    }
+
     /// Pass 1: counts up and write-protects what is remapped; takes what goes out of reach.
     fn detach(&self) -> Flush {
         let (mut src, mut dst) = self.cursors();
         let mut flush = Flush::none();
         for (page, part) in pieces(self.range.clone()) {
             let slot = present(dst.slot(page).ok());
-            let method = self.method(&part, &mut src, slot.get());
-            match method {
-                Method::Bytes => own::detach(self.mm, self.dst, page, slot, &mut flush),
-                Method::Remap(frame) => {
+            let source = self.page_of_source(&part, &mut src);
+            match (method(source.map(Slot::get), slot.get()), source) {
+                (Method::Remap(frame), Some(source)) => {
                     self.mm.counts.increment(frame);
-                    self.write_protect(self.to_src(page), &mut src, &mut flush);
+                    self.write_protect(self.to_src(page), source, &mut flush);
                     self.condemn(page, slot, &mut flush);
                 }
-                Method::Zero => self.condemn(page, slot, &mut flush),
+                (Method::Zero, _) => self.condemn(page, slot, &mut flush),
+                _ => own::detach(self.mm, self.dst, page, slot, &mut flush),
             }
         }
         flush
     }
 
-    fn write_protect(&self, page: u64, src: &mut Cursor<'_>, flush: &mut Flush) {
-        let slot = present(src.slot(page).ok());
+    fn write_protect(&self, page: u64, slot: Slot<'_>, flush: &mut Flush) {
         let entry = slot.get();
         let masked = entry.with_writable(false);
         slot.set(masked);
@@ -216,7 +222,8 @@ impl<'m> Transfer<'m> {
         for (page, part) in pieces(self.range.clone()) {
             let slot = present(dst.slot(page).ok());
             let entry = slot.get();
-            let replacement = match self.method(&part, &mut src, entry) {
+            let source = self.page_of_source(&part, &mut src).map(Slot::get);
+            let replacement = match method(source, entry) {
                 Method::Remap(frame) => Entry::private(frame, entry.rights(), false),
                 Method::Zero => Entry::zero(entry.rights()),
                 Method::Bytes => {
@@ -252,15 +259,14 @@ impl<'m> Transfer<'m> {
         }
     }
 
-    /// How a page gets `part` of its bytes. The answer is the same in both passes.
-    fn method(&self, part: &Range<u64>, src: &mut Cursor<'_>, dst: Entry) -> Method {
-        if !is_whole(part) || page_of(self.distance) != self.distance || dst.is_shared() {
-            return Method::Bytes;
-        }
-        match src.get(self.to_src(part.start)).kind() {
-            Kind::Private(frame) => Method::Remap(frame),
-            Kind::Zero => Method::Zero,
-            _ => Method::Bytes,
+    /// The page of the source that `part` may be remapped from: `part` is a whole page, at the same
+    /// offset in it.
+    #[inline]
+    fn page_of_source<'s>(&self, part: &Range<u64>, src: &mut Cursor<'s>) -> Option<Slot<'s>> {
+        if is_whole(part) && page_of(self.distance) == self.distance {
+            src.slot(self.to_src(part.start)).ok()
+        } else {
+            None
         }
     }
 
@@ -276,6 +282,17 @@ impl<'m> Transfer<'m> {
     /// Where the bytes of `part` come from.
     const fn source_of(&self, part: &Range<u64>) -> Range<u64> {
         self.to_src(part.start)..self.to_src(part.end)
+    }
+}
+
+/// How a page gets its bytes, given the page that it may be remapped from, if there is one. The
+/// answer is the same in both passes.
+#[inline]
+fn method(source: Option<Entry>, dst: Entry) -> Method {
+    match source.map(Entry::kind) {
+        Some(Kind::Private(frame)) if !dst.is_shared() => Method::Remap(frame),
+        Some(Kind::Zero) if !dst.is_shared() => Method::Zero,
+        _ => Method::Bytes,
     }
 }
 
