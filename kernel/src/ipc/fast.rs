@@ -1,13 +1,14 @@
-//! The fast path: a short message between two threads, when both sides are there.
+//! The fast path: an ordinary message between two threads, when both sides are there.
 //!
 //! [`Kernel::fast_send`] does what [`Kernel::send`] does, and [`Kernel::fast_reply_recv`] what
-//! [`Kernel::reply`] and [`Kernel::receive`] do, for the case that matters most, in one go: no queue is walked, nothing
-//! is allocated, no scheduler is asked, and the words stay in their registers. It first looks, and
-//! if anything is out of the ordinary it has changed nothing and says so; then the general path
-//! does the call, and reports what is wrong with it. So nothing here decides an error.
+//! [`Kernel::reply`] and [`Kernel::receive`] do, for the case that matters most, in one go: no queue
+//! is walked, no scheduler is asked, and the words stay in their registers. It first looks, and if
+//! anything is out of the ordinary it has changed nothing and says so; then the general path does
+//! the call, and reports what is wrong with it. So nothing here decides an error. The bytes move
+//! last, as that may fail too, and then nothing has changed either.
 //!
-//! Ordinary means: the tag is a label, the bytes (if any) lie within one page on each side and go
-//! into a page that needs no fault first, nobody has vector registers or an `fs` base, and
+//! Ordinary means: the tag is a label, the bytes fit the buffer, nobody has vector registers or an
+//! `fs` base, and
 //!
 //! | send | reply and receive |
 //! | --- | --- |
@@ -49,7 +50,7 @@ impl Kernel {
         };
         if is_special(receiver)
             || !endpoint.receivers.is_only(next)
-            || !copy(self.mm, sender, receiver, buffer)
+            || !copy(self.mm, &self.spaces, sender, receiver, buffer)
         {
             return None;
         }
@@ -109,7 +110,7 @@ impl Kernel {
             || !endpoint.senders.is_empty()
             || self.run_queue.any_above(client.priority)
             || !endpoint.receivers.is_empty()
-            || !copy(self.mm, server, client, reply)
+            || !copy(self.mm, &self.spaces, server, client, reply)
         {
             return None;
         }
@@ -159,20 +160,30 @@ fn is_special(thread: &Thread) -> bool {
     thread.fpu.is_some() || thread.fs_base != 0
 }
 
-/// Copies the bytes that a message has, if that is a small matter.
+/// Copies the bytes that a message has; `false`: that is not possible, and nothing has changed.
 #[inline]
-fn copy(mm: &Mm, from: &Thread, to: &Thread, buffer: ByteRange) -> bool {
-    let len = from.regs.r8;
-    len == 0 || copy_bytes(mm, from, to, buffer, len)
+fn copy(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread, buffer: ByteRange) -> bool {
+    from.regs.r8 == 0 || copy_bytes(mm, spaces, from, to, buffer).is_some()
 }
 
 #[inline(never)]
-fn copy_bytes(mm: &Mm, from: &Thread, to: &Thread, buffer: ByteRange, len: u64) -> bool {
-    let Ok(data) = ByteRange::from_user(from.regs.rdx, len, MAX_RANGE) else {
-        return false;
-    };
-    len <= buffer.len()
-        && vm::copy_in_place(mm, to.root, buffer.addr(), from.root, data.addr(), len)
+fn copy_bytes(
+    mm: &Mm,
+    spaces: &Spaces,
+    from: &Thread,
+    to: &Thread,
+    buffer: ByteRange,
+) -> Option<()> {
+    let len = from.regs.r8;
+    let data = ByteRange::from_user(from.regs.rdx, len, MAX_RANGE).ok()?;
+    if len > buffer.len() {
+        return None;
+    }
+    if vm::copy_in_place(mm, to.root, buffer.addr(), from.root, data.addr(), len) {
+        return Some(());
+    }
+    let (source, target) = (&spaces.get(from.space)?.table, &spaces.get(to.space)?.table);
+    vm::copy(mm, target, buffer.addr(), source, data.addr(), len).ok()
 }
 
 /// The results of a message: tag, length, and token or accepted length.
