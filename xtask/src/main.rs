@@ -52,6 +52,7 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    end_with_the_reader();
     let result = match Cli::parse().task {
         Task::Build(args) => build::main(&args),
         Task::Run(args) => run::main(&args),
@@ -66,6 +67,20 @@ fn main() -> ExitCode {
         eprintln!("xtask: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Ends quietly, with the status of a broken pipe, when whoever reads the output has gone:
+/// `cargo xtask test --list | head` is no failure. `println!` knows no other way than a panic.
+fn end_with_the_reader() {
+    const BROKEN_PIPE: i32 = 128 + 13;
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let words = panic.to_string();
+        if words.contains("failed printing to") && words.contains("Broken pipe") {
+            std::process::exit(BROKEN_PIPE);
+        }
+        report(panic);
+    }));
 }
 
 #[cfg(test)]
