@@ -75,11 +75,9 @@ impl Kernel {
         let sequence = self.reply_sequence;
         let token = token(sequence, from);
         if let Some(receiver) = self.threads.get_mut(to) {
-            receiver.regs.rax = 0;
+            let tag = tag.with_truncation(accepted < len, false);
+            receiver.regs.set_message(tag, len, token);
             receiver.regs.rdi = badge;
-            receiver.regs.rsi = tag.with_truncation(accepted < len, false).0;
-            receiver.regs.rdx = len;
-            receiver.regs.r8 = token;
             receiver.regs.set_words(words);
             receiver.priority = receiver.priority.max(priority);
             receiver.unanswered += 1;
@@ -122,10 +120,7 @@ impl Kernel {
         let truncated = message.data.len() > reply.len();
         if let Some(client) = self.threads.get_mut(to) {
             let tag = Tag(message.tag.0 & !MOVE_MARK).with_truncation(truncated, request_truncated);
-            client.regs.rax = 0;
-            client.regs.rsi = tag.0;
-            client.regs.rdx = message.data.len();
-            client.regs.r8 = accepted;
+            client.regs.set_message(tag, message.data.len(), accepted);
             client.regs.set_words(words);
         }
         Ok(truncated)

@@ -19,7 +19,7 @@
 //! The receiver runs next in both paths: a sender lends its priority, so nobody who can run has a
 //! higher one.
 
-use cowslip_abi::{Handle, MAX_RANGE, Rights};
+use cowslip_abi::{Handle, MAX_RANGE, Rights, Tag};
 
 use super::deliver::{token, token_index, token_sequence};
 use crate::mm::Mm;
@@ -69,7 +69,10 @@ impl Kernel {
         receiver.priority = receiver.priority.max(sender.priority);
         receiver.unanswered += 1;
         receiver.regs.rdi = badge;
-        store(receiver, &sender.regs, token(self.reply_sequence, caller));
+        let token = token(self.reply_sequence, caller);
+        receiver
+            .regs
+            .set_message(Tag(sender.regs.rsi), sender.regs.r8, token);
         self.turn.began_ticks = now_ticks;
         self.current = Some(next);
         Some((next, receiver))
@@ -124,7 +127,9 @@ impl Kernel {
         server.unanswered -= 1;
         server.run_ticks += now_ticks.wrapping_sub(self.turn.began_ticks);
         client.state = State::Runnable;
-        store(client, &server.regs, accepted);
+        client
+            .regs
+            .set_message(Tag(server.regs.rsi), server.regs.r8, accepted);
         self.turn.began_ticks = now_ticks;
         self.current = Some(next);
         Some((next, client))
@@ -184,13 +189,4 @@ fn copy_bytes(
     }
     let (source, target) = (&spaces.get(from.space)?.table, &spaces.get(to.space)?.table);
     vm::copy(mm, target, buffer.addr(), source, data.addr(), len).ok()
-}
-
-/// The results of a message: tag, length, and token or accepted length.
-#[inline]
-fn store(thread: &mut Thread, sent: &Registers, last: u64) {
-    thread.regs.rax = 0;
-    thread.regs.rsi = sent.rsi;
-    thread.regs.rdx = sent.r8;
-    thread.regs.r8 = last;
 }

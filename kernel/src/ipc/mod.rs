@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A message is copied once, from sender to receiver, at the moment when both are there. What can
-//! fail in that is either the sender's fault or the receiver's (`deliver::Fault`); the other side is left
-//! as if the call had not been made.
+//! fail in that is either the sender's fault or the receiver's (`deliver::Fault`); the other side is
+//! left as if the call had not been made.
 
 mod deliver;
 mod fast;
@@ -22,17 +22,8 @@ use crate::object::{Endpoint, Id, Kernel, Outgoing, State, Thread};
 use crate::vm::ByteRange;
 use deliver::Fault;
 
-/// What a call that may block did to its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The results are in the caller's registers.
-    Done,
-    /// The caller waits, or is gone.
-    Blocked,
-}
-
 impl Kernel {
-    /// Sends a message and waits for the reply.
+    /// Sends a message and waits for the reply, which arrives in the caller's registers.
     pub fn send(
         &mut self,
         caller: Id<Thread>,
@@ -40,7 +31,7 @@ impl Kernel {
         badge: u64,
         message: Outgoing,
         reply: ByteRange,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<(), Error> {
         let sending = State::Sending {
             endpoint: to,
             badge,
@@ -56,17 +47,17 @@ impl Kernel {
     }
 
     /// Brings a thread in state `Sending` together with a receiver, or queues it.
-    fn offer(&mut self, sender: Id<Thread>, to: Id<Endpoint>) -> Result<Outcome, Error> {
+    fn offer(&mut self, sender: Id<Thread>, to: Id<Endpoint>) -> Result<(), Error> {
         loop {
             let endpoint = self.endpoints.get_mut(to).ok_or(Error::Died)?;
             let Some(receiver) = endpoint.receivers.pop(&mut self.threads) else {
                 endpoint.senders.push_back(&mut self.threads, sender);
-                return Ok(Outcome::Blocked);
+                return Ok(());
             };
             match self.deliver(sender, receiver) {
                 Ok(()) => {
                     self.make_runnable_next(receiver);
-                    return Ok(Outcome::Blocked);
+                    return Ok(());
                 }
                 Err(Fault::OfReceiver(error)) => self.fail(receiver, error),
                 Err(Fault::OfSender(error)) => {
@@ -78,14 +69,14 @@ impl Kernel {
         }
     }
 
-    /// Takes the next event of an endpoint, or waits for it.
+    /// Takes the next event of an endpoint, or waits for it; it arrives in the caller's registers.
     pub fn receive(
         &mut self,
         caller: Id<Thread>,
         from: Id<Endpoint>,
         buffer: ByteRange,
         flags: RecvFlags,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<(), Error> {
         self.set_state(
             caller,
             State::Receiving {
@@ -93,35 +84,36 @@ impl Kernel {
                 buffer,
             },
         );
-        let result = self.accept(caller, from, flags);
-        if matches!(result, Err(_) | Ok(Outcome::Done)) {
+        let waits = self.accept(caller, from, flags);
+        if !matches!(waits, Ok(true)) {
             self.set_state(caller, State::Runnable);
         }
-        result
+        waits.map(|_| ())
     }
 
-    /// Brings a thread in state `Receiving` together with an event, or queues it.
+    /// Brings a thread in state `Receiving` together with an event, or queues it. Returns whether it
+    /// waits.
     fn accept(
         &mut self,
         receiver: Id<Thread>,
         from: Id<Endpoint>,
         flags: RecvFlags,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<bool, Error> {
         loop {
             let endpoint = self.endpoints.get_mut(from).ok_or(Error::Died)?;
             if endpoint.bits != 0 {
                 self.take_bits(from, receiver);
-                return Ok(Outcome::Done);
+                return Ok(false);
             }
             let Some(sender) = endpoint.senders.pop(&mut self.threads) else {
                 if flags.contains(RecvFlags::NONBLOCK) {
                     return Err(Error::WouldBlock);
                 }
                 endpoint.receivers.push_back(&mut self.threads, receiver);
-                return Ok(Outcome::Blocked);
+                return Ok(true);
             };
             match self.deliver(sender, receiver) {
-                Ok(()) => return Ok(Outcome::Done),
+                Ok(()) => return Ok(false),
                 Err(Fault::OfSender(error)) => self.fail(sender, error),
                 Err(Fault::OfReceiver(error)) => {
                     let endpoint = self.endpoints.get_mut(from).ok_or(Error::Died)?;

@@ -48,13 +48,10 @@ impl Kernel {
         };
         let bits = core::mem::take(&mut endpoint.bits);
         if let Some(thread) = self.threads.get_mut(receiver) {
-            let regs = &mut thread.regs;
-            regs.rax = 0;
-            regs.rdi = 0;
-            regs.rsi = Tag::default().with_kind(MessageKind::Notification).0;
-            regs.rdx = 0;
-            regs.r8 = 0;
-            regs.set_words([bits, 0, 0, 0]);
+            let tag = Tag::default().with_kind(MessageKind::Notification);
+            thread.regs.set_message(tag, 0, 0);
+            thread.regs.rdi = 0;
+            thread.regs.set_words([bits, 0, 0, 0]);
         }
     }
 

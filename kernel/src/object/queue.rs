@@ -1,9 +1,9 @@
 //! Lists of threads, linked through the threads themselves.
 //!
 //! A thread is in at most one list of each kind: one list says what it waits for (the run queue of
-//! its priority, or an endpoint's senders or receivers), one that it
-//! belongs to its space, and one that its timer is set. Putting it into a second list of a kind is a bug, and
-//! debug builds stop there.
+//! its priority, or an endpoint's senders or receivers), one that it belongs to its space, and one
+//! that its timer is set. Putting it into a second list of a kind is a bug, and debug builds stop
+//! there.
 
 use super::{Id, Thread, Threads};
 

@@ -1,5 +1,7 @@
 //! A thread's registers while it does not run.
 
+use cowslip_abi::Tag;
+
 /// General-purpose registers in the order in which the entry stubs push them, and the frame that
 /// the processor pushes on an exception.
 ///
@@ -45,6 +47,16 @@ impl Registers {
     pub const USER_CS: u64 = 0x23;
     /// Interrupts on, and the bit that is always one.
     pub const USER_RFLAGS: u64 = 0x202;
+
+    /// The results of a message but for badge and words: success, the tag, the length in bytes, and
+    /// the reply token or the accepted length.
+    #[inline]
+    pub fn set_message(&mut self, tag: Tag, len_bytes: u64, last: u64) {
+        self.rax = 0;
+        self.rsi = tag.0;
+        self.rdx = len_bytes;
+        self.r8 = last;
+    }
 
     /// The four inline words of a message.
     #[must_use]

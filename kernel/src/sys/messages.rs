@@ -11,18 +11,16 @@ pub(super) fn send(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, badge) = request.endpoint(kernel, request.handle, Rights::SEND)?;
     let message = outgoing(request)?;
     let reply = buffer(request)?;
-    Ok(kernel
-        .send(request.thread, endpoint, badge, message, reply)?
-        .into())
+    kernel.send(request.thread, endpoint, badge, message, reply)?;
+    Ok(Done::InPlace)
 }
 
 pub(super) fn recv(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, _) = request.endpoint(kernel, request.handle, Rights::RECV)?;
     let buffer = buffer(request)?;
     let flags = RecvFlags::from_bits(request.args[1]).ok_or(Error::BadArgument)?;
-    Ok(kernel
-        .receive(request.thread, endpoint, buffer, flags)?
-        .into())
+    kernel.receive(request.thread, endpoint, buffer, flags)?;
+    Ok(Done::InPlace)
 }
 
 pub(super) fn reply(kernel: &mut Kernel, request: &Request) -> Answer {
@@ -54,9 +52,8 @@ fn receive_after_reply(
     if kernel.threads.get(request.thread).is_none() {
         return Ok(Done::InPlace);
     }
-    Ok(kernel
-        .receive(request.thread, endpoint, buffer, RecvFlags::empty())?
-        .into())
+    kernel.receive(request.thread, endpoint, buffer, RecvFlags::empty())?;
+    Ok(Done::InPlace)
 }
 
 pub(super) fn notify(kernel: &mut Kernel, request: &Request) -> Answer {

@@ -19,7 +19,6 @@ pub use traps::{exception, fault_out_of_memory, interrupt, page_fault};
 
 use cowslip_abi::{Call, Error};
 
-use crate::ipc::Outcome;
 use crate::object::{Id, Kernel, Thread};
 use request::{Request, Values};
 
@@ -81,14 +80,6 @@ fn dispatch(kernel: &mut Kernel, call: Call, request: &Request) -> Answer {
         Call::Info => info::info(kernel, request),
         Call::Log => info::log(kernel, request),
         Call::Shutdown => info::shutdown(kernel, request),
-    }
-}
-
-impl From<Outcome> for Done {
-    fn from(_: Outcome) -> Self {
-        // Either way there is nothing to store: a message's results are put into the registers of
-        // whoever receives it, at the moment of delivery.
-        Done::InPlace
     }
 }
 

@@ -107,11 +107,10 @@ pub fn copy_in_place(
     let (to_page, from_page) = (page_of(dst_addr), page_of(src_addr));
     let (to_offset, from_offset) = (offset_in(to_page, dst_addr), offset_in(from_page, src_addr));
     let len = len as usize;
-    if dst == src || to_offset + len > PAGE_SIZE || from_offset + len > PAGE_SIZE {
+    let is_within_pages = to_offset + len <= PAGE_SIZE && from_offset + len <= PAGE_SIZE;
+    // A whole page is to be remapped, and buffers in one space may overlap.
+    if !is_within_pages || len == PAGE_SIZE || dst == src {
         return false;
-    }
-    if len == PAGE_SIZE {
-        return false; // to be remapped
     }
     let to = Cursor::new(&mm.map, dst).get(to_page);
     let from = Cursor::new(&mm.map, src).get(from_page);

@@ -101,15 +101,6 @@ impl ByteRange {
     pub const fn range(self) -> Range<u64> {
         self.addr..self.addr + self.len
     }
-
-    /// The first bytes of the range, at most `len`.
-    #[must_use]
-    pub fn truncated(self, len: u64) -> Self {
-        Self {
-            addr: self.addr,
-            len: self.len.min(len),
-        }
-    }
 }
 
 fn check(addr: u64, len: u64, max: u64) -> Result<(), Error> {
