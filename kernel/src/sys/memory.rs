@@ -44,9 +44,9 @@ pub(super) fn protect(kernel: &mut Kernel, request: &Request) -> Answer {
 pub(super) fn share(kernel: &mut Kernel, request: &Request) -> Answer {
     let [from_space, from, to, len, mode, perm] = request.args;
     let to_space = request.space(kernel, request.handle, Rights::MAP)?;
-    // Which rights the source needs depends on two arguments, so they are decoded first; the
-    // weakest right that any mode needs is checked before.
-    let weakest = request.space_or_own(kernel, from_space, Rights::empty())?;
+    // Which rights the source needs depends on two arguments, which come after number, type and life
+    // of its handle.
+    request.space_or_own(kernel, from_space, Rights::empty())?;
     let mode = ShareMode::from_user(mode).ok_or(Error::BadArgument)?;
     let perm = match perm {
         0 => None,
@@ -59,7 +59,6 @@ pub(super) fn share(kernel: &mut Kernel, request: &Request) -> Answer {
         ShareMode::Move => Rights::MAP,
     };
     let from_space = request.space_or_own(kernel, from_space, needed)?;
-    debug_assert_eq!(weakest, from_space);
 
     let source = PageRange::from_user(from, len, u64::MAX)?;
     let target = PageRange::from_user(to, len, u64::MAX)?;
