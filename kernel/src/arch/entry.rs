@@ -1,7 +1,7 @@
 //! The way into the kernel and out again, in assembly.
 //!
 //! From user mode the registers go straight into the running thread's [`Registers`], to whose end
-//! the task state's stack pointer points, and `gs:[FRAME]` to their start. Then the stack
+//! the task state's stack pointer points. Then the stack
 //! becomes the CPU's kernel stack, empty: nothing of the kernel survives from one entry to the
 //! next. The Rust side returns the registers of whoever runs next.
 //!
@@ -16,7 +16,7 @@
 
 use core::{arch::global_asm, mem::offset_of};
 
-use cowslip_abi::Call;
+use cowslip_abi::{Call, Error};
 use kernel::object::Registers;
 use x86_64::{
     PrivilegeLevel, VirtAddr,
@@ -63,6 +63,11 @@ vector_stubs:
     options(att_syntax)
 );
 
+/// The place of a field of [`Registers`], seen from their end.
+const fn from_end(offset: usize) -> isize {
+    offset as isize - size_of::<Registers>() as isize
+}
+
 global_asm!(
     r#"
     .macro SAVE_REGISTERS
@@ -108,14 +113,14 @@ global_asm!(
     .balign 64
     .global syscall_entry
 syscall_entry:
+    cmp eax, {nr_calls}
+    jae 6f
     swapgs
     mov gs:[{user_rsp}], rsp
-    mov rsp, gs:[{frame}]
+    mov rsp, gs:[{entry_stack}]
     mov [rsp + {rip}], rcx
-    mov [rsp + {rflags}], r11
     mov rcx, gs:[{user_rsp}]
     mov [rsp + {rsp}], rcx
-    mov qword ptr [rsp + {vector}], {syscall}
     mov [rsp + {rax}], rax
     mov [rsp + {rdi}], rdi
     mov [rsp + {rsi}], rsi
@@ -133,18 +138,18 @@ syscall_entry:
     jz 4f
 
     // rax: the registers to resume with, but for the words.
-2:  mov rbx, [rax + {rbx}]
-    mov rbp, [rax + {rbp}]
-5:  mov rcx, [rax + {rip}]
-    mov r11, [rax + {rflags}]
-    mov rdi, [rax + {rdi}]
-    mov rsi, [rax + {rsi}]
-    mov rdx, [rax + {rdx}]
-    mov r8, [rax + {r8}]
-    mov r9, [rax + {r9}]
-    mov r10, [rax + {r10}]
-    mov rsp, [rax + {rsp}]
-    mov rax, [rax + {rax}]
+2:  mov rbx, [rax + {load_rbx}]
+    mov rbp, [rax + {load_rbp}]
+5:  mov rcx, [rax + {load_rip}]
+    mov r11d, {user_rflags}
+    mov rdi, [rax + {load_rdi}]
+    mov rsi, [rax + {load_rsi}]
+    mov rdx, [rax + {load_rdx}]
+    mov r8, [rax + {load_r8}]
+    mov r9, [rax + {load_r9}]
+    mov r10, [rax + {load_r10}]
+    mov rsp, [rax + {load_rsp}]
+    mov rax, [rax + {load_rax}]
     swapgs
     sysretq
 
@@ -154,7 +159,8 @@ syscall_entry:
     test rax, rax
     jnz 2b
 
-4:  mov rax, gs:[{frame}]
+4:  mov rax, gs:[{entry_stack}]
+    mov qword ptr [rax + {vector}], {syscall}
     mov [rax + {r12}], r12
     mov [rax + {r13}], r13
     mov [rax + {r14}], r14
@@ -165,19 +171,23 @@ syscall_entry:
     // rax: the registers to resume with.
     .global resume
 resume:
-    mov rbx, [rax + {rbx}]
-    mov rbp, [rax + {rbp}]
-    mov r12, [rax + {r12}]
-    mov r13, [rax + {r13}]
-    mov r14, [rax + {r14}]
-    mov r15, [rax + {r15}]
-    cmp qword ptr [rax + {vector}], {syscall}
+    mov rbx, [rax + {load_rbx}]
+    mov rbp, [rax + {load_rbp}]
+    mov r12, [rax + {load_r12}]
+    mov r13, [rax + {load_r13}]
+    mov r14, [rax + {load_r14}]
+    mov r15, [rax + {load_r15}]
+    cmp qword ptr [rax + {load_vector}], {syscall}
     je 5b
     mov rsp, rax
     LOAD_REGISTERS
     add rsp, 16
     swapgs
     iretq
+
+    // There is no such call, and nothing to be done about it.
+6:  mov eax, {unknown_call}
+    sysretq
 
     .balign 64
 trap_entry:
@@ -215,26 +225,44 @@ fatal_entry:
     .popsection
     "#,
     user_rsp = const offset::USER_RSP,
-    frame = const offset::FRAME,
+    entry_stack = const offset::ENTRY_STACK,
     kernel_stack = const offset::KERNEL_STACK,
+    nr_calls = const Call::ALL.len(),
+    unknown_call = const Error::UnknownCall as u32,
+    user_rflags = const Registers::USER_RFLAGS,
     syscall = const Registers::SYSCALL,
-    rip = const offset_of!(Registers, rip),
-    rflags = const offset_of!(Registers, rflags),
-    rsp = const offset_of!(Registers, rsp),
-    vector = const offset_of!(Registers, vector),
-    rax = const offset_of!(Registers, rax),
-    rbx = const offset_of!(Registers, rbx),
-    rdx = const offset_of!(Registers, rdx),
-    rdi = const offset_of!(Registers, rdi),
-    rsi = const offset_of!(Registers, rsi),
-    rbp = const offset_of!(Registers, rbp),
-    r8 = const offset_of!(Registers, r8),
-    r9 = const offset_of!(Registers, r9),
-    r10 = const offset_of!(Registers, r10),
-    r12 = const offset_of!(Registers, r12),
-    r13 = const offset_of!(Registers, r13),
-    r14 = const offset_of!(Registers, r14),
-    r15 = const offset_of!(Registers, r15),
+    rip = const from_end(offset_of!(Registers, rip)),
+    rsp = const from_end(offset_of!(Registers, rsp)),
+    vector = const from_end(offset_of!(Registers, vector)),
+    rax = const from_end(offset_of!(Registers, rax)),
+    rbx = const from_end(offset_of!(Registers, rbx)),
+    rbp = const from_end(offset_of!(Registers, rbp)),
+    rdx = const from_end(offset_of!(Registers, rdx)),
+    rdi = const from_end(offset_of!(Registers, rdi)),
+    rsi = const from_end(offset_of!(Registers, rsi)),
+    r8 = const from_end(offset_of!(Registers, r8)),
+    r9 = const from_end(offset_of!(Registers, r9)),
+    r10 = const from_end(offset_of!(Registers, r10)),
+    r12 = const from_end(offset_of!(Registers, r12)),
+    r13 = const from_end(offset_of!(Registers, r13)),
+    r14 = const from_end(offset_of!(Registers, r14)),
+    r15 = const from_end(offset_of!(Registers, r15)),
+    load_rip = const offset_of!(Registers, rip),
+    load_rsp = const offset_of!(Registers, rsp),
+    load_vector = const offset_of!(Registers, vector),
+    load_rax = const offset_of!(Registers, rax),
+    load_rbx = const offset_of!(Registers, rbx),
+    load_rbp = const offset_of!(Registers, rbp),
+    load_rdx = const offset_of!(Registers, rdx),
+    load_rdi = const offset_of!(Registers, rdi),
+    load_rsi = const offset_of!(Registers, rsi),
+    load_r8 = const offset_of!(Registers, r8),
+    load_r9 = const offset_of!(Registers, r9),
+    load_r10 = const offset_of!(Registers, r10),
+    load_r12 = const offset_of!(Registers, r12),
+    load_r13 = const offset_of!(Registers, r13),
+    load_r14 = const offset_of!(Registers, r14),
+    load_r15 = const offset_of!(Registers, r15),
     cs = const offset_of!(Registers, cs),
     reply_recv = const Call::ReplyRecv as u32,
     fast_send = sym trap::fast_send,

@@ -103,26 +103,34 @@ pub fn first_use(cpu: &PerCpu, kernel: &mut Kernel, id: Id<Thread>) -> bool {
     if thread.fpu.replace(frame).is_none() {
         mm.map.write_bytes(frame, 0, &INITIAL.0);
     }
+    thread.update_special();
     permit();
     load(area(mm, frame));
-    cpu.fpu_loaded.set(true);
+    cpu.fpu_owner.set(Some(id));
     true
 }
 
-/// The CPU goes over from the thread that ran last, which may be dead, to another.
-pub fn switch(cpu: &PerCpu, kernel: &Kernel, to: &Thread) {
+/// The CPU goes over to a thread.
+#[inline]
+pub fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>, to: &Thread) {
+    let owner = cpu.fpu_owner.get();
+    if (owner.is_some() || to.fpu.is_some()) && owner != Some(id) {
+        exchange(cpu, kernel, id, to);
+    }
+}
+
+/// Saves the registers for their owner, who may be dead, and loads those of `to`.
+fn exchange(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>, to: &Thread) {
     let mm = kernel.mm;
-    if cpu.fpu_loaded.get() {
-        let from = cpu.current.get().and_then(|id| kernel.threads.get(id));
-        if let Some(frame) = from.and_then(|from| from.fpu) {
-            save(area(mm, frame).cast_mut());
-        }
+    let owner = cpu.fpu_owner.take().and_then(|id| kernel.threads.get(id));
+    if let Some(frame) = owner.and_then(|owner| owner.fpu) {
+        save(area(mm, frame).cast_mut());
     }
     if let Some(frame) = to.fpu {
         permit();
         load(area(mm, frame));
-        cpu.fpu_loaded.set(true);
-    } else if cpu.fpu_loaded.replace(false) {
+        cpu.fpu_owner.set(Some(id));
+    } else {
         load(&raw const INITIAL.0[0]);
         forbid();
     }

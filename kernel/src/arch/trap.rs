@@ -51,29 +51,23 @@ pub fn run(make: impl FnOnce(&mut Option<Kernel>), start: impl FnOnce(&mut Kerne
 /// A thread sends a message: if it is an ordinary one, returns the registers of the receiver, who
 /// runs next; otherwise nothing has happened, and there are none.
 pub extern "C" fn fast_send() -> *const Registers {
-    fast(Kernel::fast_send)
+    fast(|kernel| kernel.fast_send(clock::ticks))
 }
 
 /// The same for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv() -> *const Registers {
-    fast(Kernel::fast_reply_recv)
+    fast(|kernel| kernel.fast_reply_recv(clock::ticks))
 }
 
 #[inline(always)]
-fn fast(
-    call: impl FnOnce(&mut Kernel, Id<Thread>, u64) -> Option<(Id<Thread>, &Thread)>,
-) -> *const Registers {
-    let cpu = PerCpu::get();
+fn fast(call: impl FnOnce(&mut Kernel) -> Option<&Thread>) -> *const Registers {
     let mut guard = KERNEL.lock();
-    let Some(caller) = cpu.current.get() else {
-        return core::ptr::null();
-    };
-    match call(of(&mut guard), caller, clock::ticks()) {
-        Some((next, thread)) => {
-            use_root(cpu, thread.root);
-            cpu.set_registers(&thread.regs);
-            cpu.current.set(Some(next));
-            &thread.regs
+    match call(of(&mut guard)) {
+        Some(next) => {
+            let cpu = PerCpu::get();
+            use_root(cpu, next.root);
+            cpu.set_registers(&next.regs);
+            &next.regs
         }
         None => core::ptr::null(),
     }
@@ -82,9 +76,7 @@ fn fast(
 /// A thread made a system call that is not an ordinary message.
 pub extern "C" fn system_call() -> *const Registers {
     let mut guard = KERNEL.lock();
-    if let Some(id) = PerCpu::get().current.get() {
-        sys::syscall(of(&mut guard), id);
-    }
+    sys::syscall(of(&mut guard));
     leave(guard)
 }
 
@@ -94,7 +86,7 @@ pub extern "C" fn from_user() -> *const Registers {
     let cpu = PerCpu::get();
     let mut guard = KERNEL.lock();
     let kernel = of(&mut guard);
-    let Some(id) = cpu.current.get() else {
+    let Some(id) = kernel.current() else {
         return leave(guard);
     };
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
@@ -216,16 +208,11 @@ fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>) -> *const Registers {
         .threads
         .get(id)
         .expect("a thread that runs next exists");
-    let switched = cpu.current.get() != Some(id);
-    if switched {
-        fpu::switch(cpu, kernel, thread);
-        use_root(cpu, thread.root);
-        cpu.set_registers(&thread.regs);
-        cpu.current.set(Some(id));
-    }
-    // The thread that ran last may have loaded a selector into `fs`, which makes the base 0.
-    let last_base = cpu.fs_base.replace(thread.fs_base);
-    if last_base != thread.fs_base || (switched && last_base != 0) {
+    fpu::switch(cpu, kernel, id, thread);
+    use_root(cpu, thread.root);
+    cpu.set_registers(&thread.regs);
+    // Whoever ran last may have loaded a selector into `fs`, which makes the base 0.
+    if cpu.fs_base.replace(thread.fs_base) | thread.fs_base != 0 {
         FsBase::write(VirtAddr::new(thread.fs_base));
     }
     &thread.regs

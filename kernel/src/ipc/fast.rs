@@ -1,185 +1,187 @@
 //! The fast path: an ordinary message between two threads, when both sides are there.
 //!
 //! [`Kernel::fast_send`] does what [`Kernel::send`] does, and [`Kernel::fast_reply_recv`] what
-//! [`Kernel::reply`] and [`Kernel::receive`] do, for the case that matters most, in one go: no queue
+//! [`Kernel::reply`] and [`Kernel::receive`] do, for the case that matters most, in one go: no list
 //! is walked, no scheduler is asked, and the words stay in their registers. It first looks, and if
 //! anything is out of the ordinary it has changed nothing and says so; then the general path does
 //! the call, and reports what is wrong with it. So nothing here decides an error. The bytes move
 //! last, as that may fail too, and then nothing has changed either.
 //!
-//! Ordinary means: the tag is a label, the bytes fit the buffer, nobody has vector registers or an
-//! `fs` base, and
+//! Ordinary means: the tag is a label, the bytes fit the buffer, nobody is
+//! [special](Thread::is_special), and
 //!
 //! | send | reply and receive |
 //! | --- | --- |
-//! | a receiver waits | the token is good, its thread waits with a call and not with a fault |
-//! | | no notification and no sender waits at the endpoint |
+//! | the first receiver is in its place | the token is good |
+//! | | no notification, no sender and no other receiver waits at the endpoint |
 //! | | no thread above the client's priority can run |
 //!
 //! The receiver runs next in both paths: a sender lends its priority, so nobody who can run has a
 //! higher one.
+//!
+//! Each function comes twice, with bytes and without. The one without calls nothing, so that
+//! everything it works with is in registers.
 
-use cowslip_abi::{Handle, MAX_RANGE, Rights, Tag};
+use cowslip_abi::{MAX_RANGE, Rights};
 
-use super::deliver::{token, token_index, token_sequence};
 use crate::mm::Mm;
-use crate::object::{Endpoint, Id, Kernel, Object, Registers, Spaces, State, Thread};
+use crate::object::{Kernel, Registers, Spaces, State, Thread};
 use crate::vm::{self, ByteRange};
 
 impl Kernel {
     /// Does the send in the running thread's registers, if it is an ordinary one, and returns the
     /// thread that runs next, with the results in its registers but for the words: those are still
     /// where the caller had them.
-    #[inline]
-    pub fn fast_send(
-        &mut self,
-        caller: Id<Thread>,
-        now_ticks: u64,
-    ) -> Option<(Id<Thread>, &Thread)> {
-        let sender = self.threads.get(caller)?;
-        if !is_ordinary(sender) {
-            return None;
+    #[inline(always)]
+    pub fn fast_send(&mut self, now_ticks: impl Fn() -> u64) -> Option<&Thread> {
+        let sender = self.threads.pinned()?;
+        if is_label_only(&sender.regs) {
+            self.send_ordinary::<false>(now_ticks)
+        } else {
+            self.send_bytes(now_ticks)
         }
-        let reply = buffer(&sender.regs)?;
-        let (id, badge) = endpoint(&self.spaces, sender, Rights::SEND)?;
-        let endpoint = self.endpoints.get_mut(id)?;
-        let next = endpoint.receivers.first()?;
-        let (sender, receiver) = self.threads.pair_mut(caller, next)?;
-        let State::Receiving { buffer, .. } = receiver.state else {
-            return None;
-        };
-        if is_special(receiver)
-            || !endpoint.receivers.is_only(next)
-            || !copy(self.mm, &self.spaces, sender, receiver, buffer)
-        {
-            return None;
-        }
-        endpoint.receivers.pop_only(receiver);
-
-        self.reply_sequence += 1;
-        sender.state = State::AwaitingReply {
-            server: receiver.space,
-            sequence: self.reply_sequence,
-            accepted: sender.regs.r8,
-            request_truncated: false,
-            reply,
-        };
-        sender.run_ticks += now_ticks.wrapping_sub(self.turn.began_ticks);
-        receiver.state = State::Runnable;
-        receiver.priority = receiver.priority.max(sender.priority);
-        receiver.unanswered += 1;
-        receiver.regs.rdi = badge;
-        let token = token(self.reply_sequence, caller);
-        receiver
-            .regs
-            .set_message(Tag(sender.regs.rsi), sender.regs.r8, token);
-        self.turn.began_ticks = now_ticks;
-        self.current = Some(next);
-        Some((next, receiver))
     }
 
     /// The same for the reply and receive in the running thread's registers.
-    #[inline]
-    pub fn fast_reply_recv(
+    #[inline(always)]
+    pub fn fast_reply_recv(&mut self, now_ticks: impl Fn() -> u64) -> Option<&Thread> {
+        let server = self.threads.pinned()?;
+        if is_label_only(&server.regs) {
+            self.reply_recv_ordinary::<false>(now_ticks)
+        } else {
+            self.reply_recv_bytes(now_ticks)
+        }
+    }
+
+    #[inline(never)]
+    fn send_bytes(&mut self, now_ticks: impl Fn() -> u64) -> Option<&Thread> {
+        self.send_ordinary::<true>(now_ticks)
+    }
+
+    #[inline(never)]
+    fn reply_recv_bytes(&mut self, now_ticks: impl Fn() -> u64) -> Option<&Thread> {
+        self.reply_recv_ordinary::<true>(now_ticks)
+    }
+
+    #[inline(always)]
+    fn send_ordinary<const BYTES: bool>(
         &mut self,
-        caller: Id<Thread>,
-        now_ticks: u64,
-    ) -> Option<(Id<Thread>, &Thread)> {
-        let server = self.threads.get(caller)?;
-        if !is_ordinary(server) {
+        now_ticks: impl Fn() -> u64,
+    ) -> Option<&Thread> {
+        let sender = self.threads.pinned()?;
+        if sender.is_special {
             return None;
         }
-        let token = server.regs.rdi;
-        let buffer = buffer(&server.regs)?;
-        let next = self.threads.id_at(token_index(token))?;
-        let (id, _) = endpoint(&self.spaces, server, Rights::RECV)?;
-        let endpoint = self.endpoints.get_mut(id)?;
-        let (server, client) = self.threads.pair_mut(caller, next)?;
-        let State::AwaitingReply {
-            server: owed_by,
-            sequence,
-            accepted,
-            request_truncated: false,
-            reply,
-        } = client.state
-        else {
-            return None;
-        };
-        if owed_by != server.space
-            || sequence != token_sequence(token)
-            || client.fault.is_some()
-            || is_special(client)
-            || endpoint.bits != 0
-            || !endpoint.senders.is_empty()
-            || self.run_queue.any_above(client.priority)
-            || !endpoint.receivers.is_empty()
-            || !copy(self.mm, &self.spaces, server, client, reply)
+        if !sender.sends_by.fits(&sender.regs, self.nr_removed_handles) {
+            let route = self.find_route(Rights::SEND)?;
+            self.threads.pinned_mut()?.sends_by = route;
+        }
+        let sender = self.threads.pinned()?;
+        let endpoint = self.endpoints.get_mut(sender.sends_by.endpoint)?;
+        let mut pair = self.threads.pair(endpoint.receivers.first()?)?;
+        let (sender, receiver) = pair.both();
+        if receiver.is_special
+            || BYTES && !copy_bytes(self.mm, &self.spaces, sender, receiver, &sender.regs)
         {
             return None;
         }
-        endpoint.receivers.push_only(caller, server);
+        endpoint.receivers.take_first();
 
-        server.state = State::Receiving {
-            endpoint: id,
-            buffer,
+        let token = self.tokens.next(pair.pinned_id()?);
+        let (sender, receiver) = pair.both();
+        sender.state = State::AwaitingReply {
+            server: receiver.space,
+            token,
         };
+        let now_ticks = now_ticks();
+        sender.stop_clock(now_ticks);
+        receiver.start_clock(now_ticks);
+        receiver.state = State::Runnable;
+        receiver.borrow_priority(sender.priority);
+        receiver.unanswered += 1;
+        receiver.regs.rax = 0;
+        receiver.regs.rdi = sender.sends_by.badge;
+        receiver.regs.rsi = sender.regs.rsi;
+        receiver.regs.rdx = if BYTES { sender.regs.r8 } else { 0 };
+        receiver.regs.r8 = token;
+        Some(pair.pin_other())
+    }
+
+    #[inline(always)]
+    fn reply_recv_ordinary<const BYTES: bool>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+    ) -> Option<&Thread> {
+        let server = self.threads.pinned()?;
+        if server.is_special {
+            return None;
+        }
+        if !server.receives_by.fits(&server.regs, self.nr_removed_handles) {
+            let route = self.find_route(Rights::RECV)?;
+            self.threads.pinned_mut()?.receives_by = route;
+        }
+        let server = self.threads.pinned()?;
+        let id = server.receives_by.endpoint;
+        let endpoint = self.endpoints.get_mut(id)?;
+        if !endpoint.is_quiet() {
+            return None;
+        }
+        let token = server.regs.rdi;
+        let mut pair = self.threads.pair_at(token)?;
+        let (server, client) = pair.both();
+        if !client.awaits(token, server.space)
+            || client.is_special
+            || self.run_queue.any_above(client.priority)
+            || BYTES && !copy_bytes(self.mm, &self.spaces, server, client, &server.regs)
+        {
+            return None;
+        }
+        endpoint.receivers.set_only(pair.pinned_id()?);
+
+        let (server, client) = pair.both();
+        server.state = State::Receiving { endpoint: id };
         server.priority = server.base_priority;
         server.unanswered -= 1;
-        server.run_ticks += now_ticks.wrapping_sub(self.turn.began_ticks);
+        let now_ticks = now_ticks();
+        server.stop_clock(now_ticks);
+        client.start_clock(now_ticks);
         client.state = State::Runnable;
-        client
-            .regs
-            .set_message(Tag(server.regs.rsi), server.regs.r8, accepted);
-        self.turn.began_ticks = now_ticks;
-        self.current = Some(next);
-        Some((next, client))
+        client.regs.rax = 0;
+        client.regs.rsi = server.regs.rsi;
+        client.regs.rdx = if BYTES { server.regs.r8 } else { 0 };
+        Some(pair.pin_other())
     }
 }
 
-/// What the caller's handle names, if it is an endpoint and has the right; and its badge.
+/// Whether a message has no bytes, no room for any, no handles and no marks.
 #[inline(always)]
-fn endpoint(spaces: &Spaces, caller: &Thread, right: Rights) -> Option<(Id<Endpoint>, u64)> {
-    let handle = Handle((caller.regs.rax >> 32) as u32);
-    let (_, entry) = spaces.get(caller.space)?.handles.find(handle)?;
-    match entry.object {
-        Object::Endpoint(id) if entry.rights.contains(right) => Some((id, entry.badge)),
-        _ => None,
-    }
+fn is_label_only(regs: &Registers) -> bool {
+    regs.rsi >> 32 | regs.r8 | regs.r10 == 0
 }
 
-/// The buffer in the registers, if it is a good one.
-#[inline]
-fn buffer(regs: &Registers) -> Option<ByteRange> {
-    ByteRange::from_user(regs.r9, regs.r10, MAX_RANGE).ok()
-}
-
-/// Whether the caller's tag is only a label, and nothing else about it is special.
-#[inline]
-fn is_ordinary(caller: &Thread) -> bool {
-    caller.regs.rsi >> 32 == 0 && !is_special(caller)
-}
-
-/// Whether switching to or from the thread takes more than its general-purpose registers.
-#[inline]
-fn is_special(thread: &Thread) -> bool {
-    thread.fpu.is_some() || thread.fs_base != 0
-}
-
-/// Copies the bytes that a message has; `false`: that is not possible, and nothing has changed.
-#[inline]
-fn copy(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread, buffer: ByteRange) -> bool {
-    from.regs.r8 == 0 || copy_bytes(mm, spaces, from, to, buffer).is_some()
-}
-
+/// Copies the bytes of a message, if it has nothing but a label besides, and if the buffer that the
+/// caller offers is a good one. `false`: that is not so, and nothing has changed.
 #[inline(never)]
-fn copy_bytes(
+fn copy_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread, offer: &Registers) -> bool {
+    try_copy_bytes(mm, spaces, from, to, offer).is_some()
+}
+
+fn try_copy_bytes(
     mm: &Mm,
     spaces: &Spaces,
     from: &Thread,
     to: &Thread,
-    buffer: ByteRange,
+    offer: &Registers,
 ) -> Option<()> {
+    offer.buffer().ok()?;
     let len = from.regs.r8;
+    if from.regs.rsi >> 32 != 0 {
+        return None;
+    }
+    if len == 0 {
+        return Some(());
+    }
+    let buffer = to.regs.buffer().ok()?;
     let data = ByteRange::from_user(from.regs.rdx, len, MAX_RANGE).ok()?;
     if len > buffer.len() {
         return None;

@@ -32,6 +32,7 @@ impl Kernel {
             return self.kill_thread(id);
         };
         thread.fault = Some(fault);
+        thread.update_special();
         thread.state = State::Sending {
             endpoint: supervisor.endpoint,
             badge: supervisor.badge,
@@ -39,7 +40,6 @@ impl Kernel {
                 tag: fault.tag(),
                 data: ByteRange::default(),
             },
-            reply: ByteRange::default(),
         };
         if self.offer(id, supervisor.endpoint).is_err() {
             if let Some(thread) = self.threads.get_mut(id) {
@@ -57,6 +57,7 @@ impl Kernel {
         match verdict {
             FaultVerdict::Resume => {
                 thread.fault = None;
+                thread.update_special();
                 self.make_runnable_next(id);
             }
             FaultVerdict::Kill => {

@@ -8,15 +8,20 @@ mod death;
 mod handle;
 mod pool;
 mod queue;
+mod receivers;
 mod registers;
+mod route;
 mod run_queue;
 mod thread;
 mod timers;
+mod token;
 
 pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object};
 pub use pool::{Id, Pool, PoolError};
 pub use queue::{MEMBER, Queue, TIMER, WAIT};
+pub use receivers::Receivers;
 pub use registers::Registers;
+pub use route::Route;
 pub use run_queue::RunQueue;
 pub use thread::{Fault, MAX_PRIORITY, Outgoing, State, Supervisor, Thread, Timer};
 
@@ -25,6 +30,7 @@ use cowslip_abi::{Error, Handle, Rights};
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::vm::PageTable;
+use token::Tokens;
 
 /// The interrupt lines that can be bound.
 pub const MAX_LINES: usize = 64;
@@ -71,7 +77,7 @@ pub struct Endpoint {
     /// Threads with a message, first come first served.
     pub senders: Queue<WAIT>,
     /// Threads that wait for one.
-    pub receivers: Queue<WAIT>,
+    pub receivers: Receivers,
     /// Notification bits raised and not yet received.
     pub bits: u64,
     /// Handles with the right to receive; the endpoint dies with the last one.
@@ -105,14 +111,15 @@ pub struct Kernel {
     pub timers: Queue<TIMER>,
     /// Bound interrupt lines.
     pub interrupts: [Option<InterruptBinding>; MAX_LINES],
-    /// The thread that runs.
-    pub current: Option<Id<Thread>>,
     /// Something has happened that may change who runs next, or when the timer is wanted.
     pub reschedule: bool,
-    /// When the running thread's turn began, and when its time slice ends.
+    /// When the running thread's time slice ends.
     pub turn: Turn,
-    /// The last reply token's sequence number.
-    pub reply_sequence: u64,
+    /// What replies are addressed with.
+    pub(crate) tokens: Tokens,
+    /// How many handles have been taken out of tables: while this stands still, what was found in a
+    /// table is there.
+    pub nr_removed_handles: u64,
     kernel_half: [u64; 256],
     doomed: Option<Id<Space>>,
     reaping: bool,
@@ -121,13 +128,19 @@ pub struct Kernel {
 /// The running thread's share of the CPU.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Turn {
-    /// The time-stamp counter when the thread began to run.
-    pub began_ticks: u64,
     /// When others of the same priority get their turn, in nanoseconds since boot; 0: not known
     /// yet.
     pub slice_end_ns: u64,
     /// The slice has ended.
     pub expired: bool,
+}
+
+impl Endpoint {
+    /// Whether nothing and nobody waits here.
+    #[inline(always)]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.bits == 0 && self.senders.is_empty() && self.receivers.is_empty()
+    }
 }
 
 impl Kernel {
@@ -143,14 +156,26 @@ impl Kernel {
             run_queue: RunQueue::new(),
             timers: Queue::new(),
             interrupts: [None; MAX_LINES],
-            current: None,
             reschedule: true,
             turn: Turn::default(),
-            reply_sequence: 0,
+            tokens: Tokens::default(),
+            nr_removed_handles: 0,
             kernel_half,
             doomed: None,
             reaping: false,
         }
+    }
+
+    /// The thread that runs.
+    #[must_use]
+    #[inline]
+    pub fn current(&self) -> Option<Id<Thread>> {
+        self.threads.pinned_id()
+    }
+
+    /// Lets this thread be the one that runs.
+    pub fn set_current(&mut self, thread: Option<Id<Thread>>) {
+        self.threads.pin(thread);
     }
 
     /// Creates an empty space that dies with `owner` and then raises `death`'s bits.
@@ -237,6 +262,7 @@ impl Kernel {
             ..Registers::default()
         };
         thread.fs_base = fs_base;
+        thread.update_special();
         let space = thread.space;
         if let Some(space) = self.spaces.get_mut(space) {
             space.nr_started += 1;
@@ -249,7 +275,7 @@ impl Kernel {
     pub fn create_endpoint(&mut self) -> Result<Id<Endpoint>, Error> {
         let endpoint = Endpoint {
             senders: Queue::new(),
-            receivers: Queue::new(),
+            receivers: Receivers::new(),
             bits: 0,
             nr_receive_handles: 0,
         };
@@ -281,6 +307,7 @@ impl Kernel {
     pub fn close(&mut self, space: Id<Space>, handle: Handle) -> Result<(), Error> {
         let table = &mut self.spaces.get_mut(space).ok_or(Error::Died)?.handles;
         let entry = table.remove(self.mm, handle)?;
+        self.nr_removed_handles += 1;
         self.forget_handle(entry);
         self.reap();
         Ok(())

@@ -3,7 +3,7 @@
 use cowslip_abi::{Access, FaultKind, FoundEntry, MAX_HANDLES, Tag, ThreadState};
 
 use super::queue::{KINDS, Link};
-use super::{Endpoint, Id, Registers, Space};
+use super::{Endpoint, Id, Registers, Route, Space};
 use crate::mm::Frame;
 use crate::vm::ByteRange;
 
@@ -22,6 +22,8 @@ pub struct Outgoing {
 }
 
 /// What a thread does.
+///
+/// The buffer for what it waits for is in its registers, see [`Registers::buffer`].
 #[derive(Clone, Copy, Debug)]
 pub enum State {
     /// Created and not started.
@@ -36,28 +38,18 @@ pub enum State {
         badge: u64,
         /// What it sends; a faulted thread sends its report instead.
         message: Outgoing,
-        /// Where the reply shall go.
-        reply: ByteRange,
     },
     /// Waits in an endpoint's queue of receivers.
     Receiving {
         /// Where it waits.
         endpoint: Id<Endpoint>,
-        /// Where a message shall go.
-        buffer: ByteRange,
     },
     /// Its message was received; waits for the reply, in no list.
     AwaitingReply {
         /// The space that owes the reply.
         server: Id<Space>,
-        /// What makes the reply token valid once.
-        sequence: u64,
-        /// How many bytes of the request the receiver took.
-        accepted: u64,
-        /// Whether that was less than all.
-        request_truncated: bool,
-        /// Where the reply shall go.
-        reply: ByteRange,
+        /// What the reply will be addressed with.
+        token: u64,
     },
 }
 
@@ -107,6 +99,11 @@ pub struct Thread {
     pub state: State,
     /// The fault that it waits with, in `Sending` or `AwaitingReply`.
     pub fault: Option<Fault>,
+    /// Its request was longer than the receiver's buffer; in `AwaitingReply`.
+    pub request_truncated: bool,
+    /// There is more to a switch to or from the thread, or to a reply to it, than its
+    /// general-purpose registers. See [`Thread::update_special`].
+    pub is_special: bool,
     /// Who learns of its faults.
     pub supervisor: Option<Supervisor>,
     /// Its own priority.
@@ -119,11 +116,16 @@ pub struct Thread {
     pub fpu: Option<Frame>,
     /// Its timer.
     pub timer: Option<Timer>,
-    /// Ticks of the time-stamp counter it has run, without the current turn.
-    pub run_ticks: u64,
+    /// Ticks of the time-stamp counter it has run; while it runs, less the counter at the beginning
+    /// of its turn.
+    run_ticks: u64,
     /// Messages that it has received less those that it has answered. Only the sum over a space
     /// has a meaning, as any thread of the space may answer: how many wait for a reply.
     pub unanswered: i64,
+    /// How its last send went.
+    pub sends_by: Route,
+    /// How its last receive after a reply went.
+    pub receives_by: Route,
     /// Its places in lists.
     pub links: [Link; KINDS],
 }
@@ -143,6 +145,8 @@ impl Thread {
             root,
             state: State::Stopped,
             fault: None,
+            request_truncated: false,
+            is_special: false,
             supervisor,
             base_priority: priority,
             priority,
@@ -151,6 +155,8 @@ impl Thread {
             timer: None,
             run_ticks: 0,
             unanswered: 0,
+            sends_by: Route::NONE,
+            receives_by: Route::NONE,
             links: [Link::default(); KINDS],
         }
     }
@@ -166,6 +172,46 @@ impl Thread {
             State::Receiving { .. } => ThreadState::Receiving,
             State::AwaitingReply { .. } => ThreadState::AwaitingReply,
         }
+    }
+
+    /// To be called after a change of what makes a thread special.
+    pub fn update_special(&mut self) {
+        self.is_special = self.fpu.is_some()
+            || self.fs_base != 0
+            || self.fault.is_some()
+            || self.request_truncated;
+    }
+
+    /// Whether it waits for the reply that has this token, from this space.
+    #[inline(always)]
+    pub(crate) fn awaits(&self, token: u64, from: Id<Space>) -> bool {
+        matches!(self.state, State::AwaitingReply { server, token: expected }
+            if expected == token && server == from)
+    }
+
+    /// Lends the thread a priority, unless it has a higher one.
+    #[inline(always)]
+    pub(crate) fn borrow_priority(&mut self, priority: u8) {
+        if self.priority < priority {
+            self.priority = priority;
+        }
+    }
+
+    /// The thread's turn begins, at this state of the time-stamp counter.
+    #[inline(always)]
+    pub(crate) fn start_clock(&mut self, now_ticks: u64) {
+        self.run_ticks = self.run_ticks.wrapping_sub(now_ticks);
+    }
+
+    /// The thread's turn ends.
+    #[inline(always)]
+    pub(crate) fn stop_clock(&mut self, now_ticks: u64) {
+        self.run_ticks = self.run_ticks.wrapping_add(now_ticks);
+    }
+
+    /// How many ticks the thread has run; `now_ticks` is the counter if it runs now.
+    pub(crate) fn ticks_run(&self, now_ticks: Option<u64>) -> u64 {
+        self.run_ticks.wrapping_add(now_ticks.unwrap_or(0))
     }
 
     /// The handles that the thread's message announces.

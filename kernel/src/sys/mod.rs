@@ -19,7 +19,7 @@ pub use traps::{exception, fault_out_of_memory, interrupt, page_fault};
 
 use cowslip_abi::{Call, Error};
 
-use crate::object::{Id, Kernel, Thread};
+use crate::object::Kernel;
 use request::{Request, Values};
 
 /// What a system call did.
@@ -33,7 +33,10 @@ enum Done {
 type Answer = Result<Done, Error>;
 
 /// Carries out the system call that is in the registers of the running thread.
-pub fn syscall(kernel: &mut Kernel, caller: Id<Thread>) {
+pub fn syscall(kernel: &mut Kernel) {
+    let Some(caller) = kernel.current() else {
+        return;
+    };
     let Some(request) = Request::of(kernel, caller) else {
         return;
     };

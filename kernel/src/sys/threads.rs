@@ -46,7 +46,9 @@ pub(super) fn set(kernel: &mut Kernel, request: &Request) -> Answer {
         }
         ThreadField::FsBase => {
             user_address(value)?;
-            kernel.threads.get_mut(thread).ok_or(Error::Died)?.fs_base = value;
+            let thread = kernel.threads.get_mut(thread).ok_or(Error::Died)?;
+            thread.fs_base = value;
+            thread.update_special();
             kernel.reschedule = true;
         }
     }
@@ -111,7 +113,7 @@ impl Kernel {
         let Some(thread) = self.threads.get(id) else {
             return;
         };
-        let queued = matches!(thread.state, State::Runnable) && self.current != Some(id);
+        let queued = matches!(thread.state, State::Runnable) && self.current() != Some(id);
         let lent = thread.priority > thread.base_priority;
         if queued {
             self.run_queue.remove(&mut self.threads, id);
