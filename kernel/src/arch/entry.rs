@@ -113,8 +113,6 @@ global_asm!(
     .balign 64
     .global syscall_entry
 syscall_entry:
-    cmp eax, {nr_calls}
-    jae 6f
     swapgs
     mov gs:[{user_rsp}], rsp
     mov rsp, gs:[{entry_stack}]
@@ -137,9 +135,22 @@ syscall_entry:
     test rax, rax
     jz 4f
 
-    // rax: the registers to resume with, but for the words.
+    // rax: the registers to resume with after success, but for the words.
 2:  mov rbx, [rax + {load_rbx}]
     mov rbp, [rax + {load_rbp}]
+    mov rcx, [rax + {load_rip}]
+    mov r11d, {user_rflags}
+    mov rdi, [rax + {load_rdi}]
+    mov rsi, [rax + {load_rsi}]
+    mov rdx, [rax + {load_rdx}]
+    mov r8, [rax + {load_r8}]
+    mov r9, [rax + {load_r9}]
+    mov r10, [rax + {load_r10}]
+    mov rsp, [rax + {load_rsp}]
+    xor eax, eax
+    swapgs
+    sysretq
+
 5:  mov rcx, [rax + {load_rip}]
     mov r11d, {user_rflags}
     mov rdi, [rax + {load_rdi}]
@@ -154,7 +165,7 @@ syscall_entry:
     sysretq
 
 3:  cmp eax, {reply_recv}
-    jne 4f
+    jne 6f
     call {fast_reply_recv}
     test rax, rax
     jnz 2b
@@ -185,8 +196,14 @@ resume:
     swapgs
     iretq
 
-    // There is no such call, and nothing to be done about it.
-6:  mov eax, {unknown_call}
+6:  cmp eax, {nr_calls}
+    jb 4b
+    // There is no such call: all but `rcx` and `rsp` is as it was.
+    mov eax, {unknown_call}
+    mov rcx, gs:[{entry_stack}]
+    mov rcx, [rcx + {rip}]
+    mov rsp, gs:[{user_rsp}]
+    swapgs
     sysretq
 
     .balign 64

@@ -97,13 +97,13 @@ pub fn first_use(cpu: &PerCpu, kernel: &mut Kernel, id: Id<Thread>) -> bool {
     let Some(thread) = kernel.threads.get_mut(id) else {
         return true;
     };
-    let Some(frame) = thread.fpu.or_else(|| mm.frames.alloc_zeroed()) else {
+    let Some(frame) = thread.fpu().or_else(|| mm.frames.alloc_zeroed()) else {
         return false;
     };
-    if thread.fpu.replace(frame).is_none() {
+    if thread.fpu().is_none() {
         mm.map.write_bytes(frame, 0, &INITIAL.0);
+        thread.set_fpu(frame);
     }
-    thread.update_special();
     permit();
     load(area(mm, frame));
     cpu.fpu_owner.set(Some(id));
@@ -114,7 +114,7 @@ pub fn first_use(cpu: &PerCpu, kernel: &mut Kernel, id: Id<Thread>) -> bool {
 #[inline]
 pub fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>, to: &Thread) {
     let owner = cpu.fpu_owner.get();
-    if (owner.is_some() || to.fpu.is_some()) && owner != Some(id) {
+    if (owner.is_some() || to.fpu().is_some()) && owner != Some(id) {
         exchange(cpu, kernel, id, to);
     }
 }
@@ -123,10 +123,10 @@ pub fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>, to: &Thread) {
 fn exchange(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>, to: &Thread) {
     let mm = kernel.mm;
     let owner = cpu.fpu_owner.take().and_then(|id| kernel.threads.get(id));
-    if let Some(frame) = owner.and_then(|owner| owner.fpu) {
+    if let Some(frame) = owner.and_then(|owner| owner.fpu()) {
         save(area(mm, frame).cast_mut());
     }
-    if let Some(frame) = to.fpu {
+    if let Some(frame) = to.fpu() {
         permit();
         load(area(mm, frame));
         cpu.fpu_owner.set(Some(id));

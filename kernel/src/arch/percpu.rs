@@ -162,9 +162,27 @@ impl PerCpu {
 
     /// Sends the next entry from user mode to this thread's registers.
     #[inline]
-    pub fn set_registers(&self, registers: *const Registers) {
-        self.segments
-            .set_entry_stack(registers.wrapping_add(1) as u64);
+    pub fn set_registers(registers: *const Registers) {
+        let end = registers.wrapping_add(1);
+        // SAFETY: this is the task state's field; nobody else uses it.
+        unsafe {
+            core::arch::asm!("mov gs:[{offset}], {end}", offset = const offset::ENTRY_STACK,
+                end = in(reg) end, options(nostack, preserves_flags));
+        }
+    }
+
+    /// Notes the physical address of the page-table root that is to be used, and returns the last
+    /// one.
+    #[inline]
+    pub fn replace_root(root: u64) -> u64 {
+        let last;
+        // SAFETY: this is the field `root`, a cell.
+        unsafe {
+            core::arch::asm!("mov {last}, gs:[{offset}]", "mov gs:[{offset}], {root}",
+                offset = const offset_of!(PerCpu, root), last = out(reg) last, root = in(reg) root,
+                options(nostack, preserves_flags));
+        }
+        last
     }
 
     /// Whether a thread has run here.

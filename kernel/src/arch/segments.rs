@@ -8,7 +8,7 @@
 //! | `0x23` | user code |
 //! | `0x28` | task state: the stacks to switch to |
 
-use core::{cell::UnsafeCell, mem::offset_of, ptr};
+use core::{cell::UnsafeCell, mem::offset_of};
 
 use kernel::object::Registers;
 use x86_64::{
@@ -96,22 +96,10 @@ impl Segments {
         }
     }
 
-    /// Sets the stack that exceptions and interrupts from user mode push on.
-    #[inline]
-    pub fn set_entry_stack(&self, end: u64) {
-        // SAFETY: only this CPU uses the task state, with interrupts off; the field is in bounds
-        // and may be unaligned.
-        unsafe { ptr::write_unaligned(self.entry_stack_place(), end) };
-    }
-
     /// The stack that exceptions and interrupts from user mode push on.
     #[inline]
     pub fn entry_stack(&self) -> u64 {
-        // SAFETY: as above.
-        unsafe { ptr::read_unaligned(self.entry_stack_place()) }
-    }
-
-    fn entry_stack_place(&self) -> *mut u64 {
-        self.task.get().wrapping_byte_add(offset_of!(TaskStateSegment, privilege_stack_table)).cast()
+        // SAFETY: only this CPU uses the task state, with interrupts off.
+        unsafe { (*self.task.get()).privilege_stack_table[0].as_u64() }
     }
 }

@@ -5,6 +5,8 @@
 //! free while a CPU is idle, the only time when interrupts are on in the kernel.
 
 use cowslip_abi::Access;
+use core::{hint, mem::MaybeUninit};
+
 use kernel::{
     mm::{Flush, FlushPages, Frame},
     object::{Id, Kernel, Registers, Thread},
@@ -28,20 +30,19 @@ const FIRST_INTERRUPT: u64 = 32;
 /// More pages than this are not flushed one by one.
 const MAX_SINGLE_FLUSHES: u64 = 32;
 
-static KERNEL: Mutex<Option<Kernel>> = Mutex::new(None);
+static KERNEL: Mutex<MaybeUninit<Kernel>> = Mutex::new(MaybeUninit::uninit());
 
-type Guard = MutexGuard<'static, Option<Kernel>>;
+type Guard = MutexGuard<'static, MaybeUninit<Kernel>>;
 
 fn of(guard: &mut Guard) -> &mut Kernel {
-    guard
-        .as_mut()
-        .expect("there is a kernel before there are threads")
+    // SAFETY: `run` fills it before there are threads, and nothing comes here before.
+    unsafe { guard.assume_init_mut() }
 }
 
 /// Runs threads for ever: `make` puts a kernel in its place, `start` makes the first thread.
-pub fn run(make: impl FnOnce(&mut Option<Kernel>), start: impl FnOnce(&mut Kernel)) -> ! {
+pub fn run(make: impl FnOnce() -> Kernel, start: impl FnOnce(&mut Kernel)) -> ! {
     let mut guard = KERNEL.lock();
-    make(&mut guard);
+    guard.write(make());
     start(of(&mut guard));
     let registers = leave(guard);
     // SAFETY: these are the registers of the thread that runs next, and the lock is released.
@@ -51,26 +52,31 @@ pub fn run(make: impl FnOnce(&mut Option<Kernel>), start: impl FnOnce(&mut Kerne
 /// A thread sends a message: if it is an ordinary one, returns the registers of the receiver, who
 /// runs next; otherwise nothing has happened, and there are none.
 pub extern "C" fn fast_send() -> *const Registers {
-    fast(|kernel| kernel.fast_send(clock::ticks))
+    fast(|kernel| kernel.fast_send(clock::ticks, switch_fast))
 }
 
 /// The same for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv() -> *const Registers {
-    fast(|kernel| kernel.fast_reply_recv(clock::ticks))
+    fast(|kernel| kernel.fast_reply_recv(clock::ticks, switch_fast))
 }
 
 #[inline(always)]
-fn fast(call: impl FnOnce(&mut Kernel) -> Option<&Thread>) -> *const Registers {
-    let mut guard = KERNEL.lock();
-    match call(of(&mut guard)) {
-        Some(next) => {
-            let cpu = PerCpu::get();
-            use_root(cpu, next.root);
-            cpu.set_registers(&next.regs);
-            &next.regs
-        }
-        None => core::ptr::null(),
-    }
+fn fast(call: impl FnOnce(&mut Kernel) -> Option<*const Registers>) -> *const Registers {
+    let Some(mut guard) = KERNEL.try_lock() else {
+        return core::ptr::null();
+    };
+    let kernel = of(&mut guard);
+    // SAFETY: a thread has made this call.
+    unsafe { hint::assert_unchecked(kernel.current().is_some()) };
+    call(kernel).unwrap_or(core::ptr::null())
+}
+
+/// Makes the CPU ready for a thread that has nothing special.
+#[inline(always)]
+fn switch_fast(next: &Thread) -> *const Registers {
+    use_root(next.root);
+    PerCpu::set_registers(&next.regs);
+    &next.regs
 }
 
 /// A thread made a system call that is not an ordinary message.
@@ -209,18 +215,19 @@ fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>) -> *const Registers {
         .get(id)
         .expect("a thread that runs next exists");
     fpu::switch(cpu, kernel, id, thread);
-    use_root(cpu, thread.root);
-    cpu.set_registers(&thread.regs);
+    use_root(thread.root);
+    PerCpu::set_registers(&thread.regs);
     // Whoever ran last may have loaded a selector into `fs`, which makes the base 0.
-    if cpu.fs_base.replace(thread.fs_base) | thread.fs_base != 0 {
-        FsBase::write(VirtAddr::new(thread.fs_base));
+    let fs_base = thread.fs_base();
+    if cpu.fs_base.replace(fs_base) | fs_base != 0 {
+        FsBase::write(VirtAddr::new(fs_base));
     }
     &thread.regs
 }
 
 #[inline]
-fn use_root(cpu: &PerCpu, root: Frame) {
-    if cpu.root.replace(root.addr().0) != root.addr().0 {
+fn use_root(root: Frame) {
+    if PerCpu::replace_root(root.addr().0) != root.addr().0 {
         // SAFETY: the table is a space's, or the kernel's own: both have the kernel's half.
         unsafe { cpu::load_page_table(root.addr()) };
     }
@@ -230,7 +237,7 @@ fn use_root(cpu: &PerCpu, root: Frame) {
 pub fn retire(root: Frame) {
     let cpu = PerCpu::get();
     if cpu.root.get() == root.addr().0 {
-        use_root(cpu, paging::root());
+        use_root(paging::root());
     }
 }
 

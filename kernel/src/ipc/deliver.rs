@@ -8,7 +8,7 @@ use cowslip_abi::{
     Error, Handle, MAX_HANDLES, MessageKind, Rights, Tag, pack_handles, unpack_handles,
 };
 
-use crate::object::{HandleEntry, Id, Kernel, Outgoing, Space, State, Thread};
+use crate::object::{HandleEntry, Id, Kernel, Outgoing, Space, Special, State, Thread};
 use crate::vm::{self, ByteRange, Side};
 
 /// Why a delivery failed, and to whom it is to be told.
@@ -36,7 +36,7 @@ impl Kernel {
             return Err(gone);
         };
         let buffer = receiver.regs.buffer().map_err(Fault::OfReceiver)?;
-        let (fault, priority) = (sender.fault, sender.priority);
+        let (fault, priority) = (sender.fault(), sender.priority);
         let (client, server) = (sender.space, receiver.space);
 
         let (tag, words, len) = match fault {
@@ -63,8 +63,7 @@ impl Kernel {
             sender.state = State::AwaitingReply { server, token };
             if fault.is_none() {
                 sender.regs.r8 = accepted;
-                sender.request_truncated = accepted < len;
-                sender.update_special();
+                sender.special.set(Special::TRUNCATED, accepted < len);
             }
         }
         Ok(())
@@ -87,7 +86,7 @@ impl Kernel {
         let truncated = message.data.len() > reply.len();
         if let Some(client) = self.threads.get_mut(to) {
             let tag = Tag(message.tag.0 & !MOVE_MARK)
-                .with_truncation(truncated, client.request_truncated);
+                .with_truncation(truncated, client.special.contains(Special::TRUNCATED));
             client.regs.set_message(tag, message.data.len());
             client.regs.set_words(words);
         }

@@ -8,7 +8,7 @@
 //! last, as that may fail too, and then nothing has changed either.
 //!
 //! Ordinary means: the tag is a label, the bytes fit the buffer, nobody is
-//! [special](Thread::is_special), and
+//! [special](Thread::special), and
 //!
 //! | send | reply and receive |
 //! | --- | --- |
@@ -19,8 +19,8 @@
 //! The receiver runs next in both paths: a sender lends its priority, so nobody who can run has a
 //! higher one.
 //!
-//! Each function comes twice, with bytes and without. The one without calls nothing, so that
-//! everything it works with is in registers.
+//! Each function comes twice. The one for a label and words, whose thread goes the way that it went
+//! last time, calls nothing, so that all it works with is in registers.
 
 use cowslip_abi::{MAX_RANGE, Rights};
 
@@ -29,66 +29,80 @@ use crate::object::{Kernel, Registers, Spaces, State, Thread};
 use crate::vm::{self, ByteRange};
 
 impl Kernel {
-    /// Does the send in the running thread's registers, if it is an ordinary one, and returns the
-    /// thread that runs next, with the results in its registers but for the words: those are still
-    /// where the caller had them.
+    /// Does the send in the running thread's registers, if it is an ordinary one, and hands the
+    /// thread that runs next to `switch`. Its results are in its registers but for two things: `rax`
+    /// is to be 0, and the words are still where the caller had them.
     #[inline(always)]
-    pub fn fast_send(&mut self, now_ticks: impl Fn() -> u64) -> Option<&Thread> {
+    pub fn fast_send<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
         let sender = self.threads.pinned()?;
-        if is_label_only(&sender.regs) {
-            self.send_ordinary::<false>(now_ticks)
+        if is_plain(sender) && sender.sends_by.fits(&sender.regs) {
+            self.send_ordinary::<false, R>(now_ticks, switch)
         } else {
-            self.send_bytes(now_ticks)
+            self.send_bytes(now_ticks, switch)
         }
     }
 
     /// The same for the reply and receive in the running thread's registers.
     #[inline(always)]
-    pub fn fast_reply_recv(&mut self, now_ticks: impl Fn() -> u64) -> Option<&Thread> {
+    pub fn fast_reply_recv<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
         let server = self.threads.pinned()?;
-        if is_label_only(&server.regs) {
-            self.reply_recv_ordinary::<false>(now_ticks)
+        if is_plain(server) && server.receives_by.fits(&server.regs) {
+            self.reply_recv_ordinary::<false, R>(now_ticks, switch)
         } else {
-            self.reply_recv_bytes(now_ticks)
+            self.reply_recv_bytes(now_ticks, switch)
         }
     }
 
     #[inline(never)]
-    fn send_bytes(&mut self, now_ticks: impl Fn() -> u64) -> Option<&Thread> {
-        self.send_ordinary::<true>(now_ticks)
+    fn send_bytes<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        let route = self.find_route(Rights::SEND)?;
+        self.threads.pinned_mut()?.sends_by = route;
+        self.send_ordinary::<true, R>(now_ticks, switch)
     }
 
     #[inline(never)]
-    fn reply_recv_bytes(&mut self, now_ticks: impl Fn() -> u64) -> Option<&Thread> {
-        self.reply_recv_ordinary::<true>(now_ticks)
+    fn reply_recv_bytes<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        let route = self.find_route(Rights::RECV)?;
+        self.threads.pinned_mut()?.receives_by = route;
+        self.reply_recv_ordinary::<true, R>(now_ticks, switch)
     }
 
     #[inline(always)]
-    fn send_ordinary<const BYTES: bool>(
+    fn send_ordinary<const BYTES: bool, R>(
         &mut self,
         now_ticks: impl Fn() -> u64,
-    ) -> Option<&Thread> {
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
         let sender = self.threads.pinned()?;
-        if sender.is_special {
-            return None;
-        }
-        if !sender.sends_by.fits(&sender.regs, self.nr_removed_handles) {
-            let route = self.find_route(Rights::SEND)?;
-            self.threads.pinned_mut()?.sends_by = route;
-        }
-        let sender = self.threads.pinned()?;
-        let endpoint = self.endpoints.get_mut(sender.sends_by.endpoint)?;
+        let (_, endpoint) = self.endpoints.hinted_mut(sender.sends_by.endpoint)?;
         let mut pair = self.threads.pair(endpoint.receivers.first()?)?;
+        let caller = pair.pinned_id();
         let (sender, receiver) = pair.both();
-        if receiver.is_special
+        if !receiver.special.is_empty()
+            || BYTES && !sender.special.is_empty()
             || BYTES && !copy_bytes(self.mm, &self.spaces, sender, receiver, &sender.regs)
         {
             return None;
         }
         endpoint.receivers.take_first();
 
-        let token = self.tokens.next(pair.pinned_id()?);
-        let (sender, receiver) = pair.both();
+        let token = self.tokens.next(caller);
         sender.state = State::AwaitingReply {
             server: receiver.space,
             token,
@@ -99,46 +113,38 @@ impl Kernel {
         receiver.state = State::Runnable;
         receiver.borrow_priority(sender.priority);
         receiver.unanswered += 1;
-        receiver.regs.rax = 0;
         receiver.regs.rdi = sender.sends_by.badge;
         receiver.regs.rsi = sender.regs.rsi;
         receiver.regs.rdx = if BYTES { sender.regs.r8 } else { 0 };
         receiver.regs.r8 = token;
-        Some(pair.pin_other())
+        Some(switch(pair.pin_other()))
     }
 
     #[inline(always)]
-    fn reply_recv_ordinary<const BYTES: bool>(
+    fn reply_recv_ordinary<const BYTES: bool, R>(
         &mut self,
         now_ticks: impl Fn() -> u64,
-    ) -> Option<&Thread> {
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
         let server = self.threads.pinned()?;
-        if server.is_special {
-            return None;
-        }
-        if !server.receives_by.fits(&server.regs, self.nr_removed_handles) {
-            let route = self.find_route(Rights::RECV)?;
-            self.threads.pinned_mut()?.receives_by = route;
-        }
-        let server = self.threads.pinned()?;
-        let id = server.receives_by.endpoint;
-        let endpoint = self.endpoints.get_mut(id)?;
+        let token = server.regs.rdi;
+        let (id, endpoint) = self.endpoints.hinted_mut(server.receives_by.endpoint)?;
         if !endpoint.is_quiet() {
             return None;
         }
-        let token = server.regs.rdi;
         let mut pair = self.threads.pair_at(token)?;
+        let caller = pair.pinned_id();
         let (server, client) = pair.both();
         if !client.awaits(token, server.space)
-            || client.is_special
+            || !client.special.is_empty()
+            || BYTES && !server.special.is_empty()
             || self.run_queue.any_above(client.priority)
             || BYTES && !copy_bytes(self.mm, &self.spaces, server, client, &server.regs)
         {
             return None;
         }
-        endpoint.receivers.set_only(pair.pinned_id()?);
+        endpoint.receivers.set_only(caller);
 
-        let (server, client) = pair.both();
         server.state = State::Receiving { endpoint: id };
         server.priority = server.base_priority;
         server.unanswered -= 1;
@@ -146,17 +152,18 @@ impl Kernel {
         server.stop_clock(now_ticks);
         client.start_clock(now_ticks);
         client.state = State::Runnable;
-        client.regs.rax = 0;
         client.regs.rsi = server.regs.rsi;
         client.regs.rdx = if BYTES { server.regs.r8 } else { 0 };
-        Some(pair.pin_other())
+        Some(switch(pair.pin_other()))
     }
 }
 
-/// Whether a message has no bytes, no room for any, no handles and no marks.
+/// Whether nothing is special about the thread, and its message has no bytes, no room for any, no
+/// handles and no marks.
 #[inline(always)]
-fn is_label_only(regs: &Registers) -> bool {
-    regs.rsi >> 32 | regs.r8 | regs.r10 == 0
+fn is_plain(thread: &Thread) -> bool {
+    let regs = &thread.regs;
+    regs.rsi >> 32 | regs.r8 | regs.r10 | thread.special.bits() == 0
 }
 
 /// Copies the bytes of a message, if it has nothing but a label besides, and if the buffer that the

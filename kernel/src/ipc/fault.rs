@@ -31,8 +31,7 @@ impl Kernel {
         let Some(supervisor) = thread.supervisor else {
             return self.kill_thread(id);
         };
-        thread.fault = Some(fault);
-        thread.update_special();
+        thread.set_fault(Some(fault));
         thread.state = State::Sending {
             endpoint: supervisor.endpoint,
             badge: supervisor.badge,
@@ -56,8 +55,7 @@ impl Kernel {
         };
         match verdict {
             FaultVerdict::Resume => {
-                thread.fault = None;
-                thread.update_special();
+                thread.set_fault(None);
                 self.make_runnable_next(id);
             }
             FaultVerdict::Kill => {

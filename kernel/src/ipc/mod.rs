@@ -125,7 +125,7 @@ impl Kernel {
         let faulted = self
             .threads
             .get(sender)
-            .is_some_and(|thread| thread.fault.is_some());
+            .is_some_and(|thread| thread.fault().is_some());
         if faulted {
             let verdict =
                 FaultVerdict::from_label(message.tag.label()).ok_or(Error::BadArgument)?;

@@ -60,7 +60,7 @@ impl Kernel {
         let Some(thread) = self.threads.get_mut(id) else {
             return;
         };
-        if thread.fault.is_some() {
+        if thread.fault().is_some() {
             thread.state = State::Stopped; // in no list any more
             self.remove_thread(id);
         } else {
@@ -194,7 +194,7 @@ impl Kernel {
         let Some(thread) = self.threads.get(id) else {
             return;
         };
-        let started = !matches!(thread.state, State::Stopped) || thread.fault.is_some();
+        let started = !matches!(thread.state, State::Stopped) || thread.fault().is_some();
         let (home, unanswered) = (thread.space, thread.unanswered);
         let mut last = false;
         if let Some(space) = self.spaces.get_mut(home) {
@@ -210,7 +210,7 @@ impl Kernel {
             self.reschedule = true;
         }
         if let Some(thread) = self.threads.remove(self.mm, id)
-            && let Some(frame) = thread.fpu
+            && let Some(frame) = thread.fpu()
         {
             self.mm.frames.free(frame);
         }

@@ -17,13 +17,13 @@ mod timers;
 mod token;
 
 pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object};
-pub use pool::{Id, Pool, PoolError};
+pub use pool::{Hint, Id, Pool, PoolError};
 pub use queue::{MEMBER, Queue, TIMER, WAIT};
 pub use receivers::Receivers;
 pub use registers::Registers;
 pub use route::Route;
 pub use run_queue::RunQueue;
-pub use thread::{Fault, MAX_PRIORITY, Outgoing, State, Supervisor, Thread, Timer};
+pub use thread::{Fault, MAX_PRIORITY, Outgoing, Special, State, Supervisor, Thread, Timer};
 
 use cowslip_abi::{Error, Handle, Rights};
 
@@ -117,9 +117,6 @@ pub struct Kernel {
     pub turn: Turn,
     /// What replies are addressed with.
     pub(crate) tokens: Tokens,
-    /// How many handles have been taken out of tables: while this stands still, what was found in a
-    /// table is there.
-    pub nr_removed_handles: u64,
     kernel_half: [u64; 256],
     doomed: Option<Id<Space>>,
     reaping: bool,
@@ -139,7 +136,7 @@ impl Endpoint {
     /// Whether nothing and nobody waits here.
     #[inline(always)]
     pub(crate) fn is_quiet(&self) -> bool {
-        self.bits == 0 && self.senders.is_empty() && self.receivers.is_empty()
+        self.bits | Id::word(self.senders.first()) | self.receivers.word() == 0
     }
 }
 
@@ -159,7 +156,6 @@ impl Kernel {
             reschedule: true,
             turn: Turn::default(),
             tokens: Tokens::default(),
-            nr_removed_handles: 0,
             kernel_half,
             doomed: None,
             reaping: false,
@@ -261,8 +257,7 @@ impl Kernel {
             rflags: Registers::USER_RFLAGS,
             ..Registers::default()
         };
-        thread.fs_base = fs_base;
-        thread.update_special();
+        thread.set_fs_base(fs_base);
         let space = thread.space;
         if let Some(space) = self.spaces.get_mut(space) {
             space.nr_started += 1;
@@ -307,7 +302,7 @@ impl Kernel {
     pub fn close(&mut self, space: Id<Space>, handle: Handle) -> Result<(), Error> {
         let table = &mut self.spaces.get_mut(space).ok_or(Error::Died)?.handles;
         let entry = table.remove(self.mm, handle)?;
-        self.nr_removed_handles += 1;
+        self.endpoints.end_epoch();
         self.forget_handle(entry);
         self.reap();
         Ok(())

@@ -10,6 +10,7 @@ use core::marker::PhantomData;
 use core::mem::{MaybeUninit, size_of};
 use core::num::NonZeroU64;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::mm::{Frame, Mm};
 
@@ -35,21 +36,12 @@ pub struct Id<T> {
 }
 
 impl<T> Id<T> {
-    /// Names nothing: no object is where chunks have their head.
-    pub(super) const NOTHING: Self = match Self::from_bits(1 << PLACE_BITS) {
-        Some(id) => id,
-        None => unreachable!(),
-    };
-
     #[inline]
-    const fn from_bits(bits: u64) -> Option<Self> {
-        match NonZeroU64::new(bits) {
-            Some(bits) => Some(Self {
-                bits,
-                object: PhantomData,
-            }),
-            None => None,
-        }
+    fn from_bits(bits: u64) -> Option<Self> {
+        Some(Self {
+            bits: NonZeroU64::new(bits)?,
+            object: PhantomData,
+        })
     }
 
     /// Where the object is, in [`PLACE_BITS`] bits: chunk and byte offset. No two objects that
@@ -58,6 +50,12 @@ impl<T> Id<T> {
     #[inline]
     pub fn place(self) -> u64 {
         self.bits.get() & PLACE_MASK
+    }
+
+    /// A number that is not 0 if there is an id.
+    #[inline(always)]
+    pub(super) fn word(id: Option<Self>) -> u64 {
+        id.map_or(0, |id| id.bits.get())
     }
 
     /// The slot in the pool; never 0.
@@ -83,6 +81,62 @@ const fn slot_shift<T>() -> u32 {
         size.ilog2()
     } else {
         least.ilog2()
+    }
+}
+
+/// The last epoch of any pool. An epoch belongs to one pool and ends when it loses an object.
+static LAST_EPOCH: AtomicU64 = AtomicU64::new(0);
+
+fn new_epoch() -> u64 {
+    LAST_EPOCH.fetch_add(1, Relaxed) + 1
+}
+
+/// Where an object is, which is true for one epoch of its pool: then the object is found without
+/// looking. Later the hint finds nothing.
+pub struct Hint<T> {
+    slot: NonNull<Slot<T>>,
+    epoch: u64,
+}
+
+impl<T> Slot<T> {
+    /// The id of the object in the slot.
+    ///
+    /// # Safety
+    ///
+    /// There is one.
+    #[inline(always)]
+    unsafe fn occupant(&self) -> Id<T> {
+        // SAFETY: as the caller promises; an id is not 0.
+        let bits = unsafe { NonZeroU64::new_unchecked(self.id) };
+        Id {
+            bits,
+            object: PhantomData,
+        }
+    }
+}
+
+impl<T> Hint<T> {
+    /// Finds nothing.
+    pub(super) const NONE: Self = Self {
+        slot: NonNull::dangling(),
+        epoch: 0,
+    };
+}
+
+// SAFETY: a hint is good for nothing but to be shown to its pool.
+unsafe impl<T> Send for Hint<T> {}
+
+impl<T> Clone for Hint<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Hint<T> {}
+
+impl<T> fmt::Debug for Hint<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "in epoch {}", self.epoch)
     }
 }
 
@@ -167,6 +221,7 @@ pub struct Pool<T, const CHUNKS: usize> {
     len: usize,
     /// Holds an object, if it is a slot at all.
     pinned: Option<NonNull<Slot<T>>>,
+    epoch: u64,
 }
 
 // SAFETY: a pool owns its chunks as a `Vec` owns its buffer; they move with it.
@@ -205,6 +260,7 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
             next_generation: 1,
             len: 0,
             pinned: None,
+            epoch: new_epoch(),
         }
     }
 
@@ -252,8 +308,9 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         if self.pinned == Some(slot) {
             self.pinned = None;
         }
+        self.end_epoch();
         // SAFETY: `find` returns a slot that holds an object; the slot says from here on that it
-        // does not, and it is not pinned, so nothing reads the object again.
+        // does not, and neither pin nor hint finds it, so nothing reads the object again.
         let object = unsafe {
             slot.as_mut().id = 0;
             slot.as_ref().object.assume_init_read()
@@ -290,6 +347,33 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         Some(unsafe { slot.as_mut().object.assume_init_mut() })
     }
 
+    /// Where an object is, for this epoch.
+    #[must_use]
+    pub fn hint(&self, id: Id<T>) -> Option<Hint<T>> {
+        let slot = self.find(id)?;
+        Some(Hint {
+            slot,
+            epoch: self.epoch,
+        })
+    }
+
+    /// The object that a hint of this epoch is about.
+    #[inline(always)]
+    pub fn hinted_mut(&mut self, hint: Hint<T>) -> Option<(Id<T>, &mut T)> {
+        if hint.epoch != self.epoch {
+            return None;
+        }
+        let mut slot = hint.slot;
+        // SAFETY: the epoch is this pool's, and it has lost no object since the slot held one. The
+        // object is borrowed like the pool.
+        unsafe { Some((slot.as_ref().occupant(), slot.as_mut().object.assume_init_mut())) }
+    }
+
+    /// Lets every hint find nothing.
+    pub fn end_epoch(&mut self) {
+        self.epoch = new_epoch();
+    }
+
     /// Pins an object in place of the one that is pinned; `None` pins nothing.
     pub fn pin(&mut self, id: Option<Id<T>>) {
         self.pinned = id.and_then(|id| self.find(id));
@@ -300,7 +384,7 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
     #[inline]
     pub fn pinned_id(&self) -> Option<Id<T>> {
         // SAFETY: a pinned slot holds an object.
-        Id::from_bits(unsafe { self.pinned?.as_ref() }.id)
+        Some(unsafe { self.pinned?.as_ref().occupant() })
     }
 
     /// The pinned object.
@@ -321,8 +405,12 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
     /// The pinned object and another one.
     #[inline(always)]
     pub fn pair(&mut self, other: Id<T>) -> Option<Pair<'_, T>> {
-        let other = self.find(other)?;
-        self.pair_with(other)
+        let slot = self.at(other.place());
+        // SAFETY: as in `find`.
+        if unsafe { slot.as_ref().id } != other.bits.get() {
+            return None;
+        }
+        self.pair_with(slot)
     }
 
     /// The pinned object and the one at a place, whatever that says.
@@ -339,7 +427,10 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
 
     #[inline(always)]
     fn pair_with(&mut self, other: NonNull<Slot<T>>) -> Option<Pair<'_, T>> {
-        let pinned = self.pinned.filter(|pinned| *pinned != other)?;
+        let pinned = self.pinned?;
+        if pinned == other {
+            return None;
+        }
         Some(Pair {
             pin: &mut self.pinned,
             pinned,
@@ -460,9 +551,9 @@ impl<'p, T> Pair<'p, T> {
 
     /// The pinned object's id.
     #[inline(always)]
-    pub fn pinned_id(&self) -> Option<Id<T>> {
+    pub fn pinned_id(&self) -> Id<T> {
         // SAFETY: the slot holds an object.
-        Id::from_bits(unsafe { self.pinned.as_ref() }.id)
+        unsafe { self.pinned.as_ref().occupant() }
     }
 
     /// Pins the other object, and returns it.

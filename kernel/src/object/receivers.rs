@@ -37,6 +37,12 @@ impl Receivers {
         self.first
     }
 
+    /// 0 if nobody waits.
+    #[inline(always)]
+    pub(super) fn word(&self) -> u64 {
+        Id::word(self.first) | Id::word(self.others.first())
+    }
+
     /// Takes out the thread that [`first`](Self::first) returned.
     #[inline]
     pub(crate) fn take_first(&mut self) {

@@ -86,6 +86,22 @@ pub struct Timer {
     pub bits: u64,
 }
 
+bitflags::bitflags! {
+    /// Why there is more to a switch to or from a thread, or to a reply to it, than its
+    /// general-purpose registers.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Special: u64 {
+        /// It has used vector registers.
+        const FPU = 1 << 0;
+        /// It has a base address for the `fs` segment.
+        const FS_BASE = 1 << 1;
+        /// It waits with a fault.
+        const FAULT = 1 << 2;
+        /// It waits for the reply to a request that was longer than the receiver's buffer.
+        const TRUNCATED = 1 << 3;
+    }
+}
+
 /// A thread of execution in a space.
 #[derive(Debug)]
 pub struct Thread {
@@ -98,12 +114,9 @@ pub struct Thread {
     /// What it does.
     pub state: State,
     /// The fault that it waits with, in `Sending` or `AwaitingReply`.
-    pub fault: Option<Fault>,
-    /// Its request was longer than the receiver's buffer; in `AwaitingReply`.
-    pub request_truncated: bool,
-    /// There is more to a switch to or from the thread, or to a reply to it, than its
-    /// general-purpose registers. See [`Thread::update_special`].
-    pub is_special: bool,
+    fault: Option<Fault>,
+    /// What keeps it off the fast path.
+    pub special: Special,
     /// Who learns of its faults.
     pub supervisor: Option<Supervisor>,
     /// Its own priority.
@@ -111,9 +124,9 @@ pub struct Thread {
     /// The priority it runs at: its own, or what the sender that it works for has lent it.
     pub priority: u8,
     /// Base address of the `fs` segment.
-    pub fs_base: u64,
+    fs_base: u64,
     /// Saved vector registers, once it has used any.
-    pub fpu: Option<Frame>,
+    fpu: Option<Frame>,
     /// Its timer.
     pub timer: Option<Timer>,
     /// Ticks of the time-stamp counter it has run; while it runs, less the counter at the beginning
@@ -145,8 +158,7 @@ impl Thread {
             root,
             state: State::Stopped,
             fault: None,
-            request_truncated: false,
-            is_special: false,
+            special: Special::empty(),
             supervisor,
             base_priority: priority,
             priority,
@@ -174,12 +186,40 @@ impl Thread {
         }
     }
 
-    /// To be called after a change of what makes a thread special.
-    pub fn update_special(&mut self) {
-        self.is_special = self.fpu.is_some()
-            || self.fs_base != 0
-            || self.fault.is_some()
-            || self.request_truncated;
+    /// Base address of the `fs` segment.
+    #[must_use]
+    pub fn fs_base(&self) -> u64 {
+        self.fs_base
+    }
+
+    /// The fault that the thread waits with.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// Where the vector registers are saved, once it has used any.
+    #[must_use]
+    pub fn fpu(&self) -> Option<Frame> {
+        self.fpu
+    }
+
+    /// Sets the base address of the `fs` segment.
+    pub fn set_fs_base(&mut self, base: u64) {
+        self.fs_base = base;
+        self.special.set(Special::FS_BASE, base != 0);
+    }
+
+    /// Sets or takes away the fault that the thread waits with.
+    pub fn set_fault(&mut self, fault: Option<Fault>) {
+        self.fault = fault;
+        self.special.set(Special::FAULT, fault.is_some());
+    }
+
+    /// Gives the thread a frame for its vector registers.
+    pub fn set_fpu(&mut self, frame: Frame) {
+        self.fpu = Some(frame);
+        self.special.insert(Special::FPU);
     }
 
     /// Whether it waits for the reply that has this token, from this space.

@@ -47,8 +47,7 @@ pub(super) fn set(kernel: &mut Kernel, request: &Request) -> Answer {
         ThreadField::FsBase => {
             user_address(value)?;
             let thread = kernel.threads.get_mut(thread).ok_or(Error::Died)?;
-            thread.fs_base = value;
-            thread.update_special();
+            thread.set_fs_base(value);
             kernel.reschedule = true;
         }
     }

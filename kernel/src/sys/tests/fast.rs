@@ -136,8 +136,8 @@ impl World {
         let kernel = &mut self.machine.kernel;
         let number = kernel.threads.get(id).unwrap().regs.rax as u32;
         let is_done = match Call::from_number(number) {
-            Some(Call::Send) => kernel.fast_send(|| 0).is_some(),
-            Some(Call::ReplyRecv) => kernel.fast_reply_recv(|| 0).is_some(),
+            Some(Call::Send) => kernel.fast_send(|| 0, |_| ()).is_some(),
+            Some(Call::ReplyRecv) => kernel.fast_reply_recv(|| 0, |_| ()).is_some(),
             _ => return false,
         };
         if !is_done {
@@ -149,7 +149,9 @@ impl World {
             return false;
         };
         let kernel = &mut self.machine.kernel;
-        kernel.threads.pinned_mut().unwrap().regs.set_words(words);
+        let regs = &mut kernel.threads.pinned_mut().unwrap().regs;
+        regs.rax = 0;
+        regs.set_words(words);
         self.nr_fast += 1;
         true
     }
