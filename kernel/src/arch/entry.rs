@@ -196,7 +196,11 @@ resume:
     swapgs
     iretq
 
-6:  cmp eax, {nr_calls}
+6:  cmp eax, {notify}
+    je 7f
+    cmp eax, {recv}
+    je 8f
+    cmp eax, {nr_calls}
     jb 4b
     // There is no such call: all but `rcx` and `rsp` is as it was.
     mov eax, {unknown_call}
@@ -205,6 +209,18 @@ resume:
     mov rsp, gs:[{user_rsp}]
     swapgs
     sysretq
+
+7:  call {fast_notify}
+    test rax, rax
+    jnz 2b
+    jmp 4b
+
+8:  mov rax, gs:[{entry_stack}]
+    mov qword ptr [rax + {vector}], {syscall}
+    call {fast_recv}
+    test rax, rax
+    jnz resume
+    jmp 4b
 
     .balign 64
 trap_entry:
@@ -282,7 +298,11 @@ fatal_entry:
     load_r15 = const offset_of!(Registers, r15),
     cs = const offset_of!(Registers, cs),
     reply_recv = const Call::ReplyRecv as u32,
+    notify = const Call::Notify as u32,
+    recv = const Call::Recv as u32,
     fast_send = sym trap::fast_send,
+    fast_notify = sym trap::fast_notify,
+    fast_recv = sym trap::fast_recv,
     fast_reply_recv = sym trap::fast_reply_recv,
     system_call = sym trap::system_call,
     from_user = sym trap::from_user,

@@ -60,6 +60,17 @@ pub extern "C" fn fast_reply_recv() -> *const Registers {
     fast(|kernel| kernel.fast_reply_recv(clock::ticks, switch_fast))
 }
 
+/// A thread raises bits: if that is all there is to it, returns its own registers.
+pub extern "C" fn fast_notify() -> *const Registers {
+    fast(|kernel| Some(&raw const kernel.fast_notify()?.regs))
+}
+
+/// A thread receives a notification, or waits and lets another run: returns the registers of
+/// whoever runs now, which are complete.
+pub extern "C" fn fast_recv() -> *const Registers {
+    fast(|kernel| kernel.fast_recv(clock::ticks).map(switch_fast))
+}
+
 #[inline(always)]
 fn fast(call: impl FnOnce(&mut Kernel) -> Option<*const Registers>) -> *const Registers {
     let Some(mut guard) = KERNEL.try_lock() else {

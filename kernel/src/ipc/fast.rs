@@ -22,7 +22,7 @@
 //! Each function comes twice. The one for a label and words, whose thread goes the way that it went
 //! last time, calls nothing, so that all it works with is in registers.
 
-use cowslip_abi::{MAX_RANGE, Rights};
+use cowslip_abi::Rights;
 
 use crate::mm::Mm;
 use crate::object::{Kernel, Registers, Spaces, State, Thread};
@@ -67,8 +67,11 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        let route = self.find_route(Rights::SEND)?;
-        self.threads.pinned_mut()?.sends_by = route;
+        let sender = self.threads.pinned()?;
+        if !sender.sends_by.fits(&sender.regs) || !self.endpoints.is_current(sender.sends_by.endpoint) {
+            let route = self.find_route(Rights::SEND)?;
+            self.threads.pinned_mut()?.sends_by = route;
+        }
         self.send_ordinary::<true, R>(now_ticks, switch)
     }
 
@@ -78,8 +81,11 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        let route = self.find_route(Rights::RECV)?;
-        self.threads.pinned_mut()?.receives_by = route;
+        let server = self.threads.pinned()?;
+        if !server.receives_by.fits(&server.regs) || !self.endpoints.is_current(server.receives_by.endpoint) {
+            let route = self.find_route(Rights::RECV)?;
+            self.threads.pinned_mut()?.receives_by = route;
+        }
         self.reply_recv_ordinary::<true, R>(now_ticks, switch)
     }
 
@@ -168,34 +174,25 @@ fn is_plain(thread: &Thread) -> bool {
 
 /// Copies the bytes of a message, if it has nothing but a label besides, and if the buffer that the
 /// caller offers is a good one. `false`: that is not so, and nothing has changed.
-#[inline(never)]
+#[inline(always)]
 fn copy_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread, offer: &Registers) -> bool {
-    try_copy_bytes(mm, spaces, from, to, offer).is_some()
+    from.regs.rsi >> 32 == 0
+        && ByteRange::is_good(offer.r9, offer.r10)
+        && (from.regs.r8 == 0 || move_bytes(mm, spaces, from, to))
 }
 
-fn try_copy_bytes(
-    mm: &Mm,
-    spaces: &Spaces,
-    from: &Thread,
-    to: &Thread,
-    offer: &Registers,
-) -> Option<()> {
-    offer.buffer().ok()?;
-    let len = from.regs.r8;
-    if from.regs.rsi >> 32 != 0 {
-        return None;
+#[inline(never)]
+fn move_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
+    let (data, len) = (from.regs.rdx, from.regs.r8);
+    let (buffer, capacity) = (to.regs.r9, to.regs.r10);
+    if len > capacity || !ByteRange::is_good(data, len) || !ByteRange::is_good(buffer, capacity) {
+        return false;
     }
-    if len == 0 {
-        return Some(());
+    if vm::copy_in_place(mm, to.root, buffer, from.root, data, len) {
+        return true;
     }
-    let buffer = to.regs.buffer().ok()?;
-    let data = ByteRange::from_user(from.regs.rdx, len, MAX_RANGE).ok()?;
-    if len > buffer.len() {
-        return None;
-    }
-    if vm::copy_in_place(mm, to.root, buffer.addr(), from.root, data.addr(), len) {
-        return Some(());
-    }
-    let (source, target) = (&spaces.get(from.space)?.table, &spaces.get(to.space)?.table);
-    vm::copy(mm, target, buffer.addr(), source, data.addr(), len).ok()
+    let (Some(source), Some(target)) = (spaces.get(from.space), spaces.get(to.space)) else {
+        return false;
+    };
+    vm::copy(mm, &target.table, buffer, &source.table, data, len).is_ok()
 }

@@ -14,6 +14,7 @@
 
 mod deliver;
 mod fast;
+mod fast_events;
 mod fault;
 
 use cowslip_abi::{Error, FaultVerdict, RecvFlags, Tag};

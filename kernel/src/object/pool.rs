@@ -357,6 +357,13 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         })
     }
 
+    /// Whether a hint still finds something.
+    #[must_use]
+    #[inline]
+    pub fn is_current(&self, hint: Hint<T>) -> bool {
+        hint.epoch == self.epoch
+    }
+
     /// The object that a hint of this epoch is about.
     #[inline(always)]
     pub fn hinted_mut(&mut self, hint: Hint<T>) -> Option<(Id<T>, &mut T)> {

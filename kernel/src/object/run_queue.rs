@@ -56,9 +56,15 @@ impl RunQueue {
         self.set_occupied(self.occupied | 1 << priority);
     }
 
+    /// The first thread of the highest priority.
+    #[must_use]
+    pub fn first(&self) -> Option<Id<Thread>> {
+        self.lists[self.highest as usize].first()
+    }
+
     /// Takes the first thread of the highest priority.
     pub fn pop(&mut self, threads: &mut Threads) -> Option<Id<Thread>> {
-        let first = self.lists[self.highest()? as usize].first()?;
+        let first = self.first()?;
         self.remove(threads, first);
         Some(first)
     }

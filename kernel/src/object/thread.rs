@@ -137,7 +137,9 @@ pub struct Thread {
     pub unanswered: i64,
     /// How its last send went.
     pub sends_by: Route,
-    /// How its last receive after a reply went.
+    /// How its last notification went.
+    pub notifies_by: Route,
+    /// How its last receive went.
     pub receives_by: Route,
     /// Its places in lists.
     pub links: [Link; KINDS],
@@ -169,6 +171,7 @@ impl Thread {
             unanswered: 0,
             sends_by: Route::NONE,
             receives_by: Route::NONE,
+            notifies_by: Route::NONE,
             links: [Link::default(); KINDS],
         }
     }
