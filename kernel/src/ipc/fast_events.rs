@@ -5,7 +5,7 @@
 //! | notify | receive |
 //! | --- | --- |
 //! | nobody receives, or one thread does that does not have the CPU by right | no sender and no other receiver waits at the endpoint |
-//! | | bits are raised; or the time slice goes on, and another thread can run |
+//! | | bits are raised; or the time slice goes on, and one other thread has the highest priority |
 
 use cowslip_abi::{MessageKind, Rights, Tag};
 
@@ -66,7 +66,8 @@ impl Kernel {
         let mut pair = self.threads.pair(next)?;
         let caller_id = pair.pinned_id();
         let (caller, next_thread) = pair.both();
-        if !caller.special.is_empty() || !next_thread.special.is_empty() {
+        let is_special = !(caller.special | next_thread.special).is_empty();
+        if is_special || !self.run_queue.pop_only(next_thread) {
             return None;
         }
         endpoint.receivers.set_only(caller_id);
@@ -74,9 +75,7 @@ impl Kernel {
         let now_ticks = now_ticks();
         caller.stop_clock(now_ticks);
         next_thread.start_clock(now_ticks);
-        self.run_queue.remove(&mut self.threads, next);
-        self.threads.pin(Some(next));
-        self.threads.pinned()
+        Some(pair.pin_other())
     }
 
     #[inline(never)]

@@ -91,6 +91,19 @@ impl<const KIND: usize> Queue<KIND> {
         Some(first)
     }
 
+    /// Takes out the first thread, which is given, if it is the only one.
+    #[inline(always)]
+    pub(super) fn pop_only(&mut self, first: &mut Thread) -> bool {
+        let link = &mut first.links[KIND];
+        if link.next.is_some() {
+            return false;
+        }
+        debug_assert!(link.linked && self.head == self.tail);
+        link.linked = false;
+        *self = Self::new();
+        true
+    }
+
     /// Takes a thread out that is in this list.
     pub fn remove(&mut self, threads: &mut Threads, thread: Id<Thread>) {
         let Some(link) = self.link(threads, thread) else {

@@ -69,6 +69,16 @@ impl RunQueue {
         Some(first)
     }
 
+    /// Takes out the thread that [`first`](Self::first) has named, if no other has its priority.
+    #[inline(always)]
+    pub(crate) fn pop_only(&mut self, first: &mut Thread) -> bool {
+        let was_only = self.lists[self.highest as usize].pop_only(first);
+        if was_only {
+            self.set_occupied(self.occupied & !(1 << self.highest));
+        }
+        was_only
+    }
+
     /// Takes out a thread that is in the queue, at the priority it has.
     pub fn remove(&mut self, threads: &mut Threads, id: Id<Thread>) {
         let Some(thread) = threads.get(id) else {
