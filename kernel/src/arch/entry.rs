@@ -117,6 +117,7 @@ syscall_entry:
     mov gs:[{user_rsp}], rsp
     mov rsp, gs:[{entry_stack}]
     mov [rsp + {rip}], rcx
+    mov [rsp + {rflags}], r11
     mov rcx, gs:[{user_rsp}]
     mov [rsp + {rsp}], rcx
     mov [rsp + {rax}], rax
@@ -139,7 +140,7 @@ syscall_entry:
 2:  mov rbx, [rax + {load_rbx}]
     mov rbp, [rax + {load_rbp}]
     mov rcx, [rax + {load_rip}]
-    mov r11d, {user_rflags}
+    mov r11, [rax + {load_rflags}]
     mov rdi, [rax + {load_rdi}]
     mov rsi, [rax + {load_rsi}]
     mov rdx, [rax + {load_rdx}]
@@ -152,7 +153,7 @@ syscall_entry:
     sysretq
 
 5:  mov rcx, [rax + {load_rip}]
-    mov r11d, {user_rflags}
+    mov r11, [rax + {load_rflags}]
     mov rdi, [rax + {load_rdi}]
     mov rsi, [rax + {load_rsi}]
     mov rdx, [rax + {load_rdx}]
@@ -262,10 +263,11 @@ fatal_entry:
     kernel_stack = const offset::KERNEL_STACK,
     nr_calls = const Call::ALL.len(),
     unknown_call = const Error::UnknownCall as u32,
-    user_rflags = const Registers::USER_RFLAGS,
     syscall = const Registers::SYSCALL,
     rip = const from_end(offset_of!(Registers, rip)),
     rsp = const from_end(offset_of!(Registers, rsp)),
+    rflags = const from_end(offset_of!(Registers, rflags)),
+    load_rflags = const offset_of!(Registers, rflags),
     vector = const from_end(offset_of!(Registers, vector)),
     rax = const from_end(offset_of!(Registers, rax)),
     rbx = const from_end(offset_of!(Registers, rbx)),

@@ -110,17 +110,18 @@ pub fn first_use(cpu: &PerCpu, kernel: &mut Kernel, id: Id<Thread>) -> bool {
     true
 }
 
-/// The CPU goes over to a thread.
+/// The CPU goes over to the running thread.
 #[inline]
-pub fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>, to: &Thread) {
+pub fn switch(cpu: &PerCpu, kernel: &Kernel, to: &Thread) {
     let owner = cpu.fpu_owner.get();
-    if (owner.is_some() || to.fpu().is_some()) && owner != Some(id) {
-        exchange(cpu, kernel, id, to);
+    if (owner.is_some() || to.fpu().is_some()) && owner != kernel.current() {
+        exchange(cpu, kernel, to);
     }
 }
 
 /// Saves the registers for their owner, who may be dead, and loads those of `to`.
-fn exchange(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>, to: &Thread) {
+#[inline(never)]
+fn exchange(cpu: &PerCpu, kernel: &Kernel, to: &Thread) {
     let mm = kernel.mm;
     let owner = cpu.fpu_owner.take().and_then(|id| kernel.threads.get(id));
     if let Some(frame) = owner.and_then(|owner| owner.fpu()) {
@@ -129,7 +130,7 @@ fn exchange(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>, to: &Thread) {
     if let Some(frame) = to.fpu() {
         permit();
         load(area(mm, frame));
-        cpu.fpu_owner.set(Some(id));
+        cpu.fpu_owner.set(kernel.current());
     } else {
         load(&raw const INITIAL.0[0]);
         forbid();

@@ -45,7 +45,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         // SAFETY: the registers of a thread that ran are in a frame that the kernel has mapped, be
         // the thread alive or not.
         let registers = unsafe { cpu.registers().read() };
-        print(format_args!("the thread that ran last: {registers:#x?}\n"));
+        print(format_args!("running thread: {registers:#x?}\n"));
     }
     power::panicked()
 }

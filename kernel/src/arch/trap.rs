@@ -9,7 +9,7 @@ use core::{hint, mem::MaybeUninit};
 
 use kernel::{
     mm::{Flush, FlushPages, Frame},
-    object::{Id, Kernel, Registers, Thread},
+    object::{Kernel, Registers, Thread},
     sys,
 };
 use spin::{Mutex, MutexGuard};
@@ -201,14 +201,18 @@ fn interrupt(cpu: &PerCpu, kernel: &mut Kernel, vector: u8) {
 /// Finds out who runs next, waits until somebody can, and returns the registers to resume with.
 fn leave(mut guard: Guard) -> *const Registers {
     let cpu = PerCpu::get();
-    if !of(&mut guard).reschedule {
-        return cpu.registers();
+    let kernel = of(&mut guard);
+    if !kernel.reschedule
+        && let Some(thread) = kernel.threads.pinned()
+    {
+        return switch(cpu, kernel, thread);
     }
     loop {
         let next = sys::next(of(&mut guard));
         apic::set_timer(cpu, next.timer);
-        if let Some(id) = next.thread {
-            return switch(cpu, of(&mut guard), id);
+        let kernel = of(&mut guard);
+        if let Some(thread) = kernel.threads.pinned() {
+            return switch(cpu, kernel, thread);
         }
         let wakes = next.timer.is_some() || of(&mut guard).interrupts.iter().any(Option::is_some);
         assert!(wakes, "no thread can run, and nothing will ever wake one");
@@ -220,12 +224,9 @@ fn leave(mut guard: Guard) -> *const Registers {
 }
 
 /// Makes the CPU ready for a thread.
-fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>) -> *const Registers {
-    let thread = kernel
-        .threads
-        .get(id)
-        .expect("a thread that runs next exists");
-    fpu::switch(cpu, kernel, id, thread);
+#[inline]
+fn switch(cpu: &PerCpu, kernel: &Kernel, thread: &Thread) -> *const Registers {
+    fpu::switch(cpu, kernel, thread);
     use_root(thread.root);
     PerCpu::set_registers(&thread.regs);
     // Whoever ran last may have loaded a selector into `fs`, which makes the base 0.

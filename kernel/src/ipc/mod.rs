@@ -153,8 +153,9 @@ impl Kernel {
     fn answered(&mut self, caller: Id<Thread>) {
         if let Some(thread) = self.threads.get_mut(caller) {
             thread.unanswered -= 1;
-            thread.priority = thread.base_priority;
-            self.reschedule = true;
+            if core::mem::replace(&mut thread.priority, thread.base_priority) != thread.base_priority {
+                self.reschedule = true;
+            }
         }
     }
 

@@ -323,8 +323,9 @@ impl Kernel {
     pub fn make_runnable(&mut self, id: Id<Thread>) {
         if let Some(thread) = self.threads.get_mut(id) {
             thread.state = State::Runnable;
+            let priority = thread.priority;
             self.run_queue.push_back(&mut self.threads, id);
-            self.reschedule = true;
+            self.preempt_for(priority);
         }
     }
 
@@ -332,7 +333,15 @@ impl Kernel {
     pub fn make_runnable_next(&mut self, id: Id<Thread>) {
         if let Some(thread) = self.threads.get_mut(id) {
             thread.state = State::Runnable;
+            let priority = thread.priority;
             self.run_queue.push_front(&mut self.threads, id);
+            self.preempt_for(priority);
+        }
+    }
+
+    /// A thread of this priority can run now.
+    fn preempt_for(&mut self, priority: u8) {
+        if self.threads.pinned().is_none_or(|running| running.priority < priority) {
             self.reschedule = true;
         }
     }

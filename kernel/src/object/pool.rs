@@ -413,11 +413,10 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
     #[inline(always)]
     pub fn pair(&mut self, other: Id<T>) -> Option<Pair<'_, T>> {
         let slot = self.at(other.place());
+        // The order of the two conditions is what the compiler makes the best code of.
+        let pair = self.pair_with(slot)?;
         // SAFETY: as in `find`.
-        if unsafe { slot.as_ref().id } != other.bits.get() {
-            return None;
-        }
-        self.pair_with(slot)
+        (unsafe { slot.as_ref().id } == other.bits.get()).then_some(pair)
     }
 
     /// The pinned object and the one at a place, whatever that says.

@@ -65,7 +65,9 @@ impl RunQueue {
     /// Takes the first thread of the highest priority.
     pub fn pop(&mut self, threads: &mut Threads) -> Option<Id<Thread>> {
         let first = self.first()?;
-        self.remove(threads, first);
+        if !self.pop_only(threads.get_mut(first)?) {
+            self.lists[self.highest as usize].remove(threads, first);
+        }
         Some(first)
     }
 

@@ -2,7 +2,7 @@
 
 use cowslip_abi::{Error, Rights};
 
-use super::Answer;
+use super::{Answer, Done};
 use super::request::{Request, Values};
 use crate::object::{HandleEntry, Kernel, Object};
 
@@ -24,7 +24,7 @@ pub(super) fn endpoint_create(kernel: &mut Kernel, request: &Request) -> Answer 
 
 pub(super) fn close(kernel: &mut Kernel, request: &Request) -> Answer {
     kernel.close(request.space, request.handle)?;
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 pub(super) fn copy(kernel: &mut Kernel, request: &Request) -> Answer {

@@ -88,7 +88,7 @@ pub(super) fn log(kernel: &mut Kernel, request: &Request) -> Answer {
     let bytes = &mut bytes[..text.len() as usize];
     vm::read_user(kernel.mm, table, text.addr(), bytes)?;
     kernel.platform.log(bytes);
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 pub(super) fn shutdown(kernel: &mut Kernel, request: &Request) -> Answer {

@@ -2,7 +2,7 @@
 
 use cowslip_abi::{Error, MAX_RANGE, RecvFlags, Rights, Tag};
 
-use super::request::{Request, Values};
+use super::request::Request;
 use super::{Answer, Done};
 use crate::object::{Endpoint, Id, Kernel, Outgoing, Timer};
 use crate::vm::ByteRange;
@@ -58,7 +58,7 @@ fn receive_after_reply(
 pub(super) fn notify(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, bits) = request.endpoint(kernel, request.handle, Rights::NOTIFY)?;
     kernel.raise(endpoint, bits);
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 pub(super) fn timer(kernel: &mut Kernel, request: &Request) -> Answer {
@@ -70,7 +70,7 @@ pub(super) fn timer(kernel: &mut Kernel, request: &Request) -> Answer {
         bits,
     });
     kernel.set_timer(request.thread, timer);
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 /// The message in `rsi`, `rdx` and `r8`.

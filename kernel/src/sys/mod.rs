@@ -24,6 +24,8 @@ use request::{Request, Values};
 
 /// What a system call did.
 enum Done {
+    /// What was asked, and there are no results.
+    Nothing,
     /// These are the results.
     Values(Values),
     /// The caller's registers hold the results already, or it waits, or it is gone.
@@ -44,15 +46,17 @@ pub fn syscall(kernel: &mut Kernel) {
         Some(call) => dispatch(kernel, call, &request),
         None => Err(Error::UnknownCall),
     };
-    kernel.reap();
-    kernel.leave_cpu_if_blocked();
-    if let Some(thread) = kernel.threads.get_mut(caller) {
+    // The caller runs still, unless it has made an end of itself.
+    if let Some(thread) = kernel.threads.pinned_mut() {
         match answer {
+            Ok(Done::Nothing) => thread.regs.rax = 0,
             Ok(Done::Values(values)) => values.store(&mut thread.regs),
             Ok(Done::InPlace) => {}
             Err(error) => thread.regs.rax = error as u64,
         }
     }
+    kernel.reap();
+    kernel.switch_if_blocked();
 }
 
 fn dispatch(kernel: &mut Kernel, call: Call, request: &Request) -> Answer {

@@ -147,18 +147,12 @@ pub(super) fn handle_argument(argument: u64) -> Result<Handle, Error> {
 }
 
 /// Results, in the order of the result registers.
-#[derive(Default)]
 pub(super) struct Values {
     values: [u64; 10],
     count: usize,
 }
 
 impl Values {
-    /// No results.
-    pub(super) fn none() -> Self {
-        Self::default()
-    }
-
     /// These results.
     pub(super) fn of<const N: usize>(values: [u64; N]) -> Self {
         let mut all = [0; 10];

@@ -49,17 +49,31 @@ pub fn tick(kernel: &mut Kernel) {
 }
 
 impl Kernel {
-    /// Takes the CPU from the running thread if it cannot go on.
-    pub(super) fn leave_cpu_if_blocked(&mut self) {
-        let running = self.threads.pinned();
-        if !running.is_some_and(|thread| matches!(thread.state, State::Runnable)) {
-            self.leave_cpu();
+    /// Gives the CPU to another thread if the running one cannot go on.
+    #[inline]
+    pub(super) fn switch_if_blocked(&mut self) {
+        match self.threads.pinned() {
+            Some(thread) if matches!(thread.state, State::Runnable) => {}
+            Some(_) => self.switch(),
+            None => self.reschedule = true,
+        }
+    }
+
+    /// Gives the CPU to the next thread, and leaves the timer as it is, unless there is more to be
+    /// decided: then [`next`] will.
+    fn switch(&mut self) {
+        self.leave_cpu();
+        if !self.turn.expired
+            && let Some(next) = self.run_queue.pop(&mut self.threads)
+        {
+            self.begin_turn(Some(next));
+        } else {
+            self.reschedule = true;
         }
     }
 
     /// Takes the CPU from the running thread and accounts for its turn.
     pub(super) fn leave_cpu(&mut self) {
-        self.reschedule = true;
         if let Some(thread) = self.threads.pinned_mut() {
             thread.stop_clock(self.platform.now_ticks());
         }
