@@ -4,8 +4,8 @@
 //! The kernel's objects are behind one lock, which every entry takes and every exit releases. It is
 //! free while a CPU is idle, the only time when interrupts are on in the kernel.
 
-use cowslip_abi::Access;
 use core::{hint, mem::MaybeUninit};
+use cowslip_abi::Access;
 
 use kernel::{
     mm::{Flush, FlushPages, Frame},
@@ -93,7 +93,11 @@ fn switch_fast(next: &Thread) -> *const Registers {
 /// A thread made a system call that is not an ordinary message.
 pub extern "C" fn system_call() -> *const Registers {
     let mut guard = KERNEL.lock();
-    sys::syscall(of(&mut guard));
+    let kernel = of(&mut guard);
+    if let Some(registers) = kernel.fast_handle(clock::ticks, switch_fast) {
+        return registers;
+    }
+    sys::syscall(kernel);
     leave(guard)
 }
 

@@ -27,12 +27,7 @@ impl Kernel {
         let gone = Fault::OfSender(Error::Died);
         let sender = self.threads.get(from).ok_or(gone)?;
         let receiver = self.threads.get(to).ok_or(gone)?;
-        let State::Sending {
-            badge,
-            message,
-            ..
-        } = sender.state
-        else {
+        let State::Sending { badge, message, .. } = sender.state else {
             return Err(gone);
         };
         let buffer = receiver.regs.buffer().map_err(Fault::OfReceiver)?;

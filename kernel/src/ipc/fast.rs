@@ -22,10 +22,10 @@
 //! Each function comes twice. The one for a label and words, whose thread goes the way that it went
 //! last time, calls nothing, so that all it works with is in registers.
 
-use cowslip_abi::Rights;
+use cowslip_abi::{Call, Handle, Tag};
 
 use crate::mm::Mm;
-use crate::object::{Kernel, Registers, Spaces, State, Thread};
+use crate::object::{Kernel, Object, Registers, Spaces, State, Thread};
 use crate::vm::{self, ByteRange};
 
 impl Kernel {
@@ -40,7 +40,7 @@ impl Kernel {
     ) -> Option<R> {
         let sender = self.threads.pinned()?;
         if is_plain(sender) && sender.sends_by.fits(&sender.regs) {
-            self.send_ordinary::<false, R>(now_ticks, switch)
+            self.send_ordinary::<PLAIN, R>(now_ticks, switch)
         } else {
             self.send_bytes(now_ticks, switch)
         }
@@ -55,9 +55,35 @@ impl Kernel {
     ) -> Option<R> {
         let server = self.threads.pinned()?;
         if is_plain(server) && server.receives_by.fits(&server.regs) {
-            self.reply_recv_ordinary::<false, R>(now_ticks, switch)
+            self.reply_recv_ordinary::<PLAIN, R>(now_ticks, switch)
         } else {
             self.reply_recv_bytes(now_ticks, switch)
+        }
+    }
+
+    /// Does the send or the reply and receive of the running thread, if it is an ordinary one with
+    /// exactly one handle, which moves, and no bytes. All registers are in the frames, before and
+    /// after.
+    #[inline]
+    pub fn fast_handle<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        let regs = &self.threads.pinned()?.regs;
+        if regs.rsi >> 32 != ONE_MOVES >> 32 || regs.r8 | regs.r10 != 0 {
+            return None;
+        }
+        match Call::from_number(regs.rax as u32)? {
+            Call::Send => {
+                self.find_way_to_send()?;
+                self.send_ordinary::<HANDLE, R>(now_ticks, switch)
+            }
+            Call::ReplyRecv => {
+                self.find_way_to_receive()?;
+                self.reply_recv_ordinary::<HANDLE, R>(now_ticks, switch)
+            }
+            _ => None,
         }
     }
 
@@ -67,12 +93,11 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        let sender = self.threads.pinned()?;
-        if !sender.sends_by.fits(&sender.regs) || !self.endpoints.is_current(sender.sends_by.endpoint) {
-            let route = self.find_route(Rights::SEND)?;
-            self.threads.pinned_mut()?.sends_by = route;
+        if has_marks(&self.threads.pinned()?.regs) {
+            return None;
         }
-        self.send_ordinary::<true, R>(now_ticks, switch)
+        self.find_way_to_send()?;
+        self.send_ordinary::<BYTES, R>(now_ticks, switch)
     }
 
     #[inline(never)]
@@ -81,16 +106,15 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        let server = self.threads.pinned()?;
-        if !server.receives_by.fits(&server.regs) || !self.endpoints.is_current(server.receives_by.endpoint) {
-            let route = self.find_route(Rights::RECV)?;
-            self.threads.pinned_mut()?.receives_by = route;
+        if has_marks(&self.threads.pinned()?.regs) {
+            return None;
         }
-        self.reply_recv_ordinary::<true, R>(now_ticks, switch)
+        self.find_way_to_receive()?;
+        self.reply_recv_ordinary::<BYTES, R>(now_ticks, switch)
     }
 
     #[inline(always)]
-    fn send_ordinary<const BYTES: bool, R>(
+    fn send_ordinary<const PAYLOAD: u8, R>(
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
@@ -100,13 +124,26 @@ impl Kernel {
         let mut pair = self.threads.pair(endpoint.receivers.first()?)?;
         let caller = pair.pinned_id();
         let (sender, receiver) = pair.both();
+        let mut is_endpoint = false;
         if !receiver.special.is_empty()
-            || BYTES && !sender.special.is_empty()
-            || BYTES && !copy_bytes(self.mm, &self.spaces, sender, receiver, &sender.regs)
+            || PAYLOAD != PLAIN && !sender.special.is_empty()
+            || PAYLOAD == BYTES
+                && !copy_bytes(self.mm, &self.spaces, sender, receiver, &sender.regs)
+            || PAYLOAD == HANDLE
+                && !move_handle(
+                    self.mm,
+                    &mut self.spaces,
+                    sender,
+                    receiver,
+                    &mut is_endpoint,
+                )
         {
             return None;
         }
         endpoint.receivers.take_first();
+        if PAYLOAD == HANDLE && is_endpoint {
+            self.endpoints.end_epoch();
+        }
 
         let token = self.tokens.next(caller);
         sender.state = State::AwaitingReply {
@@ -120,14 +157,14 @@ impl Kernel {
         receiver.borrow_priority(sender.priority);
         receiver.unanswered += 1;
         receiver.regs.rdi = sender.sends_by.badge;
-        receiver.regs.rsi = sender.regs.rsi;
-        receiver.regs.rdx = if BYTES { sender.regs.r8 } else { 0 };
+        receiver.regs.rsi = sender.regs.rsi & tag_mask(PAYLOAD);
+        receiver.regs.rdx = if PAYLOAD == BYTES { sender.regs.r8 } else { 0 };
         receiver.regs.r8 = token;
         Some(switch(pair.pin_other()))
     }
 
     #[inline(always)]
-    fn reply_recv_ordinary<const BYTES: bool, R>(
+    fn reply_recv_ordinary<const PAYLOAD: u8, R>(
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
@@ -141,15 +178,21 @@ impl Kernel {
         let mut pair = self.threads.pair_at(token)?;
         let caller = pair.pinned_id();
         let (server, client) = pair.both();
+        let mut is_endpoint = false;
         if !client.awaits(token, server.space)
             || !client.special.is_empty()
-            || BYTES && !server.special.is_empty()
+            || PAYLOAD != PLAIN && !server.special.is_empty()
             || self.run_queue.any_above(client.priority)
-            || BYTES && !copy_bytes(self.mm, &self.spaces, server, client, &server.regs)
+            || PAYLOAD == BYTES && !copy_bytes(self.mm, &self.spaces, server, client, &server.regs)
+            || PAYLOAD == HANDLE
+                && !move_handle(self.mm, &mut self.spaces, server, client, &mut is_endpoint)
         {
             return None;
         }
         endpoint.receivers.set_only(caller);
+        if PAYLOAD == HANDLE && is_endpoint {
+            self.endpoints.end_epoch();
+        }
 
         server.state = State::Receiving { endpoint: id };
         server.priority = server.base_priority;
@@ -158,10 +201,35 @@ impl Kernel {
         server.stop_clock(now_ticks);
         client.start_clock(now_ticks);
         client.state = State::Runnable;
-        client.regs.rsi = server.regs.rsi;
-        client.regs.rdx = if BYTES { server.regs.r8 } else { 0 };
+        client.regs.rsi = server.regs.rsi & tag_mask(PAYLOAD);
+        client.regs.rdx = if PAYLOAD == BYTES { server.regs.r8 } else { 0 };
         Some(switch(pair.pin_other()))
     }
+}
+
+/// What a message has besides label and words: nothing.
+const PLAIN: u8 = 0;
+/// Bytes, or room for some.
+const BYTES: u8 = 1;
+/// One handle, which moves.
+const HANDLE: u8 = 2;
+
+/// The tag of a message with one handle that moves.
+const ONE_MOVES: u64 = Tag(0).with_handles(1).moving_handles().0;
+
+/// What the receiver sees of a tag: only that handles move is not its business.
+const fn tag_mask(payload: u8) -> u64 {
+    if payload == HANDLE {
+        !Tag(0).moving_handles().0
+    } else {
+        u64::MAX
+    }
+}
+
+/// Whether the tag is more than a label.
+#[inline(always)]
+fn has_marks(regs: &Registers) -> bool {
+    regs.rsi >> 32 != 0
 }
 
 /// Whether nothing is special about the thread, and its message has no bytes, no room for any, no
@@ -172,12 +240,10 @@ fn is_plain(thread: &Thread) -> bool {
     regs.rsi >> 32 | regs.r8 | regs.r10 | thread.special.bits() == 0
 }
 
-/// Copies the bytes of a message, if it has nothing but a label besides, and if the buffer that the
-/// caller offers is a good one. `false`: that is not so, and nothing has changed.
+/// Copies the bytes of a message, if the buffer that the caller offers is a good one. `false`: that is not so, and nothing has changed.
 #[inline(always)]
 fn copy_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread, offer: &Registers) -> bool {
-    from.regs.rsi >> 32 == 0
-        && ByteRange::is_good(offer.r9, offer.r10)
+    ByteRange::is_good(offer.r9, offer.r10)
         && (from.regs.r8 == 0 || move_bytes(mm, spaces, from, to))
 }
 
@@ -195,4 +261,24 @@ fn move_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
         return false;
     };
     vm::copy(mm, &target.table, buffer, &source.table, data, len).is_ok()
+}
+
+/// Moves the handle of a message and passes the words. `false`: that is not possible, and nothing
+/// has changed. Says whether it was an endpoint's.
+#[inline(never)]
+fn move_handle(
+    mm: &Mm,
+    spaces: &mut Spaces,
+    from: &Thread,
+    to: &mut Thread,
+    is_endpoint: &mut bool,
+) -> bool {
+    let [w0, w1, w2, _] = from.regs.words();
+    let moved = spaces.move_handle(mm, from.space, to.space, Handle(w2 as u32));
+    if let Some((handle, object)) = moved {
+        *is_endpoint = matches!(object, Object::Endpoint(_));
+        to.regs.rax = 0;
+        to.regs.set_words([w0, w1, handle.0.into(), 0]);
+    }
+    moved.is_some()
 }

@@ -7,7 +7,7 @@
 //! | nobody receives, or one thread does that does not have the CPU by right | no sender and no other receiver waits at the endpoint |
 //! | | bits are raised; or the time slice goes on, and one other thread has the highest priority |
 
-use cowslip_abi::{MessageKind, Rights, Tag};
+use cowslip_abi::{MessageKind, Tag};
 
 use crate::object::{Kernel, Registers, State, Thread};
 use crate::vm::ByteRange;
@@ -17,10 +17,7 @@ impl Kernel {
     /// its `rax` is to be 0.
     #[inline(always)]
     pub fn fast_notify(&mut self) -> Option<&Thread> {
-        let caller = self.threads.pinned()?;
-        if !caller.notifies_by.fits(&caller.regs) {
-            self.find_way_to_notify()?;
-        }
+        self.find_way_to_notify()?;
         let caller = self.threads.pinned()?;
         let (_, endpoint) = self.endpoints.hinted_mut(caller.notifies_by.endpoint)?;
         let bits = caller.notifies_by.badge;
@@ -35,7 +32,10 @@ impl Kernel {
             return None;
         }
         endpoint.receivers.take_first();
-        receive_bits(&mut receiver.regs, core::mem::take(&mut endpoint.bits) | bits);
+        receive_bits(
+            &mut receiver.regs,
+            core::mem::take(&mut endpoint.bits) | bits,
+        );
         receiver.state = State::Runnable;
         self.run_queue.push_back(&mut self.threads, id);
         self.threads.pinned()
@@ -45,10 +45,7 @@ impl Kernel {
     /// that runs now: it or another one, with all its results in its registers.
     #[inline(always)]
     pub fn fast_recv(&mut self, now_ticks: impl Fn() -> u64) -> Option<&Thread> {
-        let caller = self.threads.pinned()?;
-        if !caller.receives_by.fits(&caller.regs) {
-            self.find_way_to_receive()?;
-        }
+        self.find_way_to_receive()?;
         let caller = self.threads.pinned_mut()?;
         let (id, endpoint) = self.endpoints.hinted_mut(caller.receives_by.endpoint)?;
         let regs = &mut caller.regs;
@@ -76,20 +73,6 @@ impl Kernel {
         caller.stop_clock(now_ticks);
         next_thread.start_clock(now_ticks);
         Some(pair.pin_other())
-    }
-
-    #[inline(never)]
-    fn find_way_to_notify(&mut self) -> Option<()> {
-        let route = self.find_route(Rights::NOTIFY)?;
-        self.threads.pinned_mut()?.notifies_by = route;
-        Some(())
-    }
-
-    #[inline(never)]
-    fn find_way_to_receive(&mut self) -> Option<()> {
-        let route = self.find_route(Rights::RECV)?;
-        self.threads.pinned_mut()?.receives_by = route;
-        Some(())
     }
 }
 

@@ -153,7 +153,9 @@ impl Kernel {
     fn answered(&mut self, caller: Id<Thread>) {
         if let Some(thread) = self.threads.get_mut(caller) {
             thread.unanswered -= 1;
-            if core::mem::replace(&mut thread.priority, thread.base_priority) != thread.base_priority {
+            if core::mem::replace(&mut thread.priority, thread.base_priority)
+                != thread.base_priority
+            {
                 self.reschedule = true;
             }
         }

@@ -302,7 +302,11 @@ impl Kernel {
     pub fn close(&mut self, space: Id<Space>, handle: Handle) -> Result<(), Error> {
         let table = &mut self.spaces.get_mut(space).ok_or(Error::Died)?.handles;
         let entry = table.remove(self.mm, handle)?;
-        self.endpoints.end_epoch();
+        match entry.object {
+            Object::Endpoint(_) => self.endpoints.end_epoch(),
+            Object::Space(_) => self.spaces.end_epoch(),
+            _ => {}
+        }
         self.forget_handle(entry);
         self.reap();
         Ok(())
@@ -341,7 +345,11 @@ impl Kernel {
 
     /// A thread of this priority can run now.
     fn preempt_for(&mut self, priority: u8) {
-        if self.threads.pinned().is_none_or(|running| running.priority < priority) {
+        if self
+            .threads
+            .pinned()
+            .is_none_or(|running| running.priority < priority)
+        {
             self.reschedule = true;
         }
     }

@@ -373,7 +373,20 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         let mut slot = hint.slot;
         // SAFETY: the epoch is this pool's, and it has lost no object since the slot held one. The
         // object is borrowed like the pool.
-        unsafe { Some((slot.as_ref().occupant(), slot.as_mut().object.assume_init_mut())) }
+        unsafe {
+            Some((
+                slot.as_ref().occupant(),
+                slot.as_mut().object.assume_init_mut(),
+            ))
+        }
+    }
+
+    /// The id of the object that a hint of this epoch is about.
+    #[must_use]
+    #[inline(always)]
+    pub fn hinted_id(&self, hint: Hint<T>) -> Option<Id<T>> {
+        // SAFETY: as above.
+        (hint.epoch == self.epoch).then(|| unsafe { hint.slot.as_ref().occupant() })
     }
 
     /// Lets every hint find nothing.
@@ -523,7 +536,11 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         let place = place as usize;
         let chunk = self.chunks[place >> CHUNK_SHIFT & (CHUNKS - 1)];
         // SAFETY: the offset is within the chunk, or within what stands for none, and a slot's.
-        unsafe { chunk.byte_add(place & (CHUNK_BYTES - Self::SLOT_BYTES)).cast() }
+        unsafe {
+            chunk
+                .byte_add(place & (CHUNK_BYTES - Self::SLOT_BYTES))
+                .cast()
+        }
     }
 
     #[inline]

@@ -3,6 +3,7 @@
 use cowslip_abi::{Access, FaultKind, FoundEntry, MAX_HANDLES, Tag, ThreadState};
 
 use super::queue::{KINDS, Link};
+use super::route::SpaceRoute;
 use super::{Endpoint, Id, Registers, Route, Space};
 use crate::mm::Frame;
 use crate::vm::ByteRange;
@@ -135,6 +136,8 @@ pub struct Thread {
     /// Messages that it has received less those that it has answered. Only the sum over a space
     /// has a meaning, as any thread of the space may answer: how many wait for a reply.
     pub unanswered: i64,
+    /// What its last call on a space acted on.
+    pub(super) acts_on: SpaceRoute,
     /// How its last send went.
     pub sends_by: Route,
     /// How its last notification went.
@@ -169,6 +172,7 @@ impl Thread {
             timer: None,
             run_ticks: 0,
             unanswered: 0,
+            acts_on: SpaceRoute::NONE,
             sends_by: Route::NONE,
             receives_by: Route::NONE,
             notifies_by: Route::NONE,

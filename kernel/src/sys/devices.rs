@@ -2,9 +2,9 @@
 
 use cowslip_abi::{Error, PortIo, Rights};
 
-use super::{Answer, Done};
 use super::handles::PortRange;
 use super::request::{Request, Values, handle_argument};
+use super::{Answer, Done};
 use crate::object::{HandleEntry, InterruptBinding, Kernel, MAX_LINES, Object};
 
 pub(super) fn interrupt_bind(kernel: &mut Kernel, request: &Request) -> Answer {

@@ -2,8 +2,8 @@
 
 use cowslip_abi::{Error, Rights};
 
-use super::{Answer, Done};
 use super::request::{Request, Values};
+use super::{Answer, Done};
 use crate::object::{HandleEntry, Kernel, Object};
 
 pub(super) fn endpoint_create(kernel: &mut Kernel, request: &Request) -> Answer {

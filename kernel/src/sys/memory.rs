@@ -2,8 +2,8 @@
 
 use cowslip_abi::{Error, MAX_RANGE, Perm, Rights, ShareMode};
 
-use super::{Answer, Done};
 use super::request::{Request, Values};
+use super::{Answer, Done};
 use crate::object::{Id, Kernel, Object, Space};
 use crate::vm::{self, PageRange, PageTable};
 

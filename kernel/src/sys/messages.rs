@@ -43,11 +43,7 @@ pub(super) fn reply_recv(kernel: &mut Kernel, request: &Request) -> Answer {
 }
 
 /// The second half of `reply_recv`. The reply may have ended the caller, or the endpoint.
-fn receive_after_reply(
-    kernel: &mut Kernel,
-    request: &Request,
-    endpoint: Id<Endpoint>,
-) -> Answer {
+fn receive_after_reply(kernel: &mut Kernel, request: &Request, endpoint: Id<Endpoint>) -> Answer {
     if kernel.threads.get(request.thread).is_none() {
         return Ok(Done::InPlace);
     }

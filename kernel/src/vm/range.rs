@@ -159,7 +159,11 @@ mod tests {
                 for shift in [0, 1, len, len.wrapping_add(1)] {
                     let addr = start.wrapping_sub(shift);
                     let accepted = ByteRange::from_user(addr, len, MAX_RANGE).is_ok();
-                    assert_eq!(ByteRange::is_good(addr, len), accepted, "{len:#x} at {addr:#x}");
+                    assert_eq!(
+                        ByteRange::is_good(addr, len),
+                        accepted,
+                        "{len:#x} at {addr:#x}"
+                    );
                 }
             }
         }
