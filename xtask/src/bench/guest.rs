@@ -47,14 +47,12 @@ impl Subject {
         },
         Subject {
             program: &["bench_memory"],
-            families: &[
-                "map",
-                "unmap",
-                "zero_fault",
-                "cow_fault",
-                "pager_fault",
-                "send_",
-            ],
+            families: &["map", "unmap", "zero_fault", "cow_fault", "pager_fault"],
+            mem: "128M",
+        },
+        Subject {
+            program: &["bench_messages"],
+            families: &["send_"],
             mem: "128M",
         },
         Subject {
@@ -213,7 +211,7 @@ mod tests {
         assert_eq!(chosen("").len(), Subject::ALL.len());
         assert_eq!(chosen("ipc_rtt/64w"), ["bench_ipc"]);
         assert_eq!(chosen("boot"), ["sh --ticks"]);
-        assert_eq!(chosen("send_cow_per_page/256"), ["bench_memory"]);
+        assert_eq!(chosen("send_cow_per_page/256"), ["bench_messages"]);
         // Nobody knows: all are asked.
         assert_eq!(chosen("/64").len(), Subject::ALL.len());
     }
