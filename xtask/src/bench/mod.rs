@@ -21,6 +21,7 @@ mod profile;
 mod reading;
 mod reference;
 mod rows;
+mod svg;
 mod table;
 mod trace;
 mod written;
