@@ -62,6 +62,11 @@ impl Subject {
             mem: "512M",
         },
         Subject {
+            program: &["bench_latency"],
+            families: &["irq_late", "worst_irq_off"],
+            mem: "512M",
+        },
+        Subject {
             program: &["sh", "--ticks"],
             families: &["boot_to_"],
             mem: "128M",

@@ -16,7 +16,7 @@ const LAST: [&str; 10] = [
     "fork_exec_wait",
     "fork_call",
     "fork_exit_wait",
-    "irq_off",
+    "irq_late",
     "worst_irq_off",
     "boot_to_init",
     "boot_to_shell",
@@ -78,8 +78,23 @@ pub(super) fn rows(readings: &[Reading], reference: &Reference) -> Vec<Row> {
             rows.push(row(&name, per_page, INSTRUCTIONS, reference));
         }
     }
+    if let Some(stretch) = worst_irq_off(readings) {
+        rows.push(row("worst_irq_off", stretch, INSTRUCTIONS, reference));
+    }
     rows.sort_by_key(|row| section(&row.name));
     rows
+}
+
+/// The longest that interrupts were kept off: how late the latest was, beyond one in user mode.
+fn worst_irq_off(readings: &[Reading]) -> Option<f64> {
+    let late = readings
+        .iter()
+        .filter(|reading| reading.name.starts_with("irq_late/"));
+    let worst = late.clone().map(|reading| reading.max).max()?;
+    let usual = late
+        .clone()
+        .find(|reading| reading.name == "irq_late/user")?;
+    Some(worst.saturating_sub(usual.median) as f64)
 }
 
 fn row(name: &str, value: f64, unit: &str, reference: &Reference) -> Row {
@@ -130,6 +145,18 @@ mod tests {
             ("send_cow_per_page/256", 2.0),
         ];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn the_latest_interrupt_is_the_worst() {
+        let readings = [
+            Reading::once("irq_late/user", 100),
+            Reading::once("irq_late/fork_256", 5100),
+            Reading::once("irq_late/exit_256", 2100),
+        ];
+        let rows = rows(&readings, &reference());
+        let worst = rows.iter().find(|row| row.name == "worst_irq_off");
+        assert_eq!(worst.map(|row| row.value), Some(5000.0));
     }
 
     #[test]
