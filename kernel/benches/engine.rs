@@ -10,15 +10,12 @@
 
 use std::cell::Cell;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cowslip_abi::{Access, PAGE_SIZE, Perm, ShareMode};
+use cowslip_abi::PAGE_SIZE;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use kernel::mm::{Counter, Mm, sim::SimMemory};
-use kernel::vm::{self, Fault, PageTable};
-
-/// A page, as addresses count.
-const PAGE: u64 = PAGE_SIZE as u64;
+use kernel::mm::sim::SimMemory;
+use kernel_benches::{Batch, Space, many};
 
 /// Pages of operations on mappings; the largest are 256 MiB.
 const MAPPINGS: [u64; 5] = [1, 16, 256, 4096, LARGEST];
@@ -27,15 +24,9 @@ const LARGEST: u64 = 65_536;
 /// Pages of messages.
 const MESSAGES: [u64; 4] = [1, 16, 256, 1024];
 
-/// So many pages at least are in what is measured at once.
-const AT_ONCE: u64 = 256;
-
 /// Frames of the simulated memory: room for the largest parent, a child that copies everything,
 /// and tables.
 const NR_FRAMES: usize = 2 * LARGEST as usize + 8192;
-
-/// Where memory begins, in every space.
-const BASE: u64 = 0x4000_0000_0000;
 
 criterion_group! {
     name = engine;
@@ -253,12 +244,11 @@ fn unmap(memory: &SimMemory, nr_pages: u64, iterations: u64) -> Duration {
             (space, mm.stats.freed.get())
         },
         |(space, _), nth| {
-            let (addr, len) = (address(nth * nr_pages), nr_pages * PAGE);
-            space.table.unmap(mm, addr, len);
+            space.unmap(nth * nr_pages, nr_pages);
         },
         |(space, before)| {
             assert!(mm.stats.freed.get() - before >= batch.nr_pages());
-            assert_eq!(space.table.statistics(mm).private, 0);
+            assert_eq!(space.nr_private(), 0);
             space.end();
         },
     )
@@ -341,165 +331,4 @@ fn send_then_write(memory: &SimMemory, nr_pages: u64, iterations: u64) -> Durati
     sender.end();
     receiver.end();
     time
-}
-
-/// Times an operation that needs no preparation.
-fn many(memory: &SimMemory, iterations: u64, mut operation: impl FnMut()) -> Duration {
-    let mut time = Duration::ZERO;
-    let mut left = iterations;
-    while left > 0 {
-        let now = left.min(256);
-        let begin = Instant::now();
-        (0..now).for_each(|_| operation());
-        time += begin.elapsed();
-        // The simulation keeps a list of flushes.
-        drop(memory.take_flushes());
-        left -= now;
-    }
-    time
-}
-
-/// An operation on some pages, as often as it takes to be measured at once.
-#[derive(Clone, Copy)]
-struct Batch {
-    size: u64,
-    times: u64,
-}
-
-impl Batch {
-    fn of(nr_pages: u64) -> Batch {
-        Batch {
-            size: nr_pages,
-            times: AT_ONCE.div_ceil(nr_pages),
-        }
-    }
-
-    fn nr_pages(self) -> u64 {
-        self.size * self.times
-    }
-
-    fn times<T>(self, mut make: impl FnMut() -> T) -> Vec<T> {
-        (0..self.times).map(|_| make()).collect()
-    }
-
-    /// The time that so many iterations take, in which only `operation` counts. It is told which
-    /// one of its kind it is.
-    fn time<T>(
-        self,
-        memory: &SimMemory,
-        iterations: u64,
-        mut prepare: impl FnMut() -> T,
-        mut operation: impl FnMut(&mut T, u64),
-        mut finish: impl FnMut(T),
-    ) -> Duration {
-        let mut time = Duration::ZERO;
-        let rounds = iterations.div_ceil(self.times);
-        for _ in 0..rounds {
-            let mut prepared = prepare();
-            drop(memory.take_flushes());
-            let begin = Instant::now();
-            (0..self.times).for_each(|nth| operation(&mut prepared, nth));
-            time += begin.elapsed();
-            finish(prepared);
-        }
-        time.mul_f64(iterations as f64 / (rounds * self.times) as f64)
-    }
-
-    /// Fails unless the event has happened once for each page.
-    fn expect_all(self, counter: &Counter, before: u64) {
-        assert_eq!(counter.get() - before, self.nr_pages());
-    }
-}
-
-/// An address space.
-struct Space<'m> {
-    mm: &'m Mm,
-    table: PageTable,
-}
-
-impl<'m> Space<'m> {
-    fn new(mm: &'m Mm) -> Self {
-        let table = PageTable::new(mm, &[0; 256]).expect("memory");
-        Space { mm, table }
-    }
-
-    /// With untouched pages.
-    fn mapped(mm: &'m Mm, nr_pages: u64) -> Self {
-        let space = Space::new(mm);
-        let len = nr_pages * PAGE;
-        let mapped = space.table.map_zero(mm, BASE, len, Perm::RW);
-        mapped.expect("memory");
-        space
-    }
-
-    /// With pages that tell their number and this seed.
-    fn written(mm: &'m Mm, nr_pages: u64, seed: u64) -> Self {
-        let space = Space::mapped(mm, nr_pages);
-        space.write(0, nr_pages);
-        for page in 0..nr_pages {
-            let word = content(page, seed).to_le_bytes();
-            vm::write_user(mm, &space.table, address(page), &word).expect("a written page");
-        }
-        space
-    }
-
-    /// Write faults at pages, as far as the page-table entry does not allow the write.
-    fn write(&self, first: u64, nr_pages: u64) {
-        for page in first..first + nr_pages {
-            let resolved = vm::fault(self.mm, &self.table, address(page), Access::Write);
-            assert_eq!(resolved, Fault::Resolved);
-        }
-    }
-
-    /// Takes a parent's pages, copy-on-write.
-    fn share(&self, parent: &Space<'_>, first: u64, nr_pages: u64) {
-        let (addr, len) = (address(first), nr_pages * PAGE);
-        let mode = ShareMode::CopyOnWrite;
-        let shared = vm::share(
-            self.mm,
-            &self.table,
-            addr,
-            &parent.table,
-            addr,
-            len,
-            mode,
-            None,
-        );
-        shared.expect("memory");
-    }
-
-    /// A message.
-    fn send(&self, from: u64, receiver: &Space<'_>, into: u64, nr_pages: u64) {
-        let (from, into) = (address(from), address(into));
-        let sent = vm::copy(
-            self.mm,
-            &receiver.table,
-            into,
-            &self.table,
-            from,
-            nr_pages * PAGE,
-        );
-        sent.expect("memory");
-    }
-
-    /// Fails unless pages from `first` on are what those from `origin` on were written as.
-    fn expect(&self, first: u64, nr_pages: u64, origin: u64, seed: u64) {
-        for nth in 0..nr_pages {
-            let mut word = [0; 8];
-            vm::read_user(self.mm, &self.table, address(first + nth), &mut word).expect("a page");
-            assert_eq!(u64::from_le_bytes(word), content(origin + nth, seed));
-        }
-    }
-
-    fn end(self) {
-        self.table.destroy(self.mm);
-    }
-}
-
-fn address(page: u64) -> u64 {
-    BASE + page * PAGE
-}
-
-fn content(page: u64, seed: u64) -> u64 {
-    seed << 32 | page
 }

@@ -29,7 +29,14 @@ pub(super) fn host(filter: &str) -> Result<String> {
     }
     let mut command = cargo();
     command
-        .args(["bench", "--package", "kernel", "--bench", "engine", "--"])
+        .args([
+            "bench",
+            "--package",
+            "kernel-benches",
+            "--bench",
+            "engine",
+            "--",
+        ])
         // What operations are compared with always runs.
         .args((!filter.is_empty()).then(|| format!("^memcpy|{filter}")))
         .env("CRITERION_HOME", &home)
