@@ -144,7 +144,7 @@ impl Sender {
         let len = nr_pages * PAGE_SIZE;
         let (twin, endpoint) = self.receiver(len)?;
         let (to, tag) = (endpoint.handle(), mode.tag.0);
-        let send = |from: u64, order: [u64; 2]| {
+        let send = |from: u64, len: usize, order: [u64; 2]| {
             let args = [0, tag, from, len as u64, 0, 0];
             let words = [order[0], order[1], 0, 0];
             let (code, _, words) = message_call(Call::Send as u32, to, args, words);
@@ -158,12 +158,17 @@ impl Sender {
                 let from = self.next(mode, len);
                 (from, sum(from, len))
             },
-            |(from, expected)| (send(from, [nr_written as u64, LOOK]), expected),
+            |(from, expected)| (send(from, len, [nr_written as u64, LOOK]), expected),
             |(reply, expected)| assert_eq!(reply, (0, expected), "{name}: what arrived"),
         );
         let from = self.next(mode, len);
-        let expected = digest(from, len);
-        assert_eq!(send(from, [0, EXAMINE]), (0, expected), "{name}: all bytes");
+        let expected = (0, digest(from, len));
+        let arrived = send(from, len, [0, EXAMINE]);
+        assert_eq!(arrived, expected, "{name}: all bytes");
+        // The sender's next writes are not seen there either.
+        self.next(mode, len);
+        let still = send(0, 0, [0, EXAMINE]);
+        assert_eq!(still, expected, "{name}: all bytes, later");
         assert_eq!(self.digests(len), before, "{name}: the receiver's writes");
         twin.kill();
         Ok(())
@@ -214,7 +219,7 @@ fn fill(buffer: &PageBuffer, seed: u64) {
     }
 }
 
-/// Second words of requests: a word of each page is enough, or every byte counts.
+/// Second words of requests: a word of each page that comes is enough, or every byte that is there counts.
 const LOOK: u64 = 0;
 const EXAMINE: u64 = 1;
 
@@ -227,7 +232,7 @@ fn take_pages(endpoint: Handle, buffer: &PageBuffer) {
         let len = got[2] as usize;
         let [nr_written, order, ..] = words;
         let answer = if order == EXAMINE {
-            digest(at, len)
+            digest(at, capacity as usize)
         } else {
             sum(at, len)
         };
