@@ -47,23 +47,26 @@ impl Subject {
         },
         Subject {
             program: &["bench_memory"],
-            families: &["map", "unmap", "zero_fault", "cow_fault", "pager_fault"],
-            mem: "128M",
-        },
-        Subject {
-            program: &["bench_messages"],
-            families: &["send_"],
+            families: &[
+                "send_",
+                "map",
+                "unmap",
+                "zero_fault",
+                "cow_fault",
+                "pager_fault",
+            ],
             mem: "128M",
         },
         Subject {
             program: &["bench_process"],
-            families: &["thread_create_join", "spawn_wait", "fork_"],
+            families: &[
+                "thread_create_join",
+                "spawn_wait",
+                "fork_",
+                "irq_late",
+                "worst_irq_off",
+            ],
             // The largest parent has 256 MiB.
-            mem: "512M",
-        },
-        Subject {
-            program: &["bench_latency"],
-            families: &["irq_late", "worst_irq_off"],
             mem: "512M",
         },
         Subject {
@@ -216,7 +219,7 @@ mod tests {
         assert_eq!(chosen("").len(), Subject::ALL.len());
         assert_eq!(chosen("ipc_rtt/64w"), ["bench_ipc"]);
         assert_eq!(chosen("boot"), ["sh --ticks"]);
-        assert_eq!(chosen("send_cow_per_page/256"), ["bench_messages"]);
+        assert_eq!(chosen("send_cow_per_page/256"), ["bench_memory"]);
         // Nobody knows: all are asked.
         assert_eq!(chosen("/64").len(), Subject::ALL.len());
     }

@@ -3,9 +3,6 @@
 //! A thread of low priority sets a timer that runs out at once, and makes a call that takes long.
 //! The timer's thread has a higher priority: it runs as soon as the kernel takes interrupts again.
 //! How late it is by then is how long the call kept them off, and what an interrupt costs.
-#![cfg_attr(target_os = "none", no_std, no_main)]
-
-extern crate alloc;
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,8 +19,6 @@ use user_apps::bench::{Rounds, begin, end, report, rounds_of};
 use user_apps::scenario::memory::{PAGE, SCRATCH, peek, poke};
 use user_apps::scenario::peer::thread_with;
 use user_apps::scenario::twin::{Gift, Twin, system};
-
-libipc::program!(run);
 
 const MIB: usize = 1 << 20;
 
@@ -47,7 +42,7 @@ const ENDED: u64 = 2;
 /// When the timer runs out.
 static DEADLINE: AtomicU64 = AtomicU64::new(0);
 
-fn run() -> Result<(), Error> {
+pub(crate) fn run() -> Result<(), Error> {
     nothing()?;
     fork()?;
     exit()?;

@@ -1,5 +1,9 @@
-//! What memory costs: mappings and faults.
+//! What memory costs: messages of many pages, mappings and faults.
 #![cfg_attr(target_os = "none", no_std, no_main)]
+
+extern crate alloc;
+
+mod messages;
 
 use libipc::abi::{Call, FaultVerdict};
 use libipc::raw::{Args, Words, call, message_call};
@@ -21,6 +25,7 @@ const HERE: u64 = SCRATCH + PAGE;
 const THERE: u64 = SCRATCH + (1 << 30) + PAGE;
 
 fn run() -> Result<(), Error> {
+    messages::run()?;
     let neighbours = [map(HERE - PAGE, 1), map(THERE - PAGE, 1)];
     for neighbour in &neighbours {
         poke(neighbour.addr(), 1);

@@ -3,21 +3,16 @@
 //! A round is a request of N pages and a reply of words. The receiver reads a word of every page,
 //! and its reply carries the sum, which must be the sender's: a page of the message before would be
 //! noticed. After the last round the receiver looks at every byte.
-#![cfg_attr(target_os = "none", no_std, no_main)]
 
-extern crate alloc;
-
-use alloc::format;
+use alloc::{format, vec::Vec};
 
 use libipc::abi::{Call, PAGE_SIZE, Tag};
 use libipc::raw::message_call;
 use libipc::services::Error;
-use libipc::{Endpoint, Handle, PageBuffer, Rights, Space};
+use libipc::{Endpoint, Handle, PageBuffer, Rights};
 use user_apps::bench::{Rounds, measure_with, rounds_of};
 use user_apps::scenario::memory::{PAGE, peek, poke};
 use user_apps::scenario::twin::{Gift, Twin, system};
-
-libipc::program!(run);
 
 /// A way to send pages.
 #[derive(Clone, Copy)]
@@ -66,26 +61,33 @@ const fn mode(name: &'static str, tag: Tag, shift: usize, before: Before) -> Mod
     }
 }
 
-fn run() -> Result<(), Error> {
-    // One memory for all rows, from before anything was freed: what a row costs does not hang on
-    // the rows before it.
-    let mut sender = Sender::new()?;
+pub(crate) fn run() -> Result<(), Error> {
+    // All memory is there before any is freed: what a row costs does not hang on the rows before.
+    let mut receivers = Vec::new();
     for mode in MODES {
+        receivers.push(Receiver::start(mode)?);
+    }
+    let mut sender = Sender::new()?;
+    for receiver in &receivers {
         for nr_pages in NR_PAGES {
-            let name = format!("{}/{nr_pages}", mode.name);
-            sender.measure(&name, mode, nr_pages, 0)?;
+            let name = format!("{}/{nr_pages}", receiver.mode.name);
+            sender.measure(&name, receiver, nr_pages, 0);
         }
     }
-    for mode in MODES.iter().filter(|mode| WRITTEN.contains(&mode.name)) {
+    let written = |receiver: &&Receiver| WRITTEN.contains(&receiver.mode.name);
+    for receiver in receivers.iter().filter(written) {
         for nr_pages in NR_PAGES {
             for share in SHARES {
                 if let Some(nr_written) = part(nr_pages, share) {
-                    let name = format!("{}_written/{nr_pages}/{share}", mode.name);
-                    sender.measure(&name, *mode, nr_pages, nr_written)?;
+                    let name = format!("{}_written/{nr_pages}/{share}", receiver.mode.name);
+                    sender.measure(&name, receiver, nr_pages, nr_written);
                 }
             }
         }
     }
+    receivers
+        .into_iter()
+        .for_each(|receiver| receiver.twin.kill());
     Ok(())
 }
 
@@ -126,30 +128,16 @@ impl Sender {
 
     /// Measures messages that all arrive at the same place, where the receiver then writes to so
     /// many pages.
-    fn measure(
-        &mut self,
-        name: &str,
-        mode: Mode,
-        nr_pages: usize,
-        nr_written: usize,
-    ) -> Result<(), Error> {
+    fn measure(&mut self, name: &str, receiver: &Receiver, nr_pages: usize, nr_written: usize) {
         // The first rounds are others: each buffer's first one, and each page's first write.
         let rounds = Rounds {
             warm_up: 4,
             counted: if nr_pages < 64 { 20 } else { 5 },
         };
         if rounds_of(name, rounds).is_none() {
-            return Ok(());
+            return;
         }
-        let len = nr_pages * PAGE_SIZE;
-        let (twin, endpoint) = self.receiver(len)?;
-        let (to, tag) = (endpoint.handle(), mode.tag.0);
-        let send = |from: u64, len: usize, order: [u64; 2]| {
-            let args = [0, tag, from, len as u64, 0, 0];
-            let words = [order[0], order[1], 0, 0];
-            let (code, _, words) = message_call(Call::Send as u32, to, args, words);
-            (code, words[0])
-        };
+        let (mode, len) = (receiver.mode, nr_pages * PAGE_SIZE);
         let before = self.digests(len);
         measure_with(
             name,
@@ -158,36 +146,18 @@ impl Sender {
                 let from = self.next(mode, len);
                 (from, sum(from, len))
             },
-            |(from, expected)| (send(from, len, [nr_written as u64, LOOK]), expected),
+            |(from, expected)| (receiver.send(from, len, LOOK, nr_written), expected),
             |(reply, expected)| assert_eq!(reply, (0, expected), "{name}: what arrived"),
         );
         let from = self.next(mode, len);
         let expected = (0, digest(from, len));
-        let arrived = send(from, len, [0, EXAMINE]);
+        let arrived = receiver.send(from, len, EXAMINE, 0);
         assert_eq!(arrived, expected, "{name}: all bytes");
         // The sender's next writes are not seen there either.
         self.next(mode, len);
-        let still = send(0, 0, [0, EXAMINE]);
+        let still = receiver.send(0, 0, EXAMINE, 0);
         assert_eq!(still, expected, "{name}: all bytes, later");
         assert_eq!(self.digests(len), before, "{name}: the receiver's writes");
-        twin.kill();
-        Ok(())
-    }
-
-    /// Another space, with a buffer for messages and nothing of this memory, and the way to it.
-    fn receiver(&self, len: usize) -> Result<(Twin, Endpoint), Error> {
-        let endpoint = Endpoint::create()?;
-        let gift = Gift(endpoint.handle(), Rights::RECV | Rights::COPY, 0);
-        let inherited = self
-            .buffers()
-            .map(|buffer| (buffer.addr(), buffer.mapped_len() as u64));
-        let twin = Twin::start(&system(), &[gift], move |[endpoint, ..]| {
-            for (addr, len) in inherited {
-                Space::own().unmap(addr, len).expect("unmap");
-            }
-            take_pages(endpoint, &PageBuffer::new(len).expect("buffer"));
-        });
-        Ok((twin, endpoint))
     }
 
     /// Makes the next message; returns where it begins.
@@ -219,7 +189,44 @@ fn fill(buffer: &PageBuffer, seed: u64) {
     }
 }
 
-/// Second words of requests: a word of each page that comes is enough, or every byte that is there counts.
+/// Another space that gets messages of one mode.
+struct Receiver {
+    mode: Mode,
+    endpoint: Endpoint,
+    twin: Twin,
+}
+
+impl Receiver {
+    /// Returns when its memory is there.
+    fn start(mode: Mode) -> Result<Receiver, Error> {
+        let endpoint = Endpoint::create()?;
+        let gift = Gift(endpoint.handle(), Rights::RECV | Rights::COPY, 0);
+        let twin = Twin::start(&system(), &[gift], |[endpoint, ..]| {
+            let buffer = PageBuffer::new(LARGEST * PAGE_SIZE).expect("buffer");
+            fill(&buffer, 0);
+            take_pages(endpoint, &buffer);
+        });
+        let receiver = Receiver {
+            mode,
+            endpoint,
+            twin,
+        };
+        assert_eq!(receiver.send(0, 0, EXAMINE, 0), (0, 0));
+        Ok(receiver)
+    }
+
+    /// Sends a message; returns the call's result and what the receiver made of it.
+    #[inline]
+    fn send(&self, from: u64, len: usize, order: u64, nr_written: usize) -> (u64, u64) {
+        let args = [0, self.mode.tag.0, from, len as u64, 0, 0];
+        let words = [order, nr_written as u64, 0, 0];
+        let to = self.endpoint.handle();
+        let (code, _, words) = message_call(Call::Send as u32, to, args, words);
+        (code, words[0])
+    }
+}
+
+/// First words of requests: a word of each page that comes is enough, or every byte that is there counts.
 const LOOK: u64 = 0;
 const EXAMINE: u64 = 1;
 
@@ -227,14 +234,16 @@ const EXAMINE: u64 = 1;
 fn take_pages(endpoint: Handle, buffer: &PageBuffer) {
     let (at, capacity) = (buffer.addr(), buffer.mapped_len() as u64);
     let args = [0, 0, 0, 0, at, capacity];
+    let mut last = 0;
     let (mut code, mut got, mut words) = message_call(Call::Recv as u32, endpoint, args, [0; 4]);
     while code == 0 {
         let len = got[2] as usize;
-        let [nr_written, order, ..] = words;
-        let answer = if order == EXAMINE {
-            digest(at, capacity as usize)
-        } else {
-            sum(at, len)
+        let [order, nr_written, ..] = words;
+        // A message without bytes is about the one before.
+        last = if len > 0 { len } else { last };
+        let answer = match order {
+            EXAMINE => digest(at, last),
+            _ => sum(at, len),
         };
         write_to(at, len, nr_written);
         let args = [got[3], 0, 0, 0, at, capacity];
