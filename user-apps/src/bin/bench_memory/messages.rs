@@ -36,7 +36,7 @@ enum Before {
 const PLAIN: Tag = Tag::new(0);
 
 /// All ways. A mode after which the pages are no longer the sender's needs [`Before::Write`].
-const MODES: [Mode; 3] = [
+const MODES: &[Mode] = &[
     mode("send_cow", PLAIN, 0, Before::Alternate),
     mode("send_cow_fresh", PLAIN, 0, Before::Write),
     mode("send_copy", PLAIN, 64, Before::Alternate),
@@ -64,7 +64,7 @@ const fn mode(name: &'static str, tag: Tag, shift: usize, before: Before) -> Mod
 pub(crate) fn run() -> Result<(), Error> {
     // All memory is there before any is freed: what a row costs does not hang on the rows before.
     let mut receivers = Vec::new();
-    for mode in MODES {
+    for &mode in MODES {
         receivers.push(Receiver::start(mode)?);
     }
     let mut sender = Sender::new()?;
