@@ -94,7 +94,7 @@ fn switch_fast(next: &Thread) -> *const Registers {
 pub extern "C" fn system_call() -> *const Registers {
     let mut guard = KERNEL.lock();
     let kernel = of(&mut guard);
-    if let Some(registers) = kernel.fast_handle(clock::ticks, switch_fast) {
+    if let Some(registers) = kernel.fast_with_frames(clock::ticks, switch_fast) {
         return registers;
     }
     sys::syscall(kernel);

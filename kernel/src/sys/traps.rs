@@ -56,6 +56,9 @@ pub fn fault_out_of_memory(kernel: &mut Kernel, id: Id<Thread>, address: u64) {
 }
 
 fn report(kernel: &mut Kernel, id: Id<Thread>, fault: Fault) {
+    if kernel.fast_fault(fault).is_some() {
+        return;
+    }
     kernel.report_fault(id, fault);
     kernel.reap();
     kernel.switch_if_blocked();
