@@ -101,9 +101,38 @@ pub extern "C" fn system_call() -> *const Registers {
     leave(guard)
 }
 
+/// How the entry code goes on.
+#[repr(C)]
+pub struct Exit {
+    registers: *const Registers,
+    /// The thread goes on as if nothing had happened, so not all its registers need to be loaded.
+    is_same: u64,
+}
+
+/// A thread accessed a page that the page table does not let it access, or not yet.
+pub extern "C" fn page_fault() -> Exit {
+    let address = Cr2::read_raw();
+    let mut guard = KERNEL.lock();
+    let kernel = of(&mut guard);
+    let registers = PerCpu::get().registers();
+    // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
+    let error = unsafe { (*registers).error };
+    let is_same = if error & USER == 0 {
+        // Not an access of the user's own: QEMU does the loads of a user's `iretq` with kernel
+        // rights.
+        sys::exception(kernel, PAGE_FAULT);
+        false
+    } else {
+        sys::page_fault(kernel, address, access(error))
+    };
+    Exit {
+        registers: if is_same { registers } else { leave(guard) },
+        is_same: is_same.into(),
+    }
+}
+
 /// A thread was interrupted, or cannot go on.
 pub extern "C" fn from_user() -> *const Registers {
-    let address = Cr2::read_raw();
     let cpu = PerCpu::get();
     let mut guard = KERNEL.lock();
     let kernel = of(&mut guard);
@@ -111,19 +140,16 @@ pub extern "C" fn from_user() -> *const Registers {
         return leave(guard);
     };
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
-    let (vector, error) = unsafe { ((*cpu.registers()).vector, (*cpu.registers()).error) };
+    let vector = unsafe { (*cpu.registers()).vector };
     match vector {
-        // Not an access of the user's own: QEMU does the loads of a user's `iretq` with kernel rights.
-        PAGE_FAULT if error & USER == 0 => sys::exception(kernel, id, vector),
-        PAGE_FAULT => sys::page_fault(kernel, id, address, access(error)),
         DEVICE_NOT_AVAILABLE => {
             if !fpu::first_use(cpu, kernel, id) {
                 // SAFETY: as above.
                 let ip = unsafe { (*cpu.registers()).rip };
-                sys::fault_out_of_memory(kernel, id, ip);
+                sys::fault_out_of_memory(kernel, ip);
             }
         }
-        ..FIRST_INTERRUPT => sys::exception(kernel, id, vector),
+        ..FIRST_INTERRUPT => sys::exception(kernel, vector),
         _ => interrupt(cpu, kernel, vector as u8),
     }
     leave(guard)
