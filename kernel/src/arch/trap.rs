@@ -229,14 +229,24 @@ fn interrupt(cpu: &PerCpu, kernel: &mut Kernel, vector: u8) {
 }
 
 /// Finds out who runs next, waits until somebody can, and returns the registers to resume with.
+#[inline]
 fn leave(mut guard: Guard) -> *const Registers {
-    let cpu = PerCpu::get();
     let kernel = of(&mut guard);
     if !kernel.reschedule
         && let Some(thread) = kernel.threads.pinned()
     {
-        return switch(cpu, kernel, thread);
+        // A thread that made an end of itself has left this place to nobody who could run already.
+        return if PerCpu::get().registers().cast_const() == &raw const thread.regs {
+            &thread.regs
+        } else {
+            switch(PerCpu::get(), kernel, thread)
+        };
     }
+    reschedule(guard)
+}
+
+fn reschedule(mut guard: Guard) -> *const Registers {
+    let cpu = PerCpu::get();
     loop {
         let next = sys::next(of(&mut guard));
         apic::set_timer(cpu, next.timer);
@@ -254,7 +264,6 @@ fn leave(mut guard: Guard) -> *const Registers {
 }
 
 /// Makes the CPU ready for a thread.
-#[inline]
 fn switch(cpu: &PerCpu, kernel: &Kernel, thread: &Thread) -> *const Registers {
     fpu::switch(cpu, kernel, thread);
     use_root(thread.root);

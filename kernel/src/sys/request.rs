@@ -19,12 +19,13 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Reads the registers of a thread.
-    pub(super) fn of(kernel: &Kernel, thread: Id<Thread>) -> Option<Self> {
-        let caller = kernel.threads.get(thread)?;
+    /// Reads the registers of the running thread.
+    #[inline]
+    pub(super) fn of(kernel: &Kernel) -> Option<Self> {
+        let caller = kernel.threads.pinned()?;
         let regs = &caller.regs;
         Some(Self {
-            thread,
+            thread: kernel.current()?,
             space: caller.space,
             number: regs.rax as u32,
             handle: Handle((regs.rax >> 32) as u32),
