@@ -9,7 +9,7 @@ use cowslip_abi::{
 };
 
 use crate::object::{HandleEntry, Id, Kernel, Outgoing, Space, State, Thread};
-use crate::vm::{self, ByteRange, Side};
+use crate::vm::{self, ByteRange, Side, Transfer};
 
 /// Why a delivery failed, and to whom it is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +183,7 @@ impl Kernel {
             &source.table,
             data.addr(),
             len,
+            Transfer::Copy,
         )
         .map_err(|failure| match failure.side {
             Side::Destination if failure.error != Error::Overlap => {

@@ -24,7 +24,7 @@ use cowslip_abi::{Handle, MAX_RANGE, Rights, Tag};
 use super::deliver::{token, token_index, token_sequence};
 use crate::mm::Mm;
 use crate::object::{Endpoint, Id, Kernel, Object, Registers, Spaces, State, Thread};
-use crate::vm::{self, ByteRange};
+use crate::vm::{self, ByteRange, Transfer};
 
 impl Kernel {
     /// Does the send in the running thread's registers, if it is an ordinary one, and returns the
@@ -188,5 +188,6 @@ fn copy_bytes(
         return Some(());
     }
     let (source, target) = (&spaces.get(from.space)?.table, &spaces.get(to.space)?.table);
-    vm::copy(mm, target, buffer.addr(), source, data.addr(), len).ok()
+    let (to, from) = (buffer.addr(), data.addr());
+    vm::copy(mm, target, to, source, from, len, Transfer::Copy).ok()
 }

@@ -21,15 +21,29 @@
 //!   exceeds. Every mapping can be read; NX is the absence of the right to execute.
 //! - KIND tells the non-present kinds apart; in present entries its bits (PWT, PCD) are zero.
 //! - A, and D with W, are set from the start, which saves the hardware from doing it.
+//!
+//! An entry of an upper level names a table. It restricts nothing, and says in bits that the hardware
+//! ignores how many entries of the table are not empty:
+//!
+//! ```text
+//!  63 62 61     52 51                   12 11   6  5  4  3 2 1 0
+//! +-----+---------+----------------------+------+-+-----+-+-+-+
+//! |  0  |  used   |     frame            |  0   |A|  0  |1|1|1|
+//! +-----+---------+----------------------+------+-+-----+-+-+-+
+//! ```
 
 use core::sync::atomic::{
     AtomicU64,
-    Ordering::{Acquire, Release},
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 use cowslip_abi::{Access, FoundEntry, Perm};
 
-use crate::mm::Frame;
+use crate::mm::{
+    Count, CountCursor, Frame, Table,
+    counts::BLOCK_SIZE,
+    phys::{FRAME_SIZE, PHYS_BITS},
+};
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -44,6 +58,10 @@ const SHARED: u64 = 1 << 10;
 const CEILING_WRITE: u64 = 1 << 52;
 const CEILING_EXECUTE: u64 = 1 << 53;
 const NO_EXECUTE: u64 = 1 << 63;
+/// In an entry that names a table.
+const USED_SHIFT: u32 = 52;
+/// What an entry has of its frame.
+const FRAME_MASK: u64 = (1 << PHYS_BITS) - FRAME_SIZE;
 
 /// What a mapping allows, and the most that it may be made to allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,10 +133,23 @@ impl Entry {
             .with_writable(true)
     }
 
-    /// The entry of an upper level that names the table below. It restricts nothing.
+    /// The entry of an upper level that names the table below, which is empty.
     #[must_use]
     pub fn table(frame: Frame) -> Self {
         Self(PRESENT | WRITABLE | USER | ACCESSED | frame.addr().0)
+    }
+
+    /// How many entries are used of the table that an entry of an upper level names.
+    #[inline]
+    #[must_use]
+    pub const fn nr_used(self) -> usize {
+        (self.0 >> USED_SHIFT) as usize % 1024
+    }
+
+    /// The same table with so many entries used.
+    #[must_use]
+    pub const fn with_used(self, nr_used: usize) -> Self {
+        Self(self.0 & ((1 << USED_SHIFT) - 1) | (nr_used as u64) << USED_SHIFT)
     }
 
     /// What the entry of the lowest level is.
@@ -140,22 +171,17 @@ impl Entry {
         }
     }
 
-    /// The table that an entry of an upper level names, condemned or not.
+    /// The table that an entry of an upper level names.
+    #[inline]
     #[must_use]
     pub fn table_below(self) -> Option<Frame> {
-        (self.0 & (PRESENT | KIND_CONDEMNED) != 0).then(|| Frame::of_entry(self.0))
+        (self.0 & PRESENT != 0).then(|| Frame::of_entry(self.0))
     }
 
     /// Whether nothing is mapped.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
-    }
-
-    /// Whether the hardware cannot use the entry, though it names a frame.
-    #[must_use]
-    pub const fn is_condemned(self) -> bool {
-        self.0 & (PRESENT | KIND_CONDEMNED) == KIND_CONDEMNED
     }
 
     /// Whether the page is, or was before it was condemned, shared memory.
@@ -241,10 +267,133 @@ impl Entry {
         self.0 & PRESENT != 0 && (lost_write || lost_execute)
     }
 
+    /// A page of the same frame, with other flags: see [`Flags::difference`].
+    #[inline(always)]
+    pub(super) const fn plus(self, difference: u64) -> Self {
+        Self(self.0.wrapping_add(difference))
+    }
+
+    /// Keeps the entry as it is in a word that is no page-table entry.
+    #[inline(always)]
+    pub(super) fn note_in(self, place: &AtomicU64) {
+        place.store(self.0, Relaxed);
+    }
+
+    /// Whether both are present private pages of the same frame.
+    #[inline]
+    pub(super) const fn is_same_page(self, other: Self) -> bool {
+        let kind = self.0 & other.0 & PRESENT != 0 && (self.0 | other.0) & SHARED == 0;
+        kind && (self.0 ^ other.0) & FRAME_MASK == 0
+    }
+
     /// The same frame and rights, out of reach of the hardware.
     #[must_use]
     pub const fn condemned(self) -> Self {
         Self(self.0 & !(PRESENT | WRITABLE | USER | ACCESSED | DIRTY) | KIND_CONDEMNED)
+    }
+}
+
+/// Whether all entries are of private pages that may be written, here or after a fault: what can
+/// take part in a remapping on either side without being looked at again.
+#[inline]
+pub(super) fn are_private_and_present(places: &[AtomicU64]) -> bool {
+    let (all, any) = fold(places);
+    all & PRESENT != 0 && any & SHARED == 0
+}
+
+/// The same for pages that user code has the right to write.
+#[inline]
+pub(super) fn are_private_and_may_be_written(places: &[AtomicU64]) -> bool {
+    let (all, any) = fold(places);
+    all & (PRESENT | RIGHT) == PRESENT | RIGHT && any & SHARED == 0
+}
+
+/// Whether all entries are empty.
+#[inline]
+pub(super) fn are_empty(places: &[AtomicU64]) -> bool {
+    places
+        .iter()
+        .fold(0, |any, place| any | place.load(Relaxed))
+        == 0
+}
+
+/// The bits that all entries have, and those that any has.
+#[inline]
+fn fold(places: &[AtomicU64]) -> (u64, u64) {
+    let both = |(all, any): (u64, u64), place: &AtomicU64| {
+        let entry = place.load(Relaxed);
+        (all & entry, any | entry)
+    };
+    // Eight at a time: most of the time would go to the loop otherwise.
+    let (eights, rest) = places.as_chunks::<8>();
+    let start = rest.iter().fold((u64::MAX, 0), both);
+    eights
+        .iter()
+        .fold(start, |bits, eight| eight.iter().fold(bits, both))
+}
+
+/// Private pages that differ only in the frame, and whose frames lie in one block of 512: what the
+/// entries of neighbouring pages nearly always are. One subtraction and one comparison tell whether
+/// an entry fits, and where its count is.
+#[derive(Clone, Copy)]
+pub(super) struct Pattern<'m> {
+    /// The block's address and the bits that are not the frame.
+    expected: u64,
+    counts: &'m Table,
+}
+
+impl<'m> Pattern<'m> {
+    /// Fits entries like this one, if it is a private page.
+    pub(super) fn like(entry: Entry, counts: &mut CountCursor<'m>) -> Option<Self> {
+        let Kind::Private(frame) = entry.kind() else {
+            return None;
+        };
+        Some(Self {
+            expected: entry.0 & !(FRAME_MASK & (BLOCK_SIZE - 1)),
+            counts: counts.block(frame),
+        })
+    }
+
+    /// The count of the entry's frame, if the entry fits.
+    #[inline(always)]
+    pub(super) fn count(self, entry: Entry) -> Option<Count<'m>> {
+        // Bits that differ below the frame's number come out at the top, as those above it do.
+        let number = entry.0.wrapping_sub(self.expected).rotate_right(12);
+        self.counts.get(number as usize).map(Count::new)
+    }
+
+    /// Whether the pages are writable in hardware, so that each is its frame's only reference.
+    #[inline(always)]
+    pub(super) const fn is_writable(self) -> bool {
+        Entry(self.expected).is_writable()
+    }
+
+    /// The rights of the pages that fit.
+    pub(super) fn rights(self) -> Rights {
+        Entry(self.expected).rights()
+    }
+
+    /// The flags of the entries that fit.
+    pub(super) const fn flags(self) -> Flags {
+        Flags::of(Entry(self.expected))
+    }
+}
+
+/// The bits of an entry that are not its frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flags(u64);
+
+impl Flags {
+    #[inline(always)]
+    pub(super) const fn of(entry: Entry) -> Self {
+        Self(entry.0 & !FRAME_MASK)
+    }
+
+    /// What to add to an entry with these flags to get a private page of the same frame with other
+    /// rights; W only if `exclusive`.
+    pub(super) fn difference(self, rights: Rights, exclusive: bool) -> u64 {
+        let to = Entry::private(Frame::of_entry(0), rights, exclusive);
+        to.0.wrapping_sub(self.0)
     }
 }
 
@@ -262,12 +411,14 @@ impl<'m> Slot<'m> {
     }
 
     /// Reads the entry.
+    #[inline]
     #[must_use]
     pub fn get(self) -> Entry {
         Entry(self.0.load(Acquire))
     }
 
     /// Writes the entry.
+    #[inline]
     pub fn set(self, entry: Entry) {
         self.0.store(entry.0, Release);
     }

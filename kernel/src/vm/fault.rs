@@ -6,7 +6,7 @@ use crate::{
     mm::{Flush, Mm},
     vm::{
         PageTable,
-        cursor::Cursor,
+        cursor::walk,
         entry::{Kind, Slot},
         own,
     },
@@ -31,9 +31,10 @@ pub fn fault(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
     if addr >= USER_END {
         return Fault::Denied(FoundEntry::NotUser);
     }
-    let Ok(slot) = Cursor::new(&mm.map, table.root()).slot(addr) else {
+    let Ok(leaf) = walk(&mm.map, table.root(), addr) else {
         return Fault::Denied(FoundEntry::Empty);
     };
+    let slot = leaf.slot(addr);
     let entry = slot.get();
     if !entry.permits(access) {
         return Fault::Denied(entry.found());
@@ -43,7 +44,7 @@ pub fn fault(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
             mm.flush(Flush::page(table.root(), addr));
             Fault::Resolved
         }
-        Kind::Private(frame) if mm.counts.get(frame) == 1 => {
+        Kind::Private(frame) if mm.counts.is_one(frame) => {
             slot.set(entry.with_writable(true));
             mm.stats.reclaimed.add(1);
             Fault::Resolved
@@ -54,12 +55,12 @@ pub fn fault(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
 
 /// Gives a demand-zero page, or a copy-on-write page whose frame others name, a frame of its own.
 fn give_frame(mm: &Mm, table: &PageTable, addr: u64, slot: Slot<'_>) -> Fault {
-    let Ok(mut reserve) = mm.frames.reserve(1) else {
+    let Some(frame) = mm.frames.alloc() else {
         return Fault::OutOfMemory;
     };
     let mut flush = Flush::none();
     own::detach(mm, table.root(), addr, slot, &mut flush);
     let flushed = mm.flush(flush);
-    own::write(mm, slot, false, &mut reserve, &flushed, |_| {});
+    own::write(mm, slot, false, || frame, &flushed, |_| {});
     Fault::Resolved
 }
