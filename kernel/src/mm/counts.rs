@@ -1,7 +1,7 @@
 //! How many page-table entries name each frame.
 //!
 //! The counts live in a *shadow page table*: a radix tree with the shape of a four-level page
-//! table, indexed by the physical address. Entries of the upper three levels are like page-table
+//! table, indexed by the physical address. Entries of the upper levels are like page-table
 //! entries (frame address and present bit); an entry of the lowest level holds, where a page table
 //! would hold the frame address, how many references there are *beyond the first*:
 //!
@@ -14,7 +14,8 @@
 //!
 //! So zero means **exactly one reference**, and counting is one atomic addition. The nodes are
 //! made when memory is handed to the kernel ([`RefCounts::cover`]): 8 bytes a frame, kept for ever.
-//! After that counting never fails.
+//! After that counting never fails. The tree has only as many levels as the memory needs: two for
+//! 1 GiB, three for 512 GiB.
 //!
 //! A frame with more than 2^39 references is pinned: it is never freed again, which is a leak and
 //! not a use after free. Whoever counts up and sees that sets the count to the middle of the pinned
@@ -24,7 +25,7 @@ use core::{
     ops::Range,
     sync::atomic::{
         AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed},
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
     },
 };
 
@@ -147,7 +148,7 @@ impl<'m> Count<'m> {
 /// The reference counts of all frames.
 pub struct RefCounts {
     map: PhysMap,
-    /// Like an upper-level entry.
+    /// A [`Root`].
     root: AtomicU64,
     nodes: AtomicU64,
     shared: AtomicU64,
@@ -175,14 +176,31 @@ impl RefCounts {
         Ok(())
     }
 
+    /// Boot is the only time when the tree grows, on one CPU.
     fn ensure(&self, frame: Frame, frames: &FrameAllocator) -> Result<(), OutOfMemory> {
-        let mut entry = &self.root;
-        for level in (0..4).rev() {
-            let node = match self.node(entry) {
+        let mut root = Root(self.root.load(Acquire));
+        while !root.covers(frame) {
+            let above = self.make_node(frames)?;
+            if let Some((node, _)) = root.top() {
+                self.map.table(above)[0].store(node.addr().0 | PRESENT, Relaxed);
+            }
+            root = root.below(above);
+            self.root.store(root.0, Release);
+        }
+        let Some((top, height)) = root.top() else {
+            return Ok(());
+        };
+        let mut node = self.map.table(top);
+        for level in (1..height).rev() {
+            let entry = &node[index(frame, level)];
+            node = match self.node(entry) {
                 Some(node) => node,
-                None => self.make_node(entry, frames)?,
+                None => {
+                    let made = self.make_node(frames)?;
+                    entry.store(made.addr().0 | PRESENT, Release);
+                    self.map.table(made)
+                }
             };
-            entry = &node[index(frame, level)];
         }
         Ok(())
     }
@@ -241,9 +259,15 @@ impl RefCounts {
     #[inline]
     #[must_use]
     pub fn block(&self, frame: Frame) -> Option<&Table> {
-        let mut node = self.node(&self.root)?;
-        for level in (1..4).rev() {
-            node = self.node(&node[index(frame, level)])?;
+        let root = Root(self.root.load(Acquire));
+        if !root.covers(frame) {
+            return None;
+        }
+        let (top, mut height) = root.top()?;
+        let mut node = self.map.table(top);
+        while height > 1 {
+            height -= 1;
+            node = self.node(&node[index(frame, height)])?;
         }
         Some(node)
     }
@@ -282,19 +306,39 @@ impl RefCounts {
         (entry & PRESENT != 0).then(|| self.map.table(Frame::of_entry(entry)))
     }
 
-    /// Hangs a node under `entry`, unless another CPU was faster: then uses that one.
-    fn make_node(&self, entry: &AtomicU64, frames: &FrameAllocator) -> Result<&Table, OutOfMemory> {
+    fn make_node(&self, frames: &FrameAllocator) -> Result<Frame, OutOfMemory> {
         let made = frames.alloc_zeroed().ok_or(OutOfMemory)?;
-        match entry.compare_exchange(0, made.addr().0 | PRESENT, AcqRel, Acquire) {
-            Ok(_) => {
-                self.nodes.fetch_add(1, Relaxed);
-                Ok(self.map.table(made))
-            }
-            Err(other) => {
-                frames.free(made);
-                Ok(self.map.table(Frame::of_entry(other)))
-            }
-        }
+        self.nodes.fetch_add(1, Relaxed);
+        Ok(made)
+    }
+}
+
+/// The root of the tree: the address of its highest node, and in the bits below how many levels there
+/// are. The tree is as high as the covered frames need, so that few memory accesses find a count; 0
+/// is a tree without nodes.
+#[derive(Clone, Copy)]
+struct Root(u64);
+
+impl Root {
+    #[inline]
+    const fn height(self) -> u32 {
+        self.0 as u32 % FRAME_SIZE as u32
+    }
+
+    #[inline]
+    const fn covers(self, frame: Frame) -> bool {
+        self.height() > 0 && frame.number() >> (9 * self.height()) == 0
+    }
+
+    /// The highest node, and how many levels there are.
+    #[inline]
+    fn top(self) -> Option<(Frame, u32)> {
+        (self.0 != 0).then(|| (Frame::of_entry(self.0), self.height()))
+    }
+
+    /// The tree with one level more.
+    const fn below(self, node: Frame) -> Self {
+        Self(node.addr().0 | (self.height() + 1) as u64)
     }
 }
 
@@ -376,7 +420,7 @@ mod tests {
         assert_eq!((counts.get(page), counts.nodes()), (1, 0));
         assert_eq!(counts.decrement(page), Dropped::Last);
         counts.cover(0x1000..0x1f_f000, frames).unwrap();
-        assert_eq!((counts.get(page), counts.nodes()), (1, 4));
+        assert_eq!((counts.get(page), counts.nodes()), (1, 1));
         assert_eq!(frames.free_count() + counts.nodes(), frames.total_count());
         counts.increment(page);
         assert_eq!((counts.get(page), counts.shared()), (2, 1));
@@ -447,9 +491,9 @@ mod tests {
 
     #[test]
     fn cover_without_memory_changes_no_count() {
-        let sim = SimMemory::at(0, 3);
+        let sim = SimMemory::at(0, 2);
         let (counts, frames) = (&sim.mm().counts, &sim.mm().frames);
-        assert_eq!(counts.cover(0x1000..0x2000, frames), Err(OutOfMemory));
+        assert_eq!(counts.cover(0x1000..1 << 30, frames), Err(OutOfMemory));
         assert_eq!(frames.free_count() + counts.nodes(), frames.total_count());
         assert_eq!((counts.get(frame(0x1000)), counts.shared()), (1, 0));
     }

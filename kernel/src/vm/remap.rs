@@ -65,7 +65,8 @@ impl Run<'_> {
         }
     }
 
-    #[inline(always)]
+    // A function of its own, so that the loop has the registers for itself.
+    #[inline(never)]
     fn lend_as<const WRITABLE: bool>(
         self,
         from: Pattern<'_>,
@@ -86,7 +87,7 @@ impl Run<'_> {
             old.note_in(note);
             if WRITABLE {
                 count.make_two();
-                src.set(entry.with_writable(false));
+                src.set(entry.minus_writable());
             } else {
                 lent.nr_seconds += u64::from(count.increment());
             }
@@ -109,7 +110,7 @@ impl Run<'_> {
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn fork_as<const WRITABLE: bool>(self, from: Pattern<'_>, rights: Rights) -> Lent {
         let difference = from.flags().difference(rights, false);
         let mut lent = Lent::default();
@@ -121,7 +122,7 @@ impl Run<'_> {
             };
             if WRITABLE {
                 count.make_two();
-                src.set(entry.with_writable(false));
+                src.set(entry.minus_writable());
             } else {
                 lent.nr_seconds += u64::from(count.increment());
             }
@@ -134,6 +135,7 @@ impl Run<'_> {
     /// Moves pages like the first one, a private page, and leaves demand-zero pages with its rights,
     /// as long as the destination fits and the old frames have no other reference; these are noted.
     /// Returns how many pages.
+    #[inline(never)]
     pub(super) fn take(self, first: Entry, to: Pattern<'_>, notes: &[AtomicU64]) -> usize {
         let flags = Flags::of(first);
         let left = Entry::zero(first.rights());
