@@ -103,23 +103,19 @@ impl<'m> Count<'m> {
     #[inline]
     pub fn increment(self) -> bool {
         let before = self.0.fetch_add(EXTRA, Relaxed);
-        // Both of the rare cases in one comparison.
-        if before.wrapping_sub(1) >= PIN - 1 {
-            return self.after_rare_increment(before);
-        }
-        false
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn after_rare_increment(self, before: u64) -> bool {
         if before >= PIN {
-            self.0.store(DEEP_IN_PIN, Relaxed);
+            self.pin();
         }
         before == 0
     }
 
-    /// Counts one reference less.
+    #[cold]
+    #[inline(never)]
+    fn pin(self) {
+        self.0.store(DEEP_IN_PIN, Relaxed);
+    }
+
+    /// Counts one reference less. Use [`Mm::release`](super::Mm::release), which insists on a flush.
     ///
     /// Release, so that what was done with the frame before the reference went is seen by whoever
     /// finds the count at one (acquire) and writes to it.
@@ -170,7 +166,9 @@ impl RefCounts {
     pub fn cover(&self, range: Range<u64>, frames: &FrameAllocator) -> Result<(), OutOfMemory> {
         let mut block = range.start & !(BLOCK_SIZE - 1);
         while block < range.end {
-            self.ensure(Frame::containing(PhysAddr(block)), frames)?;
+            // By its last frame: a tree without nodes would have frame 0 for its own.
+            let last = Frame::containing(PhysAddr(block + BLOCK_SIZE - 1));
+            self.ensure(last, frames)?;
             block += BLOCK_SIZE;
         }
         Ok(())
@@ -214,14 +212,9 @@ impl RefCounts {
         self.add_shared(self.of(frame).increment().into());
     }
 
-    /// Counts one reference less.
-    ///
-    /// Use [`Mm::release`](super::Mm::release), which insists on a flush.
-    pub(super) fn decrement(&self, frame: Frame) -> Dropped {
-        let Some(node) = self.block(frame) else {
-            return Dropped::Last;
-        };
-        let dropped = Count(&node[index(frame, 0)]).decrement();
+    #[cfg(test)]
+    fn decrement(&self, frame: Frame) -> Dropped {
+        let dropped = self.of(frame).decrement();
         if dropped == Dropped::Second {
             self.subtract_shared(1);
         }
@@ -327,7 +320,7 @@ impl Root {
 
     #[inline]
     const fn covers(self, frame: Frame) -> bool {
-        self.height() > 0 && frame.number() >> (9 * self.height()) == 0
+        frame.number() >> (9 * self.height()) == 0
     }
 
     /// The highest node, and how many levels there are.
@@ -418,7 +411,6 @@ mod tests {
         let (counts, frames) = (&sim.mm().counts, &sim.mm().frames);
         let page = frame(0x7000);
         assert_eq!((counts.get(page), counts.nodes()), (1, 0));
-        assert_eq!(counts.decrement(page), Dropped::Last);
         counts.cover(0x1000..0x1f_f000, frames).unwrap();
         assert_eq!((counts.get(page), counts.nodes()), (1, 1));
         assert_eq!(frames.free_count() + counts.nodes(), frames.total_count());

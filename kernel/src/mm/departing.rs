@@ -140,7 +140,7 @@ impl<'m> Departing<'m> {
 
     /// Flushes, and lets go of the frames.
     #[inline]
-    pub fn finish(mut self) -> Flushed {
+    pub fn finish(&mut self) -> Flushed {
         self.let_go()
     }
 

@@ -118,12 +118,22 @@ impl Mm {
     ///
     /// The token says that the entry that held the reference has been flushed everywhere.
     #[inline]
-    pub fn release(&self, frame: Frame, _flushed: &Flushed) {
+    pub fn release(&self, frame: Frame, flushed: &Flushed) {
+        self.release_counted(frame, self.counts.of(frame), flushed);
+    }
+
+    /// The same for a frame whose count is at hand.
+    #[inline]
+    pub fn release_counted(&self, frame: Frame, count: Count<'_>, _flushed: &Flushed) {
         #[cfg(all(not(target_os = "none"), debug_assertions))]
         sim::check_release(self.map, frame);
-        if self.counts.decrement(frame) == Dropped::Last {
-            self.stats.freed.add(1);
-            self.frames.free(frame);
+        match count.decrement() {
+            Dropped::Last => {
+                self.stats.freed.add(1);
+                self.frames.free(frame);
+            }
+            Dropped::Second => self.counts.subtract_shared(1),
+            Dropped::Remaining => {}
         }
     }
 }

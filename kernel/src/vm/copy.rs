@@ -20,7 +20,9 @@ use core::ops::Range;
 use cowslip_abi::{Error, PAGE_SIZE};
 
 use crate::{
-    mm::{Departing, Flush, Flushed, Frame, Mm, OutOfMemory, Reserve, phys::FRAME_SIZE},
+    mm::{
+        CountCursor, Departing, Flush, Flushed, Frame, Mm, OutOfMemory, Reserve, phys::FRAME_SIZE,
+    },
     vm::{
         PageTable, VmError,
         access::{check_writable, offset_in, page_of, pieces},
@@ -134,7 +136,8 @@ fn lend_page(mm: &Mm, dst: Frame, dst_addr: u64, src: Frame, src_addr: u64) -> b
     if frame == old {
         return true;
     }
-    mm.counts.increment(frame);
+    let mut counts = CountCursor::new(&mm.counts);
+    mm.counts.add_shared(counts.of(frame).increment().into());
     let mut flush = Flush::page(dst, dst_addr);
     if entry.is_writable() {
         from.set(entry.with_writable(false));
@@ -142,7 +145,7 @@ fn lend_page(mm: &Mm, dst: Frame, dst_addr: u64, src: Frame, src_addr: u64) -> b
     }
     to.set(Entry::private(frame, replaced.rights(), false));
     let flushed = mm.flush(flush);
-    mm.release(old, &flushed);
+    mm.release_counted(old, counts.of(old), &flushed);
     true
 }
 
@@ -254,9 +257,13 @@ impl<'m> Job<'m> {
         let mut reserve = self.mm.frames.reserve(nr_frames)?;
 
         let mut departing = Departing::new(self.mm);
-        self.detach(&parts.head, departing.flush());
+        if !parts.head.is_empty() {
+            self.detach(&parts.head, departing.flush());
+        }
         let nr_remapped = self.remap(&parts.body, &mut departing);
-        self.detach(&parts.tail, departing.flush());
+        if !parts.tail.is_empty() {
+            self.detach(&parts.tail, departing.flush());
+        }
         let flushed = departing.finish();
 
         let nr_pages = parts.nr_pages();
@@ -290,6 +297,9 @@ impl<'m> Job<'m> {
 
     /// Checks both sides of what is copied, and counts the frames that it takes.
     fn plan_bytes(&self, range: &Range<u64>) -> Result<usize, CopyError> {
+        if range.is_empty() {
+            return Ok(0);
+        }
         let (mut src, mut dst) = self.cursors();
         let mut nr_frames = 0;
         for (page, part) in pieces(range.clone()) {
@@ -372,6 +382,7 @@ impl<'m> Job<'m> {
             departing,
             from: None,
             to: None,
+            is_source_flushed: false,
             nr_remapped: 0,
             nr_seconds: 0,
         };
@@ -387,6 +398,9 @@ impl<'m> Job<'m> {
 
     /// Pass 2 of what is copied. Returns how many pages.
     fn write(&self, range: &Range<u64>, reserve: &mut Reserve<'_>, flushed: &Flushed) -> u64 {
+        if range.is_empty() {
+            return 0;
+        }
         let (mut src, mut dst) = self.cursors();
         let mut nr_pages = 0;
         for (page, part) in pieces(range.clone()) {
@@ -472,6 +486,8 @@ struct Remapping<'a, 'm> {
     /// What pages of the source, and those that they replace, have lately been like.
     from: Option<Pattern<'m>>,
     to: Option<Pattern<'m>>,
+    /// Whether the flush has the rest of this run in the source.
+    is_source_flushed: bool,
     nr_remapped: u64,
     /// How many frames got their second reference.
     nr_seconds: u64,
@@ -482,6 +498,7 @@ impl<'m> Remapping<'_, 'm> {
     fn run(&mut self, mut run: Run<'_>, mut page: u64) {
         let end = page + run.len() as u64 * FRAME_SIZE;
         self.departing.flush().add_range(self.job.dst, page, end);
+        self.is_source_flushed = false;
         if self.job.transfer == Transfer::Move {
             self.flush_source(run, page);
         }
@@ -510,7 +527,7 @@ impl<'m> Remapping<'_, 'm> {
                     return 0;
                 };
                 self.from = Some(from);
-                if from.is_writable() {
+                if from.is_writable() && !self.is_source_flushed {
                     self.flush_source(run, page);
                 }
                 let lent = run.lend(from, to, self.departing.room(run.len()));
@@ -592,6 +609,7 @@ impl<'m> Remapping<'_, 'm> {
     }
 
     fn flush_source(&mut self, run: Run<'_>, page: u64) {
+        self.is_source_flushed = true;
         let start = self.job.to_src(page);
         let end = start + run.len() as u64 * FRAME_SIZE;
         self.departing.flush().add_range(self.job.src, start, end);

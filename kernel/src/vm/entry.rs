@@ -58,6 +58,8 @@ const PRIVATE: u64 = 1 << 10;
 const CEILING_WRITE: u64 = 1 << 52;
 const CEILING_EXECUTE: u64 = 1 << 53;
 const NO_EXECUTE: u64 = 1 << 63;
+/// What a mapping allows, and what it may be made to allow.
+const RIGHTS: u64 = RIGHT | NO_EXECUTE | CEILING_WRITE | CEILING_EXECUTE;
 /// In an entry that names a table.
 const USED_SHIFT: u32 = 52;
 /// What an entry has of its frame.
@@ -256,8 +258,7 @@ impl Entry {
     /// The same page with other rights. W is kept only if it was there and still may be.
     #[must_use]
     pub fn with_rights(self, rights: Rights) -> Self {
-        let mask = RIGHT | NO_EXECUTE | CEILING_WRITE | CEILING_EXECUTE;
-        Self(self.0 & !mask | rights.bits()).with_writable(self.is_writable())
+        Self(self.0 & !RIGHTS | rights.bits()).with_writable(self.is_writable())
     }
 
     /// Whether going from `self` to `to` takes something from the hardware that a TLB may have.
@@ -375,9 +376,13 @@ impl<'m> Pattern<'m> {
         Entry(self.expected).is_writable()
     }
 
-    /// The rights of the pages that fit.
-    pub(super) fn rights(self) -> Rights {
-        Entry(self.expected).rights()
+    /// What to add to an entry with the flags `from` to get a page of the same frame with the rights
+    /// of those that fit; W only if `exclusive`.
+    #[inline]
+    pub(super) const fn difference(self, from: Flags, exclusive: bool) -> u64 {
+        let rights = self.expected & RIGHTS;
+        let page = Entry(PRESENT | USER | ACCESSED | PRIVATE | rights).with_writable(exclusive);
+        page.0.wrapping_sub(from.0)
     }
 
     /// The flags of the entries that fit.

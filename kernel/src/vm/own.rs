@@ -70,3 +70,20 @@ pub(super) fn write(
         Kind::Empty => unreachable!("written pages were checked"),
     }
 }
+
+/// Gives a demand-zero page this frame, zeroed.
+#[inline]
+pub(super) fn publish_zero(mm: &Mm, slot: Slot<'_>, frame: Frame) {
+    mm.map.zero(frame);
+    mm.stats.zero_filled.add(1);
+    slot.set(Entry::private(frame, slot.get().rights(), true));
+}
+
+/// Gives a page that was condemned and flushed a copy of its old frame, in this one. The reference
+/// to the old frame is the caller's then.
+#[inline]
+pub(super) fn publish_copy(mm: &Mm, slot: Slot<'_>, old: Frame, frame: Frame) {
+    mm.map.copy_frame(old, frame);
+    mm.stats.cow_broken.add(1);
+    slot.set(Entry::private(frame, slot.get().rights(), true));
+}

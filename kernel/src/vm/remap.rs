@@ -73,7 +73,7 @@ impl Run<'_> {
         to: Pattern<'_>,
         notes: &[AtomicU64],
     ) -> Lent {
-        let difference = from.flags().difference(to.rights(), false);
+        let difference = to.difference(from.flags(), false);
         let mut lent = Lent::default();
         for ((src, dst), note) in self.src.iter().zip(self.dst).zip(notes) {
             let (src, dst) = (Slot::new(src), Slot::new(dst));
@@ -139,7 +139,7 @@ impl Run<'_> {
     pub(super) fn take(self, first: Entry, to: Pattern<'_>, notes: &[AtomicU64]) -> usize {
         let flags = Flags::of(first);
         let left = Entry::zero(first.rights());
-        let difference = flags.difference(to.rights(), first.is_writable());
+        let difference = to.difference(flags, first.is_writable());
         let mut nr_pages = 0;
         for ((src, dst), note) in self.src.iter().zip(self.dst).zip(notes) {
             let (src, dst) = (Slot::new(src), Slot::new(dst));
