@@ -58,12 +58,6 @@ impl<'m> Departing<'m> {
         self.counts.of(frame)
     }
 
-    /// A place among the counts.
-    #[inline]
-    pub fn counts(&mut self) -> &mut CountCursor<'m> {
-        &mut self.counts
-    }
-
     /// Notes a frame whose entry is gone. What is to be flushed for it has been added before.
     #[inline]
     pub fn add(&mut self, frame: Frame) {

@@ -515,6 +515,7 @@ impl<'m> Remapping<'_, 'm> {
     /// As many pages as are like the first, if that is an ordinary one. Returns how many.
     #[inline]
     fn alike(&mut self, run: Run<'_>, page: u64) -> usize {
+        let counts = &self.job.mm.counts;
         let (source, target) = run.page(0);
         let (entry, replaced) = (source.get(), target.get());
         let Some(to) = self.pattern(self.to, replaced) else {
@@ -530,12 +531,12 @@ impl<'m> Remapping<'_, 'm> {
                 if from.is_writable() && !self.is_source_flushed {
                     self.flush_source(run, page);
                 }
-                let lent = run.lend(from, to, self.departing.room(run.len()));
+                let lent = run.lend(counts, from, to, self.departing.room(run.len()));
                 self.nr_seconds += lent.nr_seconds;
                 lent.nr_pages
             }
             Transfer::Move => match entry.kind() {
-                Kind::Private(_) => run.take(entry, to, self.departing.room(run.len())),
+                Kind::Private(_) => run.take(counts, entry, to, self.departing.room(run.len())),
                 _ => 0,
             },
         };
@@ -548,7 +549,7 @@ impl<'m> Remapping<'_, 'm> {
     #[inline]
     fn pattern(&mut self, last: Option<Pattern<'m>>, entry: Entry) -> Option<Pattern<'m>> {
         last.filter(|last| last.count(entry).is_some())
-            .or_else(|| Pattern::like(entry, self.departing.counts()))
+            .or_else(|| Pattern::like(entry, &self.job.mm.counts))
     }
 
     /// The first page, whatever it is; and all that follow, if these are pages that have arrived

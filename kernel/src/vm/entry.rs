@@ -40,7 +40,7 @@ use core::sync::atomic::{
 use cowslip_abi::{Access, FoundEntry, Perm};
 
 use crate::mm::{
-    Count, CountCursor, Frame, Table,
+    Count, Frame, RefCounts, Table,
     counts::BLOCK_SIZE,
     phys::{FRAME_SIZE, PHYS_BITS},
 };
@@ -328,8 +328,8 @@ pub(super) fn are_empty(places: &[AtomicU64]) -> bool {
 #[inline]
 fn common_bits(places: &[AtomicU64]) -> u64 {
     let and = |bits: u64, place: &AtomicU64| bits & place.load(Relaxed);
-    // Sixteen at a time: most of the instructions would be the loop's otherwise.
-    let (chunks, rest) = places.as_chunks::<16>();
+    // Many at a time: most of the instructions would be the loop's otherwise.
+    let (chunks, rest) = places.as_chunks::<32>();
     let start = rest.iter().fold(u64::MAX, and);
     chunks
         .iter()
@@ -350,7 +350,8 @@ pub(super) struct Pattern<'m> {
 
 impl<'m> Pattern<'m> {
     /// Fits entries like this one, if it is a private page.
-    pub(super) fn like(entry: Entry, counts: &mut CountCursor<'m>) -> Option<Self> {
+    #[inline]
+    pub(super) fn like(entry: Entry, counts: &'m RefCounts) -> Option<Self> {
         let Kind::Private(frame) = entry.kind() else {
             return None;
         };
@@ -358,8 +359,17 @@ impl<'m> Pattern<'m> {
         Some(Self {
             expected,
             minus_expected: expected.wrapping_neg(),
-            counts: counts.block(frame),
+            counts: counts.block(frame)?,
         })
+    }
+
+    /// The same for another block: fits entries like this one, if it differs only in the frame.
+    #[inline]
+    pub(super) fn near(self, entry: Entry, counts: &'m RefCounts) -> Option<Self> {
+        if Flags::of(entry) != self.flags() {
+            return None;
+        }
+        Self::like(entry, counts)
     }
 
     /// The count of the entry's frame, if the entry fits.

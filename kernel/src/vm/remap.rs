@@ -9,9 +9,12 @@
 //! of a buffer sees there is either the old page or the one that arrives. The *old frame* is noted,
 //! and not touched before the flush.
 
-use core::sync::atomic::AtomicU64;
+use core::{ops::AddAssign, sync::atomic::AtomicU64};
 
-use crate::vm::entry::{Entry, Flags, Pattern, Rights, Slot};
+use crate::{
+    mm::{Count, RefCounts},
+    vm::entry::{Entry, Flags, Pattern, Rights, Slot},
+};
 
 /// Pages of a source and those of a destination that they replace.
 #[derive(Clone, Copy)]
@@ -52,16 +55,30 @@ impl Run<'_> {
 
     /// Makes pages copy-on-write on both sides, as long as source and destination fit and the old
     /// frames have no other reference; these are noted. Returns how many pages.
-    pub(super) fn lend(self, from: Pattern<'_>, to: Pattern<'_>, notes: &[AtomicU64]) -> Lent {
-        if from.is_writable() {
-            let nr_pages = self.lend_as::<true>(from, to, notes).nr_pages;
-            // Each had one reference and has two.
-            Lent {
-                nr_pages,
-                nr_seconds: nr_pages as u64,
+    pub(super) fn lend<'m>(
+        self,
+        counts: &'m RefCounts,
+        mut from: Pattern<'m>,
+        mut to: Pattern<'m>,
+        notes: &[AtomicU64],
+    ) -> Lent {
+        let len = self.len().min(notes.len());
+        let mut lent = Lent::default();
+        loop {
+            let (rest, notes) = (self.skip(lent.nr_pages), &notes[lent.nr_pages..]);
+            lent += if from.is_writable() {
+                rest.lend_as::<true>(from, to, notes)
+            } else {
+                rest.lend_as::<false>(from, to, notes)
+            };
+            if lent.nr_pages == len {
+                return lent;
             }
-        } else {
-            self.lend_as::<false>(from, to, notes)
+            let (source, target) = self.page(lent.nr_pages);
+            match other_blocks(counts, (from, source.get()), (to, target.get())) {
+                Some(patterns) => (from, to) = patterns,
+                None => return lent,
+            }
         }
     }
 
@@ -85,28 +102,35 @@ impl Run<'_> {
                 break;
             }
             old.note_in(note);
-            if WRITABLE {
-                count.make_two();
-                src.set(entry.minus_writable());
-            } else {
-                lent.nr_seconds += u64::from(count.increment());
-            }
+            lent.nr_seconds += count_up::<WRITABLE>(count, src, entry);
             dst.set(entry.plus(difference));
             lent.nr_pages += 1;
         }
-        lent
+        lent.all_seconds_if(WRITABLE)
     }
 
     /// The same where the destination is empty: pages with these rights are made there.
-    pub(super) fn fork(self, from: Pattern<'_>, rights: Rights) -> Lent {
-        if from.is_writable() {
-            let nr_pages = self.fork_as::<true>(from, rights).nr_pages;
-            Lent {
-                nr_pages,
-                nr_seconds: nr_pages as u64,
+    pub(super) fn fork<'m>(
+        self,
+        counts: &'m RefCounts,
+        mut from: Pattern<'m>,
+        rights: Rights,
+    ) -> Lent {
+        let mut lent = Lent::default();
+        loop {
+            let rest = self.skip(lent.nr_pages);
+            lent += if from.is_writable() {
+                rest.fork_as::<true>(from, rights)
+            } else {
+                rest.fork_as::<false>(from, rights)
+            };
+            if lent.nr_pages == self.len() {
+                return lent;
             }
-        } else {
-            self.fork_as::<false>(from, rights)
+            match from.near(self.page(lent.nr_pages).0.get(), counts) {
+                Some(pattern) => from = pattern,
+                None => return lent,
+            }
         }
     }
 
@@ -120,23 +144,43 @@ impl Run<'_> {
             let Some(count) = from.count(entry) else {
                 break;
             };
-            if WRITABLE {
-                count.make_two();
-                src.set(entry.minus_writable());
-            } else {
-                lent.nr_seconds += u64::from(count.increment());
-            }
+            lent.nr_seconds += count_up::<WRITABLE>(count, src, entry);
             dst.set(entry.plus(difference));
             lent.nr_pages += 1;
         }
-        lent
+        lent.all_seconds_if(WRITABLE)
     }
 
     /// Moves pages like the first one, a private page, and leaves demand-zero pages with its rights,
     /// as long as the destination fits and the old frames have no other reference; these are noted.
     /// Returns how many pages.
+    pub(super) fn take<'m>(
+        self,
+        counts: &'m RefCounts,
+        first: Entry,
+        mut to: Pattern<'m>,
+        notes: &[AtomicU64],
+    ) -> usize {
+        let len = self.len().min(notes.len());
+        let mut nr_pages = 0;
+        loop {
+            nr_pages += self.skip(nr_pages).take_as(first, to, &notes[nr_pages..]);
+            if nr_pages == len {
+                return nr_pages;
+            }
+            let old = self.page(nr_pages).1.get();
+            if to.count(old).is_some() {
+                return nr_pages;
+            }
+            match to.near(old, counts) {
+                Some(pattern) => to = pattern,
+                None => return nr_pages,
+            }
+        }
+    }
+
     #[inline(never)]
-    pub(super) fn take(self, first: Entry, to: Pattern<'_>, notes: &[AtomicU64]) -> usize {
+    fn take_as(self, first: Entry, to: Pattern<'_>, notes: &[AtomicU64]) -> usize {
         let flags = Flags::of(first);
         let left = Entry::zero(first.rights());
         let difference = to.difference(flags, first.is_writable());
@@ -159,11 +203,57 @@ impl Run<'_> {
     }
 }
 
-/// What [`Run::lend`] did.
+/// Counts one more reference to the frame of a source page, which becomes copy-on-write. Returns 1 if
+/// it is the second one and that was not known before.
+#[inline(always)]
+fn count_up<const WRITABLE: bool>(count: Count<'_>, slot: Slot<'_>, entry: Entry) -> u64 {
+    if WRITABLE {
+        count.make_two();
+        slot.set(entry.minus_writable());
+        0
+    } else {
+        count.increment().into()
+    }
+}
+
+/// The patterns for entries that only have their frames in other blocks; nothing if that is not what
+/// keeps them from fitting.
+#[inline(never)]
+fn other_blocks<'m>(
+    counts: &'m RefCounts,
+    (from, entry): (Pattern<'m>, Entry),
+    (to, old): (Pattern<'m>, Entry),
+) -> Option<(Pattern<'m>, Pattern<'m>)> {
+    match (from.count(entry), to.count(old)) {
+        (Some(_), Some(_)) => None,
+        (Some(_), None) => Some((from, to.near(old, counts)?)),
+        (None, Some(_)) => Some((from.near(entry, counts)?, to)),
+        (None, None) => Some((from.near(entry, counts)?, to.near(old, counts)?)),
+    }
+}
+
+/// What was lent.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Lent {
-    /// Pages that were lent.
+    /// How many pages.
     pub(super) nr_pages: usize,
     /// How many frames of these got their second reference.
     pub(super) nr_seconds: u64,
+}
+
+impl Lent {
+    /// Pages that were writable had one reference each.
+    const fn all_seconds_if(mut self, were_writable: bool) -> Self {
+        if were_writable {
+            self.nr_seconds = self.nr_pages as u64;
+        }
+        self
+    }
+}
+
+impl AddAssign for Lent {
+    fn add_assign(&mut self, more: Self) {
+        self.nr_pages += more.nr_pages;
+        self.nr_seconds += more.nr_seconds;
+    }
 }

@@ -258,8 +258,8 @@ impl<'m> Share<'m> {
                 let rest = run.skip(done);
                 let (source, target) = rest.page(0);
                 let entry = source.get();
-                if let Some(pattern) = Pattern::like(entry, &mut counts) {
-                    let lent = rest.fork(pattern, self.rights(entry));
+                if let Some(pattern) = Pattern::like(entry, &self.mm.counts) {
+                    let lent = rest.fork(&self.mm.counts, pattern, self.rights(entry));
                     loses_write |= pattern.is_writable();
                     nr_seconds += lent.nr_seconds;
                     nr_made += lent.nr_pages;
