@@ -100,7 +100,7 @@ pub fn copy(
     if dst == src && dst_addr.abs_diff(src_addr) < len {
         return Err(CopyError::new(Side::Destination, Error::Overlap));
     }
-    let is_page = len == FRAME_SIZE && (dst_addr | src_addr) % FRAME_SIZE == 0;
+    let is_page = len == FRAME_SIZE && (dst_addr | src_addr).is_multiple_of(FRAME_SIZE);
     if is_page && transfer == Transfer::Copy && lend_page(mm, dst, dst_addr, src, src_addr) {
         return Ok(());
     }
@@ -281,17 +281,17 @@ impl<'m> Job<'m> {
         Ok(())
     }
 
-    /// Whether the pages, which are few, can be written where they are, from pages that are there.
+    /// Whether the pages, which are few, can be written where they are: nobody else names their
+    /// frames.
     fn is_in_place(&self, body: &Range<u64>) -> bool {
         let (mut src, mut dst) = self.cursors();
         self.transfer == Transfer::Copy
             && !body.is_empty()
             && pieces(body.clone()).all(|(page, _)| {
                 let source = src.get(self.to_src(page)).kind();
-                let target = dst.get(page);
+                let target = dst.get(page).kind();
                 matches!(source, Kind::Private(_))
-                    && matches!(target.kind(), Kind::Private(_))
-                    && target.is_writable()
+                    && matches!(target, Kind::Private(frame) if self.mm.counts.is_one(frame))
             })
     }
 

@@ -3,6 +3,7 @@
 mod failure;
 mod lessons;
 mod shortcuts;
+mod transfer;
 
 use cowslip_abi::{Access, Error, FoundEntry, PAGE_SIZE, Perm, ShareMode, USER_END};
 
