@@ -115,12 +115,9 @@ pub fn copy(
     job.run(&Parts::new(dst_addr..dst_addr + len, distance))
 }
 
-/// Makes one private page copy-on-write on both sides, in place of another. `false`: it is not that
-/// simple, and nothing has changed.
+/// Makes one private page copy-on-write on both sides, in place of another; or copies it, if one page
+/// is too short to be remapped. `false`: it is not that simple, and nothing has changed.
 fn lend_page(mm: &Mm, dst: Frame, dst_addr: u64, src: Frame, src_addr: u64) -> bool {
-    if mm.remap_min_pages() > 1 {
-        return false;
-    }
     let (Ok(from), Ok(to)) = (walk(&mm.map, src, src_addr), walk(&mm.map, dst, dst_addr)) else {
         return false;
     };
@@ -132,11 +129,16 @@ fn lend_page(mm: &Mm, dst: Frame, dst_addr: u64, src: Frame, src_addr: u64) -> b
     if !replaced.may_write() {
         return false;
     }
+    let mut counts = CountCursor::new(&mm.counts);
+    if mm.remap_min_pages() > 1 && counts.of(old).is_one() {
+        mm.stats.copied.add(1);
+        mm.map.copy_frame(frame, old);
+        return true;
+    }
     mm.stats.remapped.add(1);
     if frame == old {
         return true;
     }
-    let mut counts = CountCursor::new(&mm.counts);
     mm.counts.add_shared(counts.of(frame).increment().into());
     let mut flush = Flush::page(dst, dst_addr);
     if entry.is_writable() {
@@ -244,9 +246,13 @@ enum Method {
 
 impl<'m> Job<'m> {
     fn run(&self, parts: &Parts) -> Result<(), CopyError> {
-        let is_short = parts.nr_pages() < self.mm.remap_min_pages();
         let all_bytes = Parts::all_bytes(parts.head.start..parts.tail.end);
+        let is_short = parts.nr_pages() < self.mm.remap_min_pages();
         let parts = if is_short && self.is_in_place(&parts.body) {
+            if parts.head.is_empty() && parts.tail.is_empty() {
+                self.copy_in_place(&parts.body);
+                return Ok(());
+            }
             &all_bytes
         } else {
             parts
@@ -281,18 +287,48 @@ impl<'m> Job<'m> {
         Ok(())
     }
 
-    /// Whether the pages, which are few, can be written where they are: nobody else names their
-    /// frames.
+    /// Whether all pages can be written where they are, as nobody else names their frames.
     fn is_in_place(&self, body: &Range<u64>) -> bool {
-        let (mut src, mut dst) = self.cursors();
+        let mut counts = CountCursor::new(&self.mm.counts);
         self.transfer == Transfer::Copy
-            && !body.is_empty()
-            && pieces(body.clone()).all(|(page, _)| {
-                let source = src.get(self.to_src(page)).kind();
-                let target = dst.get(page).kind();
-                matches!(source, Kind::Private(_))
-                    && matches!(target, Kind::Private(frame) if self.mm.counts.is_one(frame))
+            && self.all_runs(body, |run| {
+                run.len() > 0
+                    && are_private_and_present(&run.src[..run.len()])
+                    && are_private_and_may_be_written(&run.dst[..run.len()])
+                    && run.dst.iter().all(|place| {
+                        let kind = Slot::new(place).get().kind();
+                        matches!(kind, Kind::Private(frame) if counts.of(frame).is_one())
+                    })
             })
+    }
+
+    fn copy_in_place(&self, body: &Range<u64>) {
+        self.all_runs(body, |run| {
+            for number in 0..run.len() {
+                let (source, target) = run.page(number);
+                if let (Kind::Private(from), Kind::Private(to)) =
+                    (source.get().kind(), target.get().kind())
+                {
+                    self.mm.map.copy_frame(from, to);
+                }
+            }
+            true
+        });
+        let nr_pages = (body.end - body.start) / FRAME_SIZE;
+        self.mm.stats.copied.add(nr_pages);
+    }
+
+    /// Whether `is_so` says so of all runs of the body. It must not of an empty one.
+    fn all_runs(&self, body: &Range<u64>, mut is_so: impl FnMut(Run<'m>) -> bool) -> bool {
+        let mut page = body.start;
+        while page < body.end {
+            let run = self.run_at(page, body.end);
+            if !is_so(run) {
+                return false;
+            }
+            page += run.len() as u64 * FRAME_SIZE;
+        }
+        true
     }
 
     /// Checks both sides of what is copied, and counts the frames that it takes.
