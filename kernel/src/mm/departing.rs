@@ -16,7 +16,7 @@ use super::{Count, CountCursor, Dropped, Flush, Flushed, Frame, Mm};
 const FEW: usize = 4;
 
 /// In a note: others may name the frame. The bit is zero in every page-table entry.
-const COUNTED: u64 = 1 << 11;
+pub const COUNTED: u64 = 1 << 11;
 
 /// Frames that lose a reference once a flush is done.
 #[must_use = "references are lost if it is not finished"]
@@ -84,8 +84,9 @@ impl<'m> Departing<'m> {
         self.len += 1;
     }
 
-    /// Places, at least one, for the entries of frames whose only references go: each is to be
-    /// stored there as it was. [`Self::noted`] says how many there are.
+    /// Places, at least one, for the entries of frames that lose a reference: each is to be stored
+    /// there as it was, with [`COUNTED`] unless it was the frame's only one. [`Self::noted`] says how
+    /// many there are.
     #[inline]
     pub fn room(&mut self, wanted: usize) -> &[AtomicU64] {
         if self.capacity() - self.len < wanted.min(FEW + 1) {
@@ -94,11 +95,12 @@ impl<'m> Departing<'m> {
         &self.places()[self.len..]
     }
 
-    /// So many of the places of [`Self::room`] were used.
+    /// So many of the places of [`Self::room`] were used, so many of these with [`COUNTED`].
     #[inline]
-    pub fn noted(&mut self, nr_frames: usize) {
+    pub fn noted(&mut self, nr_frames: usize, nr_counted: usize) {
         debug_assert!(self.len + nr_frames <= self.capacity());
         self.len += nr_frames;
+        self.nr_counted += nr_counted;
     }
 
     #[inline]
@@ -169,9 +171,13 @@ impl<'m> Departing<'m> {
     /// still.
     #[inline(never)]
     fn count_down(&mut self) {
+        let notes = match self.book {
+            Some(book) => &self.mm.map.table(book)[1..],
+            None => &self.few,
+        };
         let (mut nr_kept, mut nr_seconds) = (0, 0);
-        for n in 0..self.len {
-            let note = self.places()[n].load(Relaxed);
+        for note in &notes[..self.len] {
+            let note = note.load(Relaxed);
             if note & COUNTED != 0 {
                 match self.counts.of(Frame::of_entry(note)).decrement() {
                     Dropped::Last => {}
@@ -182,7 +188,7 @@ impl<'m> Departing<'m> {
                     Dropped::Remaining => continue,
                 }
             }
-            self.places()[nr_kept].store(note, Relaxed);
+            notes[nr_kept].store(note, Relaxed);
             nr_kept += 1;
         }
         self.mm.counts.subtract_shared(nr_seconds);

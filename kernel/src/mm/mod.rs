@@ -22,7 +22,7 @@ pub mod sim;
 pub mod stats;
 
 pub use counts::{Count, CountCursor, Dropped, RefCounts};
-pub use departing::Departing;
+pub use departing::{COUNTED, Departing};
 pub use flush::{Flush, FlushPages, Flushed, SpaceFlush};
 pub use frames::{FrameAllocator, Reserve};
 pub use phys::{Frame, PhysAddr, PhysMap, Table};

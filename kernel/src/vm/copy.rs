@@ -576,7 +576,7 @@ impl<'m> Remapping<'_, 'm> {
                 _ => 0,
             },
         };
-        self.departing.noted(nr_pages);
+        self.departing.noted(nr_pages, 0);
         self.nr_remapped += nr_pages as u64;
         nr_pages
     }

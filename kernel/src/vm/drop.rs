@@ -12,7 +12,8 @@ use crate::{
     mm::{Departing, Frame, Mm},
     vm::{
         cursor::{LEVELS, coverage, index, next_used},
-        entry::{Entry, Kind, Slot},
+        entry::{Entry, Kind, Pattern, Slot},
+        remap::drop_alike,
     },
 };
 
@@ -77,23 +78,30 @@ fn drop_pages(
     departing: &mut Departing<'_>,
 ) -> usize {
     let table = mm.map.table(table);
-    let end = index(range.end - 1, 0) + 1;
-    let mut nr_emptied = 0;
-    let mut is_named = false;
-    for place in &table[index(range.start, 0)..end] {
-        let slot = Slot::new(place);
+    let (mut number, end) = (index(range.start, 0), index(range.end - 1, 0) + 1);
+    let (mut nr_emptied, mut is_flushed) = (0, false);
+    while let Some(used) = next_used(table, number, end) {
+        let slot = Slot::new(&table[used]);
         let entry = slot.get();
-        if !entry.is_empty() {
+        if entry.kind() != Kind::Zero && !is_flushed {
+            is_flushed = true;
+            departing.flush().add_range(root, range.start, range.end);
+        }
+        let mut nr_pages = 1;
+        if let Some(pattern) = Pattern::like(entry, &mm.counts) {
+            let places = &table[used..end];
+            let room = departing.room(places.len());
+            let (nr_alike, nr_counted) = drop_alike(places, pattern, room);
+            departing.noted(nr_alike, nr_counted);
+            nr_pages = nr_alike;
+        } else {
             slot.set(Entry::EMPTY);
-            nr_emptied += 1;
-            if let Kind::Private(frame) | Kind::Shared(frame) = entry.kind() {
-                if !is_named {
-                    is_named = true;
-                    departing.flush().add_range(root, range.start, range.end);
-                }
+            if let Kind::Shared(frame) = entry.kind() {
                 departing.add(frame);
             }
         }
+        nr_emptied += nr_pages;
+        number = used + nr_pages;
     }
     nr_emptied
 }

@@ -40,7 +40,7 @@ use core::sync::atomic::{
 use cowslip_abi::{Access, FoundEntry, Perm};
 
 use crate::mm::{
-    Count, Frame, RefCounts, Table,
+    COUNTED, Count, Frame, RefCounts, Table,
     counts::BLOCK_SIZE,
     phys::{FRAME_SIZE, PHYS_BITS},
 };
@@ -281,10 +281,10 @@ impl Entry {
         Self(self.0.wrapping_sub(WRITABLE))
     }
 
-    /// Keeps the entry as it is in a word that is no page-table entry.
+    /// Notes the entry as that of a frame that [departs](crate::mm::Departing::room).
     #[inline(always)]
-    pub(super) fn note_in(self, place: &AtomicU64) {
-        place.store(self.0, Relaxed);
+    pub(super) fn note_in(self, place: &AtomicU64, is_sole: bool) {
+        place.store(if is_sole { self.0 } else { self.0 | COUNTED }, Relaxed);
     }
 
     /// Whether both are present private pages of the same frame.

@@ -101,7 +101,7 @@ impl Run<'_> {
             if !old_count.is_one() {
                 break;
             }
-            old.note_in(note);
+            old.note_in(note, true);
             lent.nr_seconds += count_up::<WRITABLE>(count, src, entry);
             dst.set(entry.plus(difference));
             lent.nr_pages += 1;
@@ -194,13 +194,37 @@ impl Run<'_> {
             if Flags::of(entry) != flags || !old_count.is_one() {
                 break;
             }
-            old.note_in(note);
+            old.note_in(note, true);
             src.set(left);
             dst.set(entry.plus(difference));
             nr_pages += 1;
         }
         nr_pages
     }
+}
+
+/// Empties pages, as long as they fit, and notes their frames. Returns how many pages, and how many of
+/// their frames have other references.
+#[inline(never)]
+pub(super) fn drop_alike(
+    places: &[AtomicU64],
+    pattern: Pattern<'_>,
+    notes: &[AtomicU64],
+) -> (usize, usize) {
+    let (mut nr_pages, mut nr_counted) = (0, 0);
+    for (place, note) in places.iter().zip(notes) {
+        let slot = Slot::new(place);
+        let entry = slot.get();
+        let Some(count) = pattern.count(entry) else {
+            break;
+        };
+        let is_sole = count.is_one();
+        entry.note_in(note, is_sole);
+        slot.set(Entry::EMPTY);
+        nr_counted += usize::from(!is_sole);
+        nr_pages += 1;
+    }
+    (nr_pages, nr_counted)
 }
 
 /// Counts one more reference to the frame of a source page, which becomes copy-on-write. Returns 1 if
