@@ -30,8 +30,9 @@ impl Archive {
             "the boot archive starts within a page"
         );
         let frames = start..end.next_multiple_of(FRAME_SIZE);
-        mm.frames
-            .adopt_range(PhysAddr(frames.start), PhysAddr(frames.end));
+        let (first, last) = (PhysAddr(frames.start), PhysAddr(frames.end));
+        mm.frames.adopt_range(first, last);
+        mm.cover(first, last).expect("there is memory at boot");
         if end < frames.end {
             let last = Frame::containing(PhysAddr(end));
             let offset = (end % FRAME_SIZE) as usize;
@@ -80,7 +81,6 @@ impl Archive {
         let end = self.frames.start + offset + part.len() as u64;
         for addr in (first..end).step_by(FRAME_SIZE as usize) {
             let frame = Frame::containing(PhysAddr(addr));
-            mm.ensure_counted(frame).expect("there is memory at boot");
             mm.counts.increment(frame);
         }
     }

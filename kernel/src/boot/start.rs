@@ -75,11 +75,14 @@ pub fn start(boot: BootInfo) -> ! {
     // No more page tables; and nothing of the loader's is used any more.
     let (kernel_half, left) = paging::finish();
     let mm = MM.call_once(|| make_mm(&boot));
-    for range in left.iter().chain(free(&boot, MemoryKind::Loader).iter()) {
-        mm.frames.add_range(
-            PhysAddr(range.start),
-            PhysAddr(range.end.min(DIRECT_MAP_LEN)),
-        );
+    let loader = free(&boot, MemoryKind::Loader);
+    let usable = || {
+        let ranges = left.iter().chain(loader.iter());
+        ranges.map(|range| [range.start, range.end].map(|at| PhysAddr(at.min(DIRECT_MAP_LEN))))
+    };
+    usable().for_each(|[start, end]| mm.frames.add_range(start, end));
+    for [start, end] in usable() {
+        mm.cover(start, end).expect("there is memory at boot");
     }
     let archive = Archive::take_over(mm, &boot);
     if let Some(list) = archive.file("boot/kernel.sym") {

@@ -24,9 +24,10 @@
 
 use cowslip_abi::{Call, FaultVerdict, Handle, Tag};
 
+use super::deliver::MOVE_MARKS;
 use crate::mm::Mm;
 use crate::object::{Kernel, Object, Registers, Spaces, Special, State, Thread};
-use crate::vm::{self, ByteRange};
+use crate::vm::{self, ByteRange, Transfer};
 
 impl Kernel {
     /// Does the send in the running thread's registers, if it is an ordinary one, and hands the
@@ -99,7 +100,7 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        if has_marks(&self.threads.pinned()?.regs) {
+        if has_handles(&self.threads.pinned()?.regs) {
             return None;
         }
         self.find_way_to_send()?;
@@ -112,7 +113,7 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        if has_marks(&self.threads.pinned()?.regs) {
+        if has_handles(&self.threads.pinned()?.regs) {
             return None;
         }
         self.find_way_to_receive()?;
@@ -236,12 +237,12 @@ const fn has_one_handle(tag: u64) -> bool {
     tag >> 32 == Tag(0).with_handles(1).moving_handles().0 >> 32
 }
 
-/// What the receiver sees of a tag: only that handles move is not its business.
+/// What the receiver sees of a tag: that handles or pages move is not its business.
 const fn tag_mask(payload: u8) -> u64 {
-    if payload == HANDLE {
-        !Tag(0).moving_handles().0
-    } else {
+    if payload == PLAIN {
         u64::MAX
+    } else {
+        !MOVE_MARKS
     }
 }
 
@@ -254,10 +255,10 @@ const fn expected_special(payload: u8) -> Special {
     }
 }
 
-/// Whether the tag is more than a label.
+/// Whether the tag is more than a label and the mark that pages move.
 #[inline(always)]
-fn has_marks(regs: &Registers) -> bool {
-    regs.rsi >> 32 != 0
+fn has_handles(regs: &Registers) -> bool {
+    (regs.rsi & !Tag(0).moving_pages().0) >> 32 != 0
 }
 
 /// Whether nothing is special about the thread, and its message has no bytes, no room for any, no
@@ -282,13 +283,15 @@ fn move_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
     if len > capacity || !ByteRange::is_good(data, len) || !ByteRange::is_good(buffer, capacity) {
         return false;
     }
-    if vm::copy_in_place(mm, to.root, buffer, from.root, data, len) {
+    let moves = Tag(from.regs.rsi).moves_pages();
+    if !moves && vm::copy_in_place(mm, to.root, buffer, from.root, data, len) {
         return true;
     }
     let (Some(source), Some(target)) = (spaces.get(from.space), spaces.get(to.space)) else {
         return false;
     };
-    vm::copy(mm, &target.table, buffer, &source.table, data, len).is_ok()
+    let transfer = Transfer::of(Tag(from.regs.rsi));
+    vm::copy(mm, &target.table, buffer, &source.table, data, len, transfer).is_ok()
 }
 
 /// Moves the handle of a message and passes the words. `false`: that is not possible, and nothing

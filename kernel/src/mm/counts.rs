@@ -1,92 +1,153 @@
 //! How many page-table entries name each frame.
 //!
 //! The counts live in a *shadow page table*: a radix tree with the shape of a four-level page
-//! table, indexed by the physical address. Entries of the upper three levels are like page-table
-//! entries (frame address and present bit); an entry of the lowest level holds a 40-bit count where
-//! a page table would hold the frame address:
+//! table, indexed by the physical address. Entries of the upper levels are like page-table
+//! entries (frame address and present bit); an entry of the lowest level holds, where a page table
+//! would hold the frame address, how many references there are *beyond the first*:
 //!
 //! ```text
-//!  63    52 51                                   12 11     1  0
-//! +--------+---------------------------------------+--------+---+
-//! |   0    |        count (0 means: absent)        |    0   | P |
-//! +--------+---------------------------------------+--------+---+
+//!  63    52 51                                   12 11         0
+//! +--------+---------------------------------------+------------+
+//! |   0    |           extra references            |     0      |
+//! +--------+---------------------------------------+------------+
 //! ```
 //!
-//! An absent entry, or an absent node, means **exactly one reference**: memory that was never
-//! shared costs nothing. Nodes are made by [`RefCounts::ensure`] before an operation changes
-//! anything, and are kept for ever, so that counting itself never fails.
+//! So zero means **exactly one reference**, and counting is one atomic addition. The nodes are
+//! made when memory is handed to the kernel ([`RefCounts::cover`]): 8 bytes a frame, kept for ever.
+//! After that counting never fails. The tree has only as many levels as the memory needs: two for
+//! 1 GiB, three for 512 GiB.
 //!
-//! A count that reaches [`PINNED`] stays there: the frame is never freed again, which is a leak and
-//! not a use after free.
+//! A frame with more than 2^39 references is pinned: it is never freed again, which is a leak and
+//! not a use after free. Whoever counts up and sees that sets the count to the middle of the pinned
+//! half, so that it stays there whatever the others do in the meantime.
 
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+use core::{
+    ops::Range,
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
+    },
 };
 
 use super::{
     OutOfMemory,
     frames::FrameAllocator,
-    phys::{Frame, PhysMap, Table},
+    phys::{FRAME_SIZE, Frame, PhysAddr, PhysMap, Table},
 };
 
-/// The count that means "at least this many", for ever.
-pub const PINNED: u64 = (1 << 40) - 1;
+/// The count that means "very many", for ever.
+pub const PINNED: u64 = PIN >> EXTRA_SHIFT;
 
 const PRESENT: u64 = 1;
-const COUNT_SHIFT: u32 = 12;
+const EXTRA_SHIFT: u32 = 12;
+/// One extra reference.
+const EXTRA: u64 = 1 << EXTRA_SHIFT;
+/// From here on a count is pinned.
+const PIN: u64 = 1 << 51;
+/// Where a pinned count is put.
+const DEEP_IN_PIN: u64 = PIN + PIN / 2;
+
+/// Bytes that a lowest-level node counts.
+pub const BLOCK_SIZE: u64 = 512 * FRAME_SIZE;
 
 /// What is left after one reference went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dropped {
     /// Nothing: the caller owns the frame alone, and frees it.
     Last,
+    /// One other reference.
+    Second,
     /// Other references.
     Remaining,
+}
+
+/// The count of one frame.
+#[derive(Clone, Copy)]
+pub struct Count<'m>(&'m AtomicU64);
+
+impl<'m> Count<'m> {
+    /// The count at this place of a lowest-level node.
+    #[inline]
+    #[must_use]
+    pub const fn new(place: &'m AtomicU64) -> Self {
+        Self(place)
+    }
+
+    /// Whether there is one reference. If so, read under the lock of the space that holds the
+    /// reference, that stays so until the space gives it away.
+    #[inline]
+    #[must_use]
+    pub fn is_one(self) -> bool {
+        self.0.load(Acquire) == 0
+    }
+
+    /// How many references there are.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        let extra = self.0.load(Acquire);
+        if extra >= PIN {
+            PINNED
+        } else {
+            (extra >> EXTRA_SHIFT) + 1
+        }
+    }
+
+    /// Counts a second reference to a frame that has one. The caller adds to the number of
+    /// [shared](RefCounts::add_shared) frames.
+    #[inline]
+    pub fn make_two(self) {
+        self.0.fetch_add(EXTRA, Relaxed);
+    }
+
+    /// Counts one more reference; whether it is the second one.
+    #[inline]
+    pub fn increment(self) -> bool {
+        let before = self.0.fetch_add(EXTRA, Relaxed);
+        if before >= PIN {
+            self.pin();
+        }
+        before == 0
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pin(self) {
+        self.0.store(DEEP_IN_PIN, Relaxed);
+    }
+
+    /// Counts one reference less. Use [`Mm::release`](super::Mm::release), which insists on a flush.
+    ///
+    /// Release, so that what was done with the frame before the reference went is seen by whoever
+    /// finds the count at one (acquire) and writes to it.
+    #[inline]
+    pub(super) fn decrement(self) -> Dropped {
+        let extra = self.0.load(Acquire);
+        if extra == 0 {
+            return Dropped::Last;
+        }
+        if extra >= PIN {
+            return Dropped::Remaining;
+        }
+        match self.0.fetch_sub(EXTRA, AcqRel) {
+            0 => {
+                // Another CPU was faster, and gave the last but one reference away: nobody else
+                // can look at the count any more.
+                self.0.store(0, Relaxed);
+                Dropped::Last
+            }
+            EXTRA => Dropped::Second,
+            _ => Dropped::Remaining,
+        }
+    }
 }
 
 /// The reference counts of all frames.
 pub struct RefCounts {
     map: PhysMap,
-    /// Like an upper-level entry.
+    /// A [`Root`].
     root: AtomicU64,
     nodes: AtomicU64,
     shared: AtomicU64,
-    /// The lowest-level node that was used last: neighbouring frames follow each other. Nodes stay
-    /// where they are, so whatever this holds is true.
-    recent: AtomicU64,
-}
-
-/// A lowest-level node and the 2 MiB block of frames that it counts, in one word.
-///
-/// ```text
-///  63 62            37 36  35                          0
-/// +--+----------------+---+-----------------------------+
-/// |0 | block          | 1 | frame number of the node    |
-/// +--+----------------+---+-----------------------------+
-/// ```
-mod recent {
-    use super::{Frame, index_shift};
-    use crate::mm::phys::PhysAddr;
-
-    const VALID: u64 = 1 << 36;
-
-    const fn tag(frame: Frame) -> u64 {
-        (frame.number() >> index_shift(1)) << 37 | VALID
-    }
-
-    pub(super) const fn pack(frame: Frame, node: Frame) -> u64 {
-        tag(frame) | node.number()
-    }
-
-    /// The node, if it is the one that counts `frame`.
-    pub(super) const fn node(word: u64, frame: Frame) -> Option<Frame> {
-        if word & !(VALID - 1) == tag(frame) {
-            Some(Frame::containing(PhysAddr((word & (VALID - 1)) << 12)))
-        } else {
-            None
-        }
-    }
 }
 
 impl RefCounts {
@@ -98,22 +159,46 @@ impl RefCounts {
             root: AtomicU64::new(0),
             nodes: AtomicU64::new(0),
             shared: AtomicU64::new(0),
-            recent: AtomicU64::new(0),
         }
     }
 
-    /// Makes the nodes that counting `frame` needs. Nodes made before a failure are kept.
-    pub fn ensure(&self, frame: Frame, frames: &FrameAllocator) -> Result<(), OutOfMemory> {
-        if self.recent(frame).is_some() {
-            return Ok(());
+    /// Makes the nodes for the frames of `range` (addresses). Nodes made before a failure are kept.
+    pub fn cover(&self, range: Range<u64>, frames: &FrameAllocator) -> Result<(), OutOfMemory> {
+        let mut block = range.start & !(BLOCK_SIZE - 1);
+        while block < range.end {
+            // By its last frame: a tree without nodes would have frame 0 for its own.
+            let last = Frame::containing(PhysAddr(block + BLOCK_SIZE - 1));
+            self.ensure(last, frames)?;
+            block += BLOCK_SIZE;
         }
-        let mut entry = &self.root;
-        for level in (0..4).rev() {
-            let node = match self.node(entry) {
+        Ok(())
+    }
+
+    /// Boot is the only time when the tree grows, on one CPU.
+    fn ensure(&self, frame: Frame, frames: &FrameAllocator) -> Result<(), OutOfMemory> {
+        let mut root = Root(self.root.load(Acquire));
+        while !root.covers(frame) {
+            let above = self.make_node(frames)?;
+            if let Some((node, _)) = root.top() {
+                self.map.table(above)[0].store(node.addr().0 | PRESENT, Relaxed);
+            }
+            root = root.below(above);
+            self.root.store(root.0, Release);
+        }
+        let Some((top, height)) = root.top() else {
+            return Ok(());
+        };
+        let mut node = self.map.table(top);
+        for level in (1..height).rev() {
+            let entry = &node[index(frame, level)];
+            node = match self.node(entry) {
                 Some(node) => node,
-                None => self.make_node(entry, frames)?,
+                None => {
+                    let made = self.make_node(frames)?;
+                    entry.store(made.addr().0 | PRESENT, Release);
+                    self.map.table(made)
+                }
             };
-            entry = &node[index(frame, level)];
         }
         Ok(())
     }
@@ -122,39 +207,62 @@ impl RefCounts {
     ///
     /// # Panics
     ///
-    /// If [`ensure`](Self::ensure) was not called for the frame.
+    /// If the frame is not [covered](Self::cover).
     pub fn increment(&self, frame: Frame) {
-        let leaf = self.leaf(frame).expect("count node not prepared");
-        let before = update(leaf, |count| (count < PINNED).then_some(count + 1));
-        if before == 1 {
-            self.shared.fetch_add(1, Relaxed);
-        }
+        self.add_shared(self.of(frame).increment().into());
     }
 
-    /// Counts one reference less.
-    ///
-    /// Use [`Mm::release`](super::Mm::release), which insists on a flush.
-    pub(super) fn decrement(&self, frame: Frame) -> Dropped {
-        let Some(leaf) = self.leaf(frame) else {
-            return Dropped::Last;
-        };
-        match update(leaf, |count| {
-            (1 < count && count < PINNED).then_some(count - 1)
-        }) {
-            1 => Dropped::Last,
-            2 => {
-                self.shared.fetch_sub(1, Relaxed);
-                Dropped::Remaining
-            }
-            _ => Dropped::Remaining,
+    #[cfg(test)]
+    fn decrement(&self, frame: Frame) -> Dropped {
+        let dropped = self.of(frame).decrement();
+        if dropped == Dropped::Second {
+            self.subtract_shared(1);
         }
+        dropped
     }
 
-    /// How many references there are. One, read under the lock of the space that holds the
-    /// reference, stays one until that space gives it away.
+    /// How many references there are.
     #[must_use]
     pub fn get(&self, frame: Frame) -> u64 {
-        self.leaf(frame).map_or(1, |leaf| count(leaf.load(Acquire)))
+        self.block(frame)
+            .map_or(1, |node| Count(&node[index(frame, 0)]).get())
+    }
+
+    /// Whether there is one reference; see [`Count::is_one`].
+    #[inline]
+    #[must_use]
+    pub fn is_one(&self, frame: Frame) -> bool {
+        self.block(frame)
+            .is_none_or(|node| Count(&node[index(frame, 0)]).is_one())
+    }
+
+    /// The count of a frame.
+    ///
+    /// # Panics
+    ///
+    /// If the frame is not [covered](Self::cover).
+    #[inline]
+    #[must_use]
+    pub fn of(&self, frame: Frame) -> Count<'_> {
+        let node = self.block(frame).expect("a frame without a count");
+        Count(&node[index(frame, 0)])
+    }
+
+    /// The node that has the counts of the 512 frames around this one.
+    #[inline]
+    #[must_use]
+    pub fn block(&self, frame: Frame) -> Option<&Table> {
+        let root = Root(self.root.load(Acquire));
+        if !root.covers(frame) {
+            return None;
+        }
+        let (top, mut height) = root.top()?;
+        let mut node = self.map.table(top);
+        while height > 1 {
+            height -= 1;
+            node = self.node(&node[index(frame, height)])?;
+        }
+        Some(node)
     }
 
     /// How many frames the tree uses.
@@ -169,139 +277,169 @@ impl RefCounts {
         self.shared.load(Relaxed)
     }
 
+    /// So many frames got their second reference.
     #[inline]
-    fn leaf(&self, frame: Frame) -> Option<&AtomicU64> {
-        self.recent(frame).or_else(|| self.walk(frame))
-    }
-
-    /// The entry of a frame whose node was used last.
-    #[inline]
-    fn recent(&self, frame: Frame) -> Option<&AtomicU64> {
-        let node = recent::node(self.recent.load(Acquire), frame)?;
-        Some(&self.map.table(node)[index(frame, 0)])
-    }
-
-    fn walk(&self, frame: Frame) -> Option<&AtomicU64> {
-        let mut entry = &self.root;
-        for level in (1..4).rev() {
-            entry = &self.node(entry)?[index(frame, level)];
+    pub fn add_shared(&self, nr_frames: u64) {
+        if nr_frames > 0 {
+            self.shared.fetch_add(nr_frames, Relaxed);
         }
-        let leaf = self.node(entry)?;
-        let node = Frame::of_entry(entry.load(Acquire));
-        self.recent.store(recent::pack(frame, node), Release);
-        Some(&leaf[index(frame, 0)])
     }
 
+    /// So many frames lost their last but one reference.
+    #[inline]
+    pub(super) fn subtract_shared(&self, nr_frames: u64) {
+        if nr_frames > 0 {
+            self.shared.fetch_sub(nr_frames, Relaxed);
+        }
+    }
+
+    #[inline]
     fn node(&self, entry: &AtomicU64) -> Option<&Table> {
         let entry = entry.load(Acquire);
         (entry & PRESENT != 0).then(|| self.map.table(Frame::of_entry(entry)))
     }
 
-    /// Hangs a node under `entry`, unless another CPU was faster: then uses that one.
-    fn make_node(&self, entry: &AtomicU64, frames: &FrameAllocator) -> Result<&Table, OutOfMemory> {
+    fn make_node(&self, frames: &FrameAllocator) -> Result<Frame, OutOfMemory> {
         let made = frames.alloc_zeroed().ok_or(OutOfMemory)?;
-        match entry.compare_exchange(0, made.addr().0 | PRESENT, AcqRel, Acquire) {
-            Ok(_) => {
-                self.nodes.fetch_add(1, Relaxed);
-                Ok(self.map.table(made))
-            }
-            Err(other) => {
-                frames.free(made);
-                Ok(self.map.table(Frame::of_entry(other)))
-            }
+        self.nodes.fetch_add(1, Relaxed);
+        Ok(made)
+    }
+}
+
+/// The root of the tree: the address of its highest node, and in the bits below how many levels there
+/// are. The tree is as high as the covered frames need, so that few memory accesses find a count; 0
+/// is a tree without nodes.
+#[derive(Clone, Copy)]
+struct Root(u64);
+
+impl Root {
+    #[inline]
+    const fn height(self) -> u32 {
+        self.0 as u32 % FRAME_SIZE as u32
+    }
+
+    #[inline]
+    const fn covers(self, frame: Frame) -> bool {
+        frame.number() >> (9 * self.height()) == 0
+    }
+
+    /// The highest node, and how many levels there are.
+    #[inline]
+    fn top(self) -> Option<(Frame, u32)> {
+        (self.0 != 0).then(|| (Frame::of_entry(self.0), self.height()))
+    }
+
+    /// The tree with one level more.
+    const fn below(self, node: Frame) -> Self {
+        Self(node.addr().0 | (self.height() + 1) as u64)
+    }
+}
+
+/// Counts that are near each other: remembers the node of the last frame.
+///
+/// Nodes stay where they are, so whatever it remembers is true.
+pub struct CountCursor<'m> {
+    counts: &'m RefCounts,
+    block: u64,
+    node: Option<&'m Table>,
+}
+
+impl<'m> CountCursor<'m> {
+    /// A cursor that has seen nothing.
+    #[must_use]
+    pub const fn new(counts: &'m RefCounts) -> Self {
+        Self {
+            counts,
+            block: 0,
+            node: None,
         }
     }
-}
 
-/// Changes a count unless `change` says to leave it, and returns what it was.
-///
-/// Release, so that what was done with the frame before the reference went is seen by whoever finds
-/// the count at one (acquire) and writes to it.
-fn update(leaf: &AtomicU64, change: impl Fn(u64) -> Option<u64>) -> u64 {
-    let changed = leaf.fetch_update(AcqRel, Acquire, |entry| {
-        change(count(entry)).map(leaf_entry)
-    });
-    match changed {
-        Ok(before) | Err(before) => count(before),
+    /// The count of a frame.
+    ///
+    /// # Panics
+    ///
+    /// If the frame is not [covered](RefCounts::cover).
+    #[inline]
+    pub fn of(&mut self, frame: Frame) -> Count<'m> {
+        let offset = frame.addr().0.wrapping_sub(self.block);
+        match self.node {
+            Some(node) if offset < BLOCK_SIZE => Count(&node[(offset / FRAME_SIZE) as usize]),
+            _ => self.elsewhere(frame),
+        }
+    }
+
+    #[inline(never)]
+    fn elsewhere(&mut self, frame: Frame) -> Count<'m> {
+        Count(&self.block(frame)[index(frame, 0)])
+    }
+
+    /// The node that has the frame's count.
+    ///
+    /// # Panics
+    ///
+    /// If the frame is not [covered](RefCounts::cover).
+    pub fn block(&mut self, frame: Frame) -> &'m Table {
+        let node = self.counts.block(frame).expect("a frame without a count");
+        self.node = Some(node);
+        self.block = frame.addr().0 & !(BLOCK_SIZE - 1);
+        node
     }
 }
 
-const fn count(entry: u64) -> u64 {
-    if entry & PRESENT == 0 {
-        1
-    } else {
-        (entry >> COUNT_SHIFT) & PINNED
-    }
-}
-
-/// The leaf entry for a count; one reference is the absent entry.
-const fn leaf_entry(count: u64) -> u64 {
-    if count == 1 {
-        0
-    } else {
-        count << COUNT_SHIFT | PRESENT
-    }
-}
-
+#[inline]
 const fn index(frame: Frame, level: u32) -> usize {
-    (frame.number() >> index_shift(level)) as usize % 512
-}
-
-/// Bits of a frame number below those that index a node of this level.
-const fn index_shift(level: u32) -> u32 {
-    9 * level
+    (frame.number() >> (9 * level)) as usize % 512
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mm::{PhysAddr, sim::SimMemory};
+    use crate::mm::sim::SimMemory;
 
     fn frame(addr: u64) -> Frame {
         Frame::containing(PhysAddr(addr))
     }
 
-    fn set(counts: &RefCounts, frame: Frame, count: u64) {
-        counts
-            .leaf(frame)
-            .unwrap()
-            .store(leaf_entry(count), Relaxed);
+    fn place(counts: &RefCounts, frame: Frame) -> &AtomicU64 {
+        counts.of(frame).0
     }
 
     #[test]
     fn absent_means_one() {
-        let sim = SimMemory::new(8);
+        let sim = SimMemory::at(0, 8);
         let (counts, frames) = (&sim.mm().counts, &sim.mm().frames);
         let page = frame(0x7000);
         assert_eq!((counts.get(page), counts.nodes()), (1, 0));
-        assert_eq!(counts.decrement(page), Dropped::Last);
-        counts.ensure(page, frames).unwrap();
-        counts.ensure(frame(0x1f_f000), frames).unwrap();
-        assert_eq!((counts.get(page), counts.nodes()), (1, 4));
+        counts.cover(0x1000..0x1f_f000, frames).unwrap();
+        assert_eq!((counts.get(page), counts.nodes()), (1, 1));
         assert_eq!(frames.free_count() + counts.nodes(), frames.total_count());
         counts.increment(page);
         assert_eq!((counts.get(page), counts.shared()), (2, 1));
         counts.increment(page);
         assert_eq!((counts.get(page), counts.shared()), (3, 1));
         assert_eq!(counts.decrement(page), Dropped::Remaining);
-        assert_eq!(counts.decrement(page), Dropped::Remaining);
+        assert_eq!(counts.decrement(page), Dropped::Second);
         assert_eq!((counts.get(page), counts.shared()), (1, 0));
-        assert_eq!(counts.leaf(page).unwrap().load(Relaxed), 0);
+        assert_eq!(place(counts, page).load(Relaxed), 0);
         assert_eq!(counts.decrement(page), Dropped::Last);
         assert_eq!(counts.get(frame(0x1f_f000)), 1);
     }
 
     #[test]
     fn addresses_up_to_47_bits() {
-        let sim = SimMemory::new(32);
+        let sim = SimMemory::at(0, 32);
         let (counts, frames) = (&sim.mm().counts, &sim.mm().frames);
         let addresses = [0x1000, 4 << 30, 1 << 40, 100 << 40, (1 << 47) - 0x1000];
+        let mut cursor = CountCursor::new(counts);
         for (n, addr) in addresses.into_iter().enumerate() {
-            counts.ensure(frame(addr), frames).unwrap();
+            counts.cover(addr..addr + 1, frames).unwrap();
             (0..=n).for_each(|_| counts.increment(frame(addr)));
         }
         for (n, addr) in addresses.into_iter().enumerate() {
             assert_eq!(counts.get(frame(addr)), n as u64 + 2);
+            assert_eq!(cursor.of(frame(addr)).get(), n as u64 + 2);
+            assert!(cursor.of(frame(addr ^ 0x2000)).is_one());
         }
         assert_eq!(counts.shared(), 5);
     }
@@ -312,13 +450,12 @@ mod tests {
         let sim = SimMemory::new(8);
         let counts = &sim.mm().counts;
         let page = frame(0x5000);
-        counts.ensure(page, &sim.mm().frames).unwrap();
         for n in 1..sharers {
             assert_eq!(counts.get(page), n);
             counts.increment(page);
         }
         for _ in 1..sharers {
-            assert_eq!(counts.decrement(page), Dropped::Remaining);
+            assert_ne!(counts.decrement(page), Dropped::Last);
         }
         assert_eq!(counts.decrement(page), Dropped::Last);
     }
@@ -328,26 +465,27 @@ mod tests {
         let sim = SimMemory::new(8);
         let counts = &sim.mm().counts;
         let page = frame(0x5000);
-        counts.ensure(page, &sim.mm().frames).unwrap();
-        set(counts, page, PINNED - 2);
+        place(counts, page).store(PIN - 2 * EXTRA, Relaxed);
         assert_eq!(counts.decrement(page), Dropped::Remaining);
-        counts.increment(page);
-        counts.increment(page);
-        assert_eq!(counts.get(page), PINNED - 1);
-        counts.increment(page);
+        (0..4).for_each(|_| counts.increment(page));
         assert_eq!(counts.get(page), PINNED);
-        counts.increment(page);
         for _ in 0..3 {
             assert_eq!(counts.decrement(page), Dropped::Remaining);
+            assert_eq!(counts.get(page), PINNED);
+        }
+        place(counts, page).store(PIN + 7 * EXTRA, Relaxed);
+        for _ in 0..3 {
+            counts.increment(page);
+            assert_eq!(place(counts, page).load(Relaxed), DEEP_IN_PIN);
             assert_eq!(counts.get(page), PINNED);
         }
     }
 
     #[test]
-    fn ensure_without_memory_changes_no_count() {
-        let sim = SimMemory::new(3);
+    fn cover_without_memory_changes_no_count() {
+        let sim = SimMemory::at(0, 2);
         let (counts, frames) = (&sim.mm().counts, &sim.mm().frames);
-        assert_eq!(counts.ensure(frame(0x1000), frames), Err(OutOfMemory));
+        assert_eq!(counts.cover(0x1000..1 << 30, frames), Err(OutOfMemory));
         assert_eq!(frames.free_count() + counts.nodes(), frames.total_count());
         assert_eq!((counts.get(frame(0x1000)), counts.shared()), (1, 0));
     }
@@ -361,18 +499,15 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
-                    mm.ensure_counted(page).unwrap();
                     for _ in 0..nr_times {
                         mm.counts.increment(page);
-                        assert_eq!(mm.counts.decrement(page), Dropped::Remaining);
+                        assert_ne!(mm.counts.decrement(page), Dropped::Last);
                     }
                     mm.counts.increment(page);
                 });
             }
         });
         assert_eq!((mm.counts.get(page), mm.counts.shared()), (4, 1));
-        let free = mm.frames.free_count();
-        assert_eq!(free + mm.counts.nodes(), mm.frames.total_count());
         let last = || {
             let dropped = mm.counts.decrement(page);
             usize::from(dropped == Dropped::Last)
@@ -382,5 +517,6 @@ mod tests {
             threads.map(|thread| thread.join().unwrap()).iter().sum()
         });
         assert_eq!((nr_last, mm.counts.shared()), (1, 0));
+        assert_eq!(mm.counts.get(page), 1);
     }
 }

@@ -32,10 +32,10 @@ pub struct SpaceFlush {
 }
 
 impl SpaceFlush {
-    fn add(&mut self, page: u64) {
+    fn add(&mut self, more: (u64, u64)) {
         if let FlushPages::Range { start, end } = &mut self.pages {
-            *start = page.min(*start);
-            *end = (page + FRAME_SIZE).max(*end);
+            *start = more.0.min(*start);
+            *end = more.1.max(*end);
         }
     }
 }
@@ -56,10 +56,15 @@ impl Flush {
     }
 
     /// One page of one space.
-    pub fn page(root: Frame, addr: u64) -> Self {
-        let mut flush = Self::none();
-        flush.add(root, addr);
-        flush
+    pub const fn page(root: Frame, addr: u64) -> Self {
+        let start = addr & !(FRAME_SIZE - 1);
+        let pages = FlushPages::Range {
+            start,
+            end: start + FRAME_SIZE,
+        };
+        Self {
+            spaces: [Some(SpaceFlush { root, pages }), None],
+        }
     }
 
     /// All of user memory in one space.
@@ -80,17 +85,25 @@ impl Flush {
     /// # Panics
     ///
     /// If two other spaces are named already: no operation edits three.
+    #[inline]
     pub fn add(&mut self, root: Frame, addr: u64) {
         let page = addr & !(FRAME_SIZE - 1);
+        self.add_range(root, page, page + FRAME_SIZE);
+    }
+
+    /// Adds the pages from `start` up to `end` (page-aligned, exclusive) in the space with this
+    /// root.
+    ///
+    /// # Panics
+    ///
+    /// If two other spaces are named already.
+    pub fn add_range(&mut self, root: Frame, start: u64, end: u64) {
         for space in &mut self.spaces {
             match space {
-                Some(space) if space.root == root => return space.add(page),
+                Some(space) if space.root == root => return space.add((start, end)),
                 Some(_) => {}
                 None => {
-                    let pages = FlushPages::Range {
-                        start: page,
-                        end: page + FRAME_SIZE,
-                    };
+                    let pages = FlushPages::Range { start, end };
                     *space = Some(SpaceFlush { root, pages });
                     return;
                 }

@@ -1,9 +1,18 @@
 //! The free frames.
 //!
-//! A frame that was freed holds the link to the next free one in its first word, so freeing and
-//! allocating are constant time and need no memory. Frames that were never used are handed out by
-//! bumping a pointer through the usable ranges, so booting does not touch all of memory. The count
-//! of free frames is exact.
+//! Frames that were freed are listed in *books*. A book is itself a free frame: its first word leads
+//! to the next book, the others name up to 511 free frames, and once these are gone the book is
+//! handed out too. So freeing and allocating are constant time and need no memory, a free frame is
+//! not touched, and an operation that frees many writes a book of its own, which is put on top of
+//! the others in one step. Frames that were never used are handed out by bumping a pointer through
+//! the usable ranges, so booting does not touch all of memory. The count of free frames is exact.
+//!
+//! ```text
+//!  pool: top, len     word 0                      1     2    ..   len
+//!          |         +---------------------------+-----+-----+---+-----+
+//!          +-------> | next book, its len        | frame addresses    | (unused)
+//!                    +---------------------------+-----+-----+---+-----+
+//! ```
 //!
 //! A [`Reserve`] is a number of frames set aside: an operation takes what it may need before it
 //! changes anything, and gives back what is left.
@@ -16,6 +25,9 @@ use super::{
     OutOfMemory,
     phys::{FRAME_SIZE, Frame, PhysAddr, PhysMap},
 };
+
+/// How many frames a book lists.
+pub const BOOK_LEN: usize = 511;
 
 /// How many separate usable ranges are remembered; a firmware memory map has a few dozen.
 pub const MAX_RANGES: usize = 64;
@@ -34,7 +46,7 @@ impl FrameAllocator {
         Self {
             map,
             pool: Mutex::new(Pool {
-                list: 0,
+                books: Book::NONE,
                 untouched,
                 nr_ranges: 0,
                 free: 0,
@@ -72,6 +84,7 @@ impl FrameAllocator {
     }
 
     /// A free frame. Its contents are undefined.
+    #[inline]
     #[must_use]
     pub fn alloc(&self) -> Option<Frame> {
         let mut pool = self.pool.lock();
@@ -88,6 +101,7 @@ impl FrameAllocator {
     }
 
     /// Takes back a frame that nothing names any more.
+    #[inline]
     pub fn free(&self, frame: Frame) {
         let mut pool = self.pool.lock();
         debug_assert!(pool.free < pool.total, "{frame:?} freed twice");
@@ -95,16 +109,49 @@ impl FrameAllocator {
         pool.push(&self.map, frame);
     }
 
+    /// Takes back many frames.
+    pub fn free_all(&self, frames: impl IntoIterator<Item = Frame>) {
+        let mut pool = self.pool.lock();
+        for frame in frames {
+            pool.free += 1;
+            pool.push(&self.map, frame);
+        }
+        debug_assert!(pool.free <= pool.total, "a frame freed twice");
+    }
+
+    /// Takes back a book, which is a frame from [`alloc`](Self::alloc), with the `len` frames whose
+    /// addresses stand in its words from the second on. The lowest 12 bits and those above the
+    /// address are ignored there.
+    pub fn free_book(&self, book: Frame, len: usize) {
+        assert!(len <= BOOK_LEN, "a book with too many frames");
+        let mut pool = self.pool.lock();
+        pool.free += 1 + len as u64;
+        debug_assert!(pool.free <= pool.total, "a frame freed twice");
+        pool.put_on_top(
+            &self.map,
+            Book {
+                addr: book.addr().0,
+                len,
+            },
+        );
+    }
+
     /// Sets `nr_frames` frames aside. All or nothing.
+    #[inline]
     pub fn reserve(&self, nr_frames: usize) -> Result<Reserve<'_>, OutOfMemory> {
         let mut reserve = Reserve {
             allocator: self,
             head: 0,
             len: 0,
         };
-        if nr_frames == 0 {
-            return Ok(reserve);
+        if nr_frames > 0 {
+            self.fill(&mut reserve, nr_frames)?;
         }
+        Ok(reserve)
+    }
+
+    #[inline(never)]
+    fn fill(&self, reserve: &mut Reserve<'_>, nr_frames: usize) -> Result<(), OutOfMemory> {
         let mut pool = self.pool.lock();
         pool.free = pool.free.checked_sub(nr_frames as u64).ok_or(OutOfMemory)?;
         for _ in 0..nr_frames {
@@ -113,7 +160,7 @@ impl FrameAllocator {
             reserve.head = frame.addr().0;
         }
         reserve.len = nr_frames;
-        Ok(reserve)
+        Ok(())
     }
 
     /// How many frames are free.
@@ -192,17 +239,48 @@ impl Reserve<'_> {
 }
 
 impl Drop for Reserve<'_> {
+    #[inline]
     fn drop(&mut self) {
-        while !self.is_empty() {
-            let frame = self.take();
-            self.allocator.free(frame);
+        if !self.is_empty() {
+            self.give_back();
+        }
+    }
+}
+
+impl Reserve<'_> {
+    #[inline(never)]
+    fn give_back(&mut self) {
+        let allocator = self.allocator;
+        let rest = (0..self.len).map(|_| self.take());
+        allocator.free_all(rest);
+    }
+}
+
+/// A book and how many frames it lists; address 0 for none.
+#[derive(Clone, Copy)]
+struct Book {
+    addr: u64,
+    len: usize,
+}
+
+impl Book {
+    const NONE: Self = Self { addr: 0, len: 0 };
+
+    const fn to_word(self) -> u64 {
+        self.addr | self.len as u64
+    }
+
+    const fn of_word(word: u64) -> Self {
+        Self {
+            addr: word & !(FRAME_SIZE - 1),
+            len: (word % FRAME_SIZE) as usize,
         }
     }
 }
 
 struct Pool {
-    /// Physical address of the first frame of the free list; 0 ends it.
-    list: u64,
+    /// The book that frames are taken from and added to.
+    books: Book,
     /// Memory that was never handed out, from `next` to `end`.
     untouched: [Range; MAX_RANGES],
     nr_ranges: usize,
@@ -217,13 +295,25 @@ struct Range {
 }
 
 impl Pool {
-    /// Takes a frame that `free` says is there: from the list, where it may still be in a cache,
-    /// or else from the last range.
+    /// Takes a frame that `free` says is there: the one that was freed last, which may still be in a
+    /// cache, or else one from the last range.
+    #[inline]
     fn pop(&mut self, map: &PhysMap) -> Frame {
-        if self.list != 0 {
-            let frame = Frame::of_entry(self.list);
-            self.list = linked(map, frame);
-            return frame;
+        let Book { addr, len } = self.books;
+        if len > 0 {
+            self.books.len = len - 1;
+            Frame::of_entry(map.table(Frame::of_entry(addr))[len % 512].load(Relaxed))
+        } else {
+            self.pop_book(map)
+        }
+    }
+
+    #[inline(never)]
+    fn pop_book(&mut self, map: &PhysMap) -> Frame {
+        if self.books.addr != 0 {
+            let book = Frame::of_entry(self.books.addr);
+            self.books = Book::of_word(linked(map, book));
+            return book;
         }
         assert!(self.nr_ranges > 0, "the count of free frames is wrong");
         let range = &mut self.untouched[self.nr_ranges - 1];
@@ -235,9 +325,24 @@ impl Pool {
         frame
     }
 
+    #[inline]
     fn push(&mut self, map: &PhysMap, frame: Frame) {
-        link(map, frame, self.list);
-        self.list = frame.addr().0;
+        let Book { addr, len } = self.books;
+        if addr != 0 && len < BOOK_LEN {
+            self.books.len = len + 1;
+            map.table(Frame::of_entry(addr))[(len + 1) % 512].store(frame.addr().0, Relaxed);
+        } else {
+            let book = Book {
+                addr: frame.addr().0,
+                len: 0,
+            };
+            self.put_on_top(map, book);
+        }
+    }
+
+    fn put_on_top(&mut self, map: &PhysMap, book: Book) {
+        link(map, Frame::of_entry(book.addr), self.books.to_word());
+        self.books = book;
     }
 
     /// Remembers `start..end`, joined to a neighbour if there is one; false if there is no room.
@@ -285,7 +390,7 @@ mod tests {
 
     #[test]
     fn every_frame_is_handed_out_once_and_comes_back() {
-        let sim = SimMemory::new(16);
+        let sim = SimMemory::at(0, 16);
         let frames = &sim.mm().frames;
         let total = frames.total_count();
         assert_eq!(total, 15, "frame 0 is left out");
@@ -343,8 +448,31 @@ mod tests {
     }
 
     #[test]
+    fn a_book_of_frames_comes_back_at_once() {
+        let sim = SimMemory::at(0, 2000);
+        let frames = &sim.mm().frames;
+        let map = &sim.mm().map;
+        for len in [0, 1, 300, BOOK_LEN] {
+            let free = frames.free_count();
+            let book = frames.alloc().unwrap();
+            for place in &map.table(book)[1..=len] {
+                // As in a page-table entry.
+                let entry = frames.alloc().unwrap().addr().0 | 0x8010_0000_0000_0000 | 0x67;
+                place.store(entry, Relaxed);
+            }
+            assert_eq!(frames.free_count(), free - 1 - len as u64);
+            frames.free_book(book, len);
+            assert_eq!(frames.free_count(), free);
+            let taken: BTreeSet<_> = core::iter::from_fn(|| frames.alloc()).collect();
+            assert_eq!(taken.len() as u64, frames.total_count());
+            frames.free_all(taken);
+            assert_eq!(frames.free_count(), free);
+        }
+    }
+
+    #[test]
     fn a_reserve_is_all_or_nothing_and_gives_back_the_rest() {
-        let sim = SimMemory::new(11);
+        let sim = SimMemory::at(0, 11);
         let frames = &sim.mm().frames;
         assert!(frames.reserve(11).is_err());
         assert_eq!(frames.free_count(), 10);

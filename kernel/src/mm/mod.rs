@@ -4,14 +4,16 @@
 //!
 //! - **Every frame is accounted for.** A frame is free, or a node of the reference counts, or named
 //!   by the entries that [`RefCounts`] has counted; the numbers add up at any time.
-//! - **What can fail fails first.** Operations [reserve](FrameAllocator::reserve) frames and
-//!   [prepare](RefCounts::ensure) counts before they change anything, and cannot fail afterwards.
+//! - **What can fail fails first.** Operations [reserve](FrameAllocator::reserve) frames before they
+//!   change anything, and cannot fail afterwards. Counting never fails.
 //! - **No stale translation outlives a reference.** A count falls only in [`Mm::release`], which
-//!   asks for the [`Flushed`] token that a finished TLB flush returns.
+//!   asks for the [`Flushed`] token that a finished TLB flush returns, and in [`Departing`], which
+//!   flushes itself.
 //!
 //! Nothing here knows about address spaces; `unsafe` is confined to [`phys`].
 
 pub mod counts;
+mod departing;
 pub mod flush;
 pub mod frames;
 pub mod phys;
@@ -19,13 +21,20 @@ pub mod phys;
 pub mod sim;
 pub mod stats;
 
-pub use counts::{Dropped, RefCounts};
+pub use counts::{Count, CountCursor, Dropped, RefCounts};
+pub use departing::{COUNTED, Departing};
 pub use flush::{Flush, FlushPages, Flushed, SpaceFlush};
 pub use frames::{FrameAllocator, Reserve};
 pub use phys::{Frame, PhysAddr, PhysMap, Table};
 pub use stats::{Counter, Stats};
 
-use core::fmt;
+use core::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+/// See [`Mm::remap_min_pages`].
+const DEFAULT_REMAP_MIN_PAGES: u64 = 1;
 
 /// There are not enough free frames. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +64,7 @@ pub struct Mm {
     pub counts: RefCounts,
     /// What has been done since boot.
     pub stats: Stats,
+    remap_min_pages: AtomicU64,
     flush: fn(&Flush),
 }
 
@@ -69,6 +79,7 @@ impl Mm {
             frames: FrameAllocator::new(map),
             counts: RefCounts::new(map),
             stats: Stats::new(),
+            remap_min_pages: AtomicU64::new(DEFAULT_REMAP_MIN_PAGES),
             flush,
         }
     }
@@ -76,6 +87,7 @@ impl Mm {
     /// Flushes on every CPU, and returns the proof that [`release`](Self::release) asks for.
     ///
     /// A flush that names nothing costs nothing.
+    #[inline]
     pub fn flush(&self, flush: Flush) -> Flushed {
         if !flush.is_empty() {
             (self.flush)(&flush);
@@ -83,21 +95,45 @@ impl Mm {
         Flushed::new()
     }
 
-    /// Makes room to count references to `frame`. Must precede the first
-    /// [`RefCounts::increment`]; the room is kept for ever.
-    pub fn ensure_counted(&self, frame: Frame) -> Result<(), OutOfMemory> {
-        self.counts.ensure(frame, &self.frames)
+    /// Makes room to count references to the frames in `start..end` (bytes): before any entry names
+    /// one of them. The room is kept for ever.
+    pub fn cover(&self, start: PhysAddr, end: PhysAddr) -> Result<(), OutOfMemory> {
+        self.counts.cover(start.0..end.0, &self.frames)
+    }
+
+    /// Whole pages of a message are remapped if there are at least so many in a row; fewer are
+    /// copied, where the destination's pages can be written in place.
+    #[inline]
+    #[must_use]
+    pub fn remap_min_pages(&self) -> u64 {
+        self.remap_min_pages.load(Relaxed)
+    }
+
+    /// Sets [`remap_min_pages`](Self::remap_min_pages); at boot.
+    pub fn set_remap_min_pages(&self, nr_pages: u64) {
+        self.remap_min_pages.store(nr_pages, Relaxed);
     }
 
     /// Forgets one reference to `frame`, and frees it if it was the last.
     ///
     /// The token says that the entry that held the reference has been flushed everywhere.
-    pub fn release(&self, frame: Frame, _flushed: &Flushed) {
+    #[inline]
+    pub fn release(&self, frame: Frame, flushed: &Flushed) {
+        self.release_counted(frame, self.counts.of(frame), flushed);
+    }
+
+    /// The same for a frame whose count is at hand.
+    #[inline]
+    pub fn release_counted(&self, frame: Frame, count: Count<'_>, _flushed: &Flushed) {
         #[cfg(all(not(target_os = "none"), debug_assertions))]
         sim::check_release(self.map, frame);
-        if self.counts.decrement(frame) == Dropped::Last {
-            self.stats.freed.add(1);
-            self.frames.free(frame);
+        match count.decrement() {
+            Dropped::Last => {
+                self.stats.freed.add(1);
+                self.frames.free(frame);
+            }
+            Dropped::Second => self.counts.subtract_shared(1),
+            Dropped::Remaining => {}
         }
     }
 }

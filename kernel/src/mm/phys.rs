@@ -84,6 +84,12 @@ unsafe impl Send for PhysMap {}
 // SAFETY: as above.
 unsafe impl Sync for PhysMap {}
 
+#[cold]
+#[inline(never)]
+fn outside(frame: Frame) -> ! {
+    panic!("{frame:?} is outside the direct map");
+}
+
 impl PhysMap {
     /// The map with physical address 0 at `base`, for addresses below `limit` (bytes).
     ///
@@ -105,6 +111,7 @@ impl PhysMap {
     }
 
     /// A frame as 512 entries.
+    #[inline]
     #[must_use]
     pub fn table(&self, frame: Frame) -> &Table {
         let pointer = self.frame_pointer(frame).cast::<Table>();
@@ -188,8 +195,11 @@ impl PhysMap {
         self.frame_pointer(frame).wrapping_add(offset)
     }
 
+    #[inline]
     fn frame_pointer(&self, frame: Frame) -> *mut u8 {
-        assert!(frame.0 < self.limit, "{frame:?} is outside the direct map");
+        if frame.0 >= self.limit {
+            outside(frame);
+        }
         self.pointer(frame.addr())
     }
 }

@@ -39,10 +39,15 @@ impl SimMemory {
     /// `nr_frames` frames from physical address 0, all usable but frame 0.
     #[must_use]
     pub fn new(nr_frames: usize) -> Self {
-        Self::at(0, nr_frames)
+        let sim = Self::at(0, nr_frames);
+        let end = PhysAddr(nr_frames as u64 * FRAME_SIZE);
+        let covered = sim.mm.cover(PhysAddr(0), end);
+        covered.expect("a few frames more");
+        sim
     }
 
-    /// `nr_frames` usable frames from physical address `start`. There is nothing below.
+    /// `nr_frames` usable frames from physical address `start`, without room for their counts. There
+    /// is nothing below.
     #[must_use]
     pub fn at(start: u64, nr_frames: usize) -> Self {
         let sim = Self::with_start(start, nr_frames);

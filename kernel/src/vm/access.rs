@@ -71,7 +71,7 @@ pub fn write_user(mm: &Mm, table: &PageTable, addr: u64, buf: &[u8]) -> Result<(
             mm,
             slot,
             bytes.len() == PAGE_SIZE,
-            &mut reserve,
+            || reserve.take(),
             &flushed,
             |frame| {
                 mm.map

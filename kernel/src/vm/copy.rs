@@ -4,28 +4,47 @@
 //!
 //! | | whole page, same offset in the page | anything else |
 //! | --- | --- | --- |
-//! | private source | remapped: both copy-on-write | bytes copied |
+//! | private source | remapped: both copy-on-write, or moved | bytes copied |
 //! | zero source | becomes zero | zeros copied |
 //! | shared-memory source | bytes copied: a snapshot | bytes copied |
 //! | any source, shared-memory destination | bytes copied in place | bytes copied in place |
 //!
 //! The destination keeps its rights: a buffer that may be written may be written afterwards,
 //! whatever the source was. No byte outside the two buffers is touched or leaked.
+//!
+//! Whole pages at the same offset are the *body*. It is handled a [run](super::remap) at a time:
+//! what lies in one table of each side. Everything else goes piece by piece.
 
 use core::ops::Range;
 
 use cowslip_abi::{Error, PAGE_SIZE};
 
 use crate::{
-    mm::{Flush, Flushed, Frame, Mm, OutOfMemory, Reserve},
+    mm::{
+        CountCursor, Departing, Flush, Flushed, Frame, Mm, OutOfMemory, Reserve, phys::FRAME_SIZE,
+    },
     vm::{
         PageTable, VmError,
         access::{check_writable, offset_in, page_of, pieces},
-        cursor::Cursor,
-        entry::{Entry, Kind, Slot},
+        cursor::{Cursor, walk},
+        entry::{
+            Entry, Kind, Pattern, Slot, are_private_and_may_be_written, are_private_and_present,
+        },
         own,
+        remap::Run,
     },
 };
+
+/// What a transfer leaves in the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// The bytes.
+    Copy,
+    /// Zeros, in every whole page that is private: the page becomes demand-zero and keeps its
+    /// rights. The ragged ends of the range and shared memory keep their bytes. This does not depend
+    /// on how the bytes went, so the sender need not know how the receiver's buffer lies.
+    Move,
+}
 
 /// Whose fault it is that a copy failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,22 +94,61 @@ pub fn copy(
     src: &PageTable,
     src_addr: u64,
     len: u64,
+    transfer: Transfer,
 ) -> Result<(), CopyError> {
-    if dst.root() == src.root() && dst_addr.abs_diff(src_addr) < len {
+    let (dst, src) = (dst.root(), src.root());
+    if dst == src && dst_addr.abs_diff(src_addr) < len {
         return Err(CopyError::new(Side::Destination, Error::Overlap));
     }
-    let transfer = Transfer {
+    let is_page = len == FRAME_SIZE && (dst_addr | src_addr).is_multiple_of(FRAME_SIZE);
+    if is_page && transfer == Transfer::Copy && lend_page(mm, dst, dst_addr, src, src_addr) {
+        return Ok(());
+    }
+    let distance = src_addr.wrapping_sub(dst_addr);
+    let job = Job {
         mm,
-        src: src.root(),
-        dst: dst.root(),
-        range: dst_addr..dst_addr + len,
-        distance: src_addr.wrapping_sub(dst_addr),
+        src,
+        dst,
+        distance,
+        transfer,
     };
-    let mut reserve = transfer.plan()?;
-    let flush = transfer.detach();
+    job.run(&Parts::new(dst_addr..dst_addr + len, distance))
+}
+
+/// Makes one private page copy-on-write on both sides, in place of another; or copies it, if one page
+/// is too short to be remapped. `false`: it is not that simple, and nothing has changed.
+fn lend_page(mm: &Mm, dst: Frame, dst_addr: u64, src: Frame, src_addr: u64) -> bool {
+    let (Ok(from), Ok(to)) = (walk(&mm.map, src, src_addr), walk(&mm.map, dst, dst_addr)) else {
+        return false;
+    };
+    let (from, to) = (from.slot(src_addr), to.slot(dst_addr));
+    let (entry, replaced) = (from.get(), to.get());
+    let (Kind::Private(frame), Kind::Private(old)) = (entry.kind(), replaced.kind()) else {
+        return false;
+    };
+    if !replaced.may_write() {
+        return false;
+    }
+    let mut counts = CountCursor::new(&mm.counts);
+    if mm.remap_min_pages() > 1 && counts.of(old).is_one() {
+        mm.stats.copied.add(1);
+        mm.map.copy_frame(frame, old);
+        return true;
+    }
+    mm.stats.remapped.add(1);
+    if frame == old {
+        return true;
+    }
+    mm.counts.add_shared(counts.of(frame).increment().into());
+    let mut flush = Flush::page(dst, dst_addr);
+    if entry.is_writable() {
+        from.set(entry.with_writable(false));
+        flush.add(src, src_addr);
+    }
+    to.set(Entry::private(frame, replaced.rights(), false));
     let flushed = mm.flush(flush);
-    transfer.attach(&mut reserve, &flushed);
-    Ok(())
+    mm.release_counted(old, counts.of(old), &flushed);
+    true
 }
 
 /// Copies a few bytes between two spaces, if that takes no more than writing to one page where it
@@ -112,8 +170,10 @@ pub fn copy_in_place(
     if !is_within_pages || len == PAGE_SIZE || dst == src {
         return false;
     }
-    let to = Cursor::new(&mm.map, dst).get(to_page);
-    let from = Cursor::new(&mm.map, src).get(from_page);
+    let (Ok(to), Ok(from)) = (walk(&mm.map, dst, to_page), walk(&mm.map, src, from_page)) else {
+        return false;
+    };
+    let (to, from) = (to.slot(to_page).get(), from.slot(from_page).get());
     match (to.kind(), from.kind()) {
         (
             Kind::Private(to_frame) | Kind::Shared(to_frame),
@@ -128,17 +188,53 @@ pub fn copy_in_place(
     }
 }
 
-struct Transfer<'m> {
+/// A range of the destination, by how its bytes get there.
+struct Parts {
+    /// The whole pages that may be remapped. Perhaps none: then it starts where it ends.
+    body: Range<u64>,
+    /// What comes before them.
+    head: Range<u64>,
+    /// What comes after them.
+    tail: Range<u64>,
+}
+
+impl Parts {
+    fn new(range: Range<u64>, distance: u64) -> Self {
+        let body = range.start.next_multiple_of(FRAME_SIZE)..page_of(range.end);
+        if body.start < body.end && page_of(distance) == distance {
+            Self {
+                head: range.start..body.start,
+                tail: body.end..range.end,
+                body,
+            }
+        } else {
+            Self::all_bytes(range)
+        }
+    }
+
+    const fn all_bytes(range: Range<u64>) -> Self {
+        Self {
+            body: range.end..range.end,
+            tail: range.end..range.end,
+            head: range,
+        }
+    }
+
+    const fn nr_pages(&self) -> u64 {
+        (self.body.end - self.body.start) / FRAME_SIZE
+    }
+}
+
+struct Job<'m> {
     mm: &'m Mm,
     src: Frame,
     dst: Frame,
-    /// Addresses in the destination.
-    range: Range<u64>,
-    /// What to add to them, modulo 2^64, for those in the source.
+    /// What to add to addresses in the destination, modulo 2^64, for those in the source.
     distance: u64,
+    transfer: Transfer,
 }
 
-/// How a page of the destination gets its bytes.
+/// How a page of the body gets its bytes.
 enum Method {
     /// By naming this frame of the source.
     Remap(Frame),
@@ -148,97 +244,243 @@ enum Method {
     Bytes,
 }
 
-impl<'m> Transfer<'m> {
-    /// Checks both sides, prepares the counts, and reserves the frames.
-    fn plan(&self) -> Result<Reserve<'m>, CopyError> {
+impl<'m> Job<'m> {
+    fn run(&self, parts: &Parts) -> Result<(), CopyError> {
+        let all_bytes = Parts::all_bytes(parts.head.start..parts.tail.end);
+        let is_short = parts.nr_pages() < self.mm.remap_min_pages();
+        let parts = if is_short && self.is_in_place(&parts.body) {
+            if parts.head.is_empty() && parts.tail.is_empty() {
+                self.copy_in_place(&parts.body);
+                return Ok(());
+            }
+            &all_bytes
+        } else {
+            parts
+        };
+        let nr_frames = self.plan_bytes(&parts.head)?
+            + self.plan_body(&parts.body)?
+            + self.plan_bytes(&parts.tail)?;
+        let mut reserve = self.mm.frames.reserve(nr_frames)?;
+
+        let mut departing = Departing::new(self.mm);
+        if !parts.head.is_empty() {
+            self.detach(&parts.head, departing.flush());
+        }
+        let nr_remapped = self.remap(&parts.body, &mut departing);
+        if !parts.tail.is_empty() {
+            self.detach(&parts.tail, departing.flush());
+        }
+        let flushed = departing.finish();
+
+        let nr_pages = parts.nr_pages();
+        let mut nr_copied = self.write(&parts.head, &mut reserve, &flushed);
+        if nr_remapped < nr_pages {
+            nr_copied += self.write_body(&parts.body, &mut reserve, &flushed);
+        }
+        nr_copied += self.write(&parts.tail, &mut reserve, &flushed);
+        self.mm.stats.remapped.add(nr_remapped);
+        self.mm.stats.copied.add(nr_copied);
+        let is_left = nr_remapped < nr_pages || nr_pages == 0;
+        if self.transfer == Transfer::Move && is_left {
+            self.empty_source(parts.head.start..parts.tail.end);
+        }
+        Ok(())
+    }
+
+    /// Whether all pages can be written where they are, as nobody else names their frames.
+    fn is_in_place(&self, body: &Range<u64>) -> bool {
+        let mut counts = CountCursor::new(&self.mm.counts);
+        self.transfer == Transfer::Copy
+            && self.all_runs(body, |run| {
+                run.len() > 0
+                    && are_private_and_present(&run.src[..run.len()])
+                    && are_private_and_may_be_written(&run.dst[..run.len()])
+                    && run.dst.iter().all(|place| {
+                        let kind = Slot::new(place).get().kind();
+                        matches!(kind, Kind::Private(frame) if counts.of(frame).is_one())
+                    })
+            })
+    }
+
+    fn copy_in_place(&self, body: &Range<u64>) {
+        self.all_runs(body, |run| {
+            for number in 0..run.len() {
+                let (source, target) = run.page(number);
+                if let (Kind::Private(from), Kind::Private(to)) =
+                    (source.get().kind(), target.get().kind())
+                {
+                    self.mm.map.copy_frame(from, to);
+                }
+            }
+            true
+        });
+        let nr_pages = (body.end - body.start) / FRAME_SIZE;
+        self.mm.stats.copied.add(nr_pages);
+    }
+
+    /// Whether `is_so` says so of all runs of the body. It must not of an empty one.
+    fn all_runs(&self, body: &Range<u64>, mut is_so: impl FnMut(Run<'m>) -> bool) -> bool {
+        let mut page = body.start;
+        while page < body.end {
+            let run = self.run_at(page, body.end);
+            if !is_so(run) {
+                return false;
+            }
+            page += run.len() as u64 * FRAME_SIZE;
+        }
+        true
+    }
+
+    /// Checks both sides of what is copied, and counts the frames that it takes.
+    fn plan_bytes(&self, range: &Range<u64>) -> Result<usize, CopyError> {
+        if range.is_empty() {
+            return Ok(0);
+        }
         let (mut src, mut dst) = self.cursors();
         let mut nr_frames = 0;
-        let mut memory = Ok(());
-        for (page, part) in pieces(self.range.clone()) {
-            let source = self.page_of_source(&part, &mut src).map(Slot::get);
-            if !self.is_mapped(source, &part, &mut src) {
+        for (page, part) in pieces(range.clone()) {
+            if pieces(self.source_of(&part)).any(|(page, _)| src.get(page).is_empty()) {
                 return Err(CopyError::new(Side::Source, Error::NotMapped));
             }
             let entry = dst.get(page);
             check_writable(entry).map_err(|error| CopyError::new(Side::Destination, error))?;
-            match method(source, entry) {
-                Method::Remap(frame) if memory.is_ok() => memory = self.mm.ensure_counted(frame),
-                Method::Bytes => nr_frames += usize::from(own::needs_frame(self.mm, entry)),
-                _ => {}
+            nr_frames += usize::from(own::needs_frame(self.mm, entry));
+        }
+        Ok(nr_frames)
+    }
+
+    /// The same for the body.
+    fn plan_body(&self, body: &Range<u64>) -> Result<usize, CopyError> {
+        let mut nr_frames = 0;
+        let mut page = body.start;
+        while page < body.end {
+            let run = self.run_at(page, body.end);
+            let len = run.len();
+            if len == 0
+                || !are_private_and_present(&run.src[..len])
+                || !are_private_and_may_be_written(&run.dst[..len])
+            {
+                nr_frames += self.plan_pages(run)?;
             }
+            page += len as u64 * FRAME_SIZE;
         }
-        memory?;
-        Ok(self.mm.frames.reserve(nr_frames)?)
+        Ok(nr_frames)
     }
 
-    /// Whether all of the source of `part` is there; `source` is its page, if it is one.
-    fn is_mapped(&self, source: Option<Entry>, part: &Range<u64>, src: &mut Cursor<'_>) -> bool {
-        match source {
-            Some(entry) => !entry.is_empty(),
-            None => pieces(self.source_of(part)).all(|(page, _)| !src.get(page).is_empty()),
-        }
-    }
-
-    /// Pass 1: counts up and write-protects what is remapped; takes what goes out of reach.
-    fn detach(&self) -> Flush {
-        let (mut src, mut dst) = self.cursors();
-        let mut flush = Flush::none();
-        for (page, part) in pieces(self.range.clone()) {
-            let slot = present(dst.slot(page).ok());
-            let source = self.page_of_source(&part, &mut src);
-            match (method(source.map(Slot::get), slot.get()), source) {
-                (Method::Remap(frame), Some(source)) => {
-                    self.mm.counts.increment(frame);
-                    self.write_protect(self.to_src(page), source, &mut flush);
-                    self.condemn(page, slot, &mut flush);
-                }
-                (Method::Zero, _) => self.condemn(page, slot, &mut flush),
-                _ => own::detach(self.mm, self.dst, page, slot, &mut flush),
-            }
-        }
-        flush
-    }
-
-    fn write_protect(&self, page: u64, slot: Slot<'_>, flush: &mut Flush) {
-        let entry = slot.get();
-        let masked = entry.with_writable(false);
-        slot.set(masked);
-        if entry.needs_flush(masked) {
-            flush.add(self.src, page);
-        }
-    }
-
-    fn condemn(&self, page: u64, slot: Slot<'_>, flush: &mut Flush) {
-        if let Kind::Private(_) = slot.get().kind() {
-            slot.set(slot.get().condemned());
-            flush.add(self.dst, page);
-        }
-    }
-
-    /// Pass 2: makes the destination's pages, and lets go of what they were.
-    fn attach(&self, reserve: &mut Reserve<'_>, flushed: &Flushed) {
-        let (mut src, mut dst) = self.cursors();
-        for (page, part) in pieces(self.range.clone()) {
-            let slot = present(dst.slot(page).ok());
-            let entry = slot.get();
-            let source = self.page_of_source(&part, &mut src).map(Slot::get);
-            let replacement = match method(source, entry) {
-                Method::Remap(frame) => Entry::private(frame, entry.rights(), false),
-                Method::Zero => Entry::zero(entry.rights()),
-                Method::Bytes => {
-                    own::write(self.mm, slot, is_whole(&part), reserve, flushed, |frame| {
-                        self.copy_bytes(&part, &mut src, frame);
-                    });
-                    self.mm.stats.copied.add(1);
-                    continue;
-                }
+    #[inline(never)]
+    fn plan_pages(&self, run: Run<'m>) -> Result<usize, CopyError> {
+        let mut nr_frames = 0;
+        for number in 0..run.len().max(1) {
+            let entry_of = |side: &'m [_]| {
+                side.get(number)
+                    .map_or(Entry::EMPTY, |s| Slot::new(s).get())
             };
-            slot.set(replacement);
-            self.mm.stats.remapped.add(1);
-            if let Kind::Condemned(old) = entry.kind() {
-                self.mm.release(old, flushed);
+            let (source, target) = (entry_of(run.src), entry_of(run.dst));
+            if source.is_empty() {
+                return Err(CopyError::new(Side::Source, Error::NotMapped));
+            }
+            check_writable(target).map_err(|error| CopyError::new(Side::Destination, error))?;
+            if let Method::Bytes = method(source, target) {
+                nr_frames += usize::from(own::needs_frame(self.mm, target));
             }
         }
+        Ok(nr_frames)
+    }
+
+    /// The pages from `page` on, up to `end`, as far as one table goes on both sides. Without a
+    /// table a side is empty.
+    #[inline(never)]
+    fn run_at(&self, page: u64, end: u64) -> Run<'m> {
+        let nr_pages = (end - page) / FRAME_SIZE;
+        let side = |root, addr| match walk(&self.mm.map, root, addr) {
+            Ok(leaf) => leaf.run(addr, nr_pages),
+            Err(_) => &[],
+        };
+        Run {
+            src: side(self.src, self.to_src(page)),
+            dst: side(self.dst, page),
+        }
+    }
+
+    /// Pass 1 of what is copied: takes what others share out of reach.
+    fn detach(&self, range: &Range<u64>, flush: &mut Flush) {
+        let mut dst = Cursor::new(&self.mm.map, self.dst);
+        for (page, _) in pieces(range.clone()) {
+            own::detach(self.mm, self.dst, page, present(dst.slot(page).ok()), flush);
+        }
+    }
+
+    /// Pass 1 of the body: all that is remapped, and returns how many pages that were; takes out of
+    /// reach what is copied.
+    fn remap(&self, body: &Range<u64>, departing: &mut Departing<'m>) -> u64 {
+        let mut remapping = Remapping {
+            job: self,
+            departing,
+            from: None,
+            to: None,
+            is_source_flushed: false,
+            nr_remapped: 0,
+            nr_seconds: 0,
+        };
+        let mut page = body.start;
+        while page < body.end {
+            let run = self.run_at(page, body.end);
+            remapping.run(run, page);
+            page += run.len() as u64 * FRAME_SIZE;
+        }
+        self.mm.counts.add_shared(remapping.nr_seconds);
+        remapping.nr_remapped
+    }
+
+    /// Pass 2 of what is copied. Returns how many pages.
+    fn write(&self, range: &Range<u64>, reserve: &mut Reserve<'_>, flushed: &Flushed) -> u64 {
+        if range.is_empty() {
+            return 0;
+        }
+        let (mut src, mut dst) = self.cursors();
+        let mut nr_pages = 0;
+        for (page, part) in pieces(range.clone()) {
+            let slot = present(dst.slot(page).ok());
+            let fill = |frame| self.copy_bytes(&part, &mut src, frame);
+            let frames = || reserve.take();
+            own::write(self.mm, slot, is_whole(&part), frames, flushed, fill);
+            nr_pages += 1;
+        }
+        nr_pages
+    }
+
+    /// Pass 2 of the body: the pages that pass 1 did not remap are those with shared memory on either
+    /// side.
+    #[inline(never)]
+    fn write_body(&self, body: &Range<u64>, reserve: &mut Reserve<'_>, flushed: &Flushed) -> u64 {
+        let (mut src, mut dst) = self.cursors();
+        let mut nr_pages = 0;
+        for (page, part) in pieces(body.clone()) {
+            if src.get(self.to_src(page)).is_shared() || dst.get(page).is_shared() {
+                nr_pages += self.write(&part, reserve, flushed);
+            }
+        }
+        nr_pages
+    }
+
+    /// The last step of a move in which bytes were copied: private pages that were not remapped
+    /// become demand-zero too.
+    #[inline(never)]
+    fn empty_source(&self, range: Range<u64>) {
+        let range = self.source_of(&range);
+        let pages = range.start.next_multiple_of(FRAME_SIZE)..page_of(range.end);
+        let mut departing = Departing::new(self.mm);
+        let mut src = Cursor::new(&self.mm.map, self.src);
+        for (page, _) in pieces(pages) {
+            let slot = present(src.slot(page).ok());
+            let entry = slot.get();
+            if let Kind::Private(frame) = entry.kind() {
+                departing.flush().add(self.src, page);
+                slot.set(Entry::zero(entry.rights()));
+                departing.add(frame);
+            }
+        }
+        departing.finish();
     }
 
     /// Fills `part` of a destination page, whose frame is `to`.
@@ -258,17 +500,6 @@ impl<'m> Transfer<'m> {
         }
     }
 
-    /// The page of the source that `part` may be remapped from: `part` is a whole page, at the same
-    /// offset in it.
-    #[inline]
-    fn page_of_source<'s>(&self, part: &Range<u64>, src: &mut Cursor<'s>) -> Option<Slot<'s>> {
-        if is_whole(part) && page_of(self.distance) == self.distance {
-            src.slot(self.to_src(part.start)).ok()
-        } else {
-            None
-        }
-    }
-
     fn cursors(&self) -> (Cursor<'m>, Cursor<'m>) {
         let map = &self.mm.map;
         (Cursor::new(map, self.src), Cursor::new(map, self.dst))
@@ -284,13 +515,150 @@ impl<'m> Transfer<'m> {
     }
 }
 
-/// How a page gets its bytes, given the page that it may be remapped from, if there is one. The
-/// answer is the same in both passes.
+/// The first pass over a body, on its way.
+struct Remapping<'a, 'm> {
+    job: &'a Job<'m>,
+    departing: &'a mut Departing<'m>,
+    /// What pages of the source, and those that they replace, have lately been like.
+    from: Option<Pattern<'m>>,
+    to: Option<Pattern<'m>>,
+    /// Whether the flush has the rest of this run in the source.
+    is_source_flushed: bool,
+    nr_remapped: u64,
+    /// How many frames got their second reference.
+    nr_seconds: u64,
+}
+
+impl<'m> Remapping<'_, 'm> {
+    /// The pages from `page` on.
+    fn run(&mut self, mut run: Run<'_>, mut page: u64) {
+        let end = page + run.len() as u64 * FRAME_SIZE;
+        self.departing.flush().add_range(self.job.dst, page, end);
+        self.is_source_flushed = false;
+        if self.job.transfer == Transfer::Move {
+            self.flush_source(run, page);
+        }
+        while run.len() > 0 {
+            let mut nr_pages = self.alike(run, page);
+            if nr_pages == 0 {
+                nr_pages = self.unlike(run, page);
+            }
+            run = run.skip(nr_pages);
+            page += nr_pages as u64 * FRAME_SIZE;
+        }
+    }
+
+    /// As many pages as are like the first, if that is an ordinary one. Returns how many.
+    #[inline]
+    fn alike(&mut self, run: Run<'_>, page: u64) -> usize {
+        let counts = &self.job.mm.counts;
+        let (source, target) = run.page(0);
+        let (entry, replaced) = (source.get(), target.get());
+        let Some(to) = self.pattern(self.to, replaced) else {
+            return 0;
+        };
+        self.to = Some(to);
+        let nr_pages = match self.job.transfer {
+            Transfer::Copy => {
+                let Some(from) = self.pattern(self.from, entry) else {
+                    return 0;
+                };
+                self.from = Some(from);
+                if from.is_writable() && !self.is_source_flushed {
+                    self.flush_source(run, page);
+                }
+                let lent = run.lend(counts, from, to, self.departing.room(run.len()));
+                self.nr_seconds += lent.nr_seconds;
+                lent.nr_pages
+            }
+            Transfer::Move => match entry.kind() {
+                Kind::Private(_) => run.take(counts, entry, to, self.departing.room(run.len())),
+                _ => 0,
+            },
+        };
+        self.departing.noted(nr_pages, 0);
+        self.nr_remapped += nr_pages as u64;
+        nr_pages
+    }
+
+    /// A pattern that the entry fits: the last one, if possible.
+    #[inline]
+    fn pattern(&mut self, last: Option<Pattern<'m>>, entry: Entry) -> Option<Pattern<'m>> {
+        last.filter(|last| last.count(entry).is_some())
+            .or_else(|| Pattern::like(entry, &self.job.mm.counts))
+    }
+
+    /// The first page, whatever it is; and all that follow, if these are pages that have arrived
+    /// before. Returns how many.
+    #[inline(never)]
+    fn unlike(&mut self, run: Run<'_>, page: u64) -> usize {
+        if self.job.transfer == Transfer::Copy {
+            let nr_same = run.nr_same();
+            if nr_same > 0 {
+                self.nr_remapped += nr_same as u64;
+                return nr_same;
+            }
+        }
+        let (source, target) = run.page(0);
+        let (entry, replaced) = (source.get(), target.get());
+        let replacement = match method(entry, replaced) {
+            Method::Remap(frame) => self.given(source, frame, replaced, run, page),
+            Method::Zero => Entry::zero(replaced.rights()),
+            Method::Bytes => {
+                let job = self.job;
+                own::detach(job.mm, job.dst, page, target, self.departing.flush());
+                return 1;
+            }
+        };
+        target.set(replacement);
+        if let Kind::Private(old) = replaced.kind() {
+            self.departing.add(old);
+        }
+        self.nr_remapped += 1;
+        1
+    }
+
+    /// Takes or lends the frame of a private page; returns the entry for the destination.
+    fn given(
+        &mut self,
+        source: Slot<'_>,
+        frame: Frame,
+        replaced: Entry,
+        run: Run<'_>,
+        page: u64,
+    ) -> Entry {
+        let entry = source.get();
+        let exclusive = match self.job.transfer {
+            Transfer::Copy => {
+                self.nr_seconds += u64::from(self.departing.count(frame).increment());
+                if entry.is_writable() {
+                    self.flush_source(run, page);
+                    source.set(entry.with_writable(false));
+                }
+                false
+            }
+            Transfer::Move => {
+                source.set(Entry::zero(entry.rights()));
+                entry.is_writable()
+            }
+        };
+        Entry::private(frame, replaced.rights(), exclusive)
+    }
+
+    fn flush_source(&mut self, run: Run<'_>, page: u64) {
+        self.is_source_flushed = true;
+        let start = self.job.to_src(page);
+        let end = start + run.len() as u64 * FRAME_SIZE;
+        self.departing.flush().add_range(self.job.src, start, end);
+    }
+}
+
+/// How a page gets its bytes.
 #[inline]
-fn method(source: Option<Entry>, dst: Entry) -> Method {
-    match source.map(Entry::kind) {
-        Some(Kind::Private(frame)) if !dst.is_shared() => Method::Remap(frame),
-        Some(Kind::Zero) if !dst.is_shared() => Method::Zero,
+fn method(source: Entry, dst: Entry) -> Method {
+    match source.kind() {
+        Kind::Private(frame) if !dst.is_shared() => Method::Remap(frame),
+        Kind::Zero if !dst.is_shared() => Method::Zero,
         _ => Method::Bytes,
     }
 }

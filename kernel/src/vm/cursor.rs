@@ -4,14 +4,11 @@
 //! root once for every 2 MiB. Where an upper-level entry is empty it says how far the hole
 //! reaches, so that 128 TiB of emptiness are one step.
 
-use core::{
-    ops::Range,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
+use core::{ops::Range, sync::atomic::AtomicU64};
 
 use crate::{
     mm::{Frame, PhysMap, Reserve, Table, phys::FRAME_SIZE},
-    vm::entry::{Entry, Slot},
+    vm::entry::{Entry, Slot, are_empty},
 };
 
 /// Levels of a page table. Level 0 has the pages.
@@ -76,12 +73,70 @@ pub(super) fn next_used(table: &Table, from: usize, end: usize) -> Option<usize>
     None
 }
 
+/// A table of the lowest level, and what names it.
+#[derive(Clone, Copy)]
+pub(super) struct Leaf<'m> {
+    pub(super) table: &'m Table,
+    named_by: Slot<'m>,
+}
+
+impl<'m> Leaf<'m> {
+    /// The entry for the page that contains `addr`.
+    #[inline]
+    pub(super) fn slot(self, addr: u64) -> Slot<'m> {
+        Slot::new(&self.table[index(addr, 0)])
+    }
+
+    /// The entries of the pages from `addr` on: at most `wanted`, and as far as the table goes.
+    #[inline]
+    pub(super) fn run(self, addr: u64, wanted: u64) -> &'m [AtomicU64] {
+        let rest = &self.table[index(addr, 0)..];
+        &rest[..rest.len().min(wanted as usize)]
+    }
+
+    /// How many entries are not empty.
+    #[inline]
+    pub(super) fn nr_used(self) -> usize {
+        self.named_by.get().nr_used()
+    }
+
+    /// Notes that so many empty entries came into use.
+    #[inline]
+    pub(super) fn add_used(self, nr_entries: usize) {
+        let entry = self.named_by.get();
+        self.named_by
+            .set(entry.with_used(entry.nr_used() + nr_entries));
+    }
+
+    /// Notes that so many entries were emptied; whether the table is empty.
+    #[inline]
+    pub(super) fn subtract_used(self, nr_entries: usize) -> bool {
+        let entry = self.named_by.get();
+        let left = entry.nr_used() - nr_entries;
+        self.named_by.set(entry.with_used(left));
+        left == 0
+    }
+}
+
+/// The lowest-level table for `addr`, or the hole there: one walk from the root.
 #[inline]
-fn are_empty(places: &[AtomicU64]) -> bool {
-    places
-        .iter()
-        .fold(0, |bits, place| bits | place.load(Relaxed))
-        == 0
+pub(super) fn walk(map: &PhysMap, root: Frame, addr: u64) -> Result<Leaf<'_>, Hole<'_>> {
+    let mut table = map.table(root);
+    for level in (2..LEVELS).rev() {
+        let entry = Slot::new(&table[index(addr, level)]).get();
+        let Some(below) = entry.table_below() else {
+            return Err(Hole { table, level });
+        };
+        table = map.table(below);
+    }
+    let named_by = Slot::new(&table[index(addr, 1)]);
+    match named_by.get().table_below() {
+        Some(below) => Ok(Leaf {
+            table: map.table(below),
+            named_by,
+        }),
+        None => Err(Hole { table, level: 1 }),
+    }
 }
 
 /// A place in a page table.
@@ -89,10 +144,11 @@ pub(super) struct Cursor<'m> {
     map: &'m PhysMap,
     root: Frame,
     /// The table of the 2 MiB from this address.
-    leaf: Option<(u64, &'m Table)>,
+    leaf: Option<(u64, Leaf<'m>)>,
 }
 
 impl<'m> Cursor<'m> {
+    #[inline]
     pub(super) const fn new(map: &'m PhysMap, root: Frame) -> Self {
         Self {
             map,
@@ -104,38 +160,30 @@ impl<'m> Cursor<'m> {
     /// The entry for the page that contains `addr`, or the hole that does.
     #[inline]
     pub(super) fn slot(&mut self, addr: u64) -> Result<Slot<'m>, Hole<'m>> {
-        self.leaf(addr)
-            .map(|table| Slot::new(&table[index(addr, 0)]))
+        self.leaf(addr).map(|leaf| leaf.slot(addr))
     }
 
     /// The lowest-level table for `addr`, or the hole there.
     #[inline]
-    fn leaf(&mut self, addr: u64) -> Result<&'m Table, Hole<'m>> {
+    pub(super) fn leaf(&mut self, addr: u64) -> Result<Leaf<'m>, Hole<'m>> {
         match self.recent(addr) {
-            Some(table) => Ok(table),
+            Some(leaf) => Ok(leaf),
             None => self.walk(addr),
         }
     }
 
     /// The lowest-level table for `addr`, if it is the one that was used last.
     #[inline]
-    fn recent(&self, addr: u64) -> Option<&'m Table> {
-        let (block, table) = self.leaf?;
-        (block == block_of(addr)).then_some(table)
+    fn recent(&self, addr: u64) -> Option<Leaf<'m>> {
+        let (block, leaf) = self.leaf?;
+        (block == block_of(addr)).then_some(leaf)
     }
 
     #[inline(never)]
-    fn walk(&mut self, addr: u64) -> Result<&'m Table, Hole<'m>> {
-        let mut table = self.map.table(self.root);
-        for level in (1..LEVELS).rev() {
-            let entry = Slot::new(&table[index(addr, level)]).get();
-            let Some(below) = entry.table_below() else {
-                return Err(Hole { table, level });
-            };
-            table = self.map.table(below);
-        }
-        self.leaf = Some((block_of(addr), table));
-        Ok(table)
+    fn walk(&mut self, addr: u64) -> Result<Leaf<'m>, Hole<'m>> {
+        let leaf = walk(self.map, self.root, addr)?;
+        self.leaf = Some((block_of(addr), leaf));
+        Ok(leaf)
     }
 
     /// The value of the entry for `addr`; empty where there is no table.
@@ -145,13 +193,13 @@ impl<'m> Cursor<'m> {
     }
 
     /// The first non-empty entry in the range, which then starts behind it.
-    #[inline(always)]
+    #[inline]
     pub(super) fn next(&mut self, range: &mut Range<u64>) -> Option<(u64, Slot<'m>)> {
         let addr = range.start;
         if addr < range.end
-            && let Some(table) = self.recent(addr)
+            && let Some(leaf) = self.recent(addr)
         {
-            let slot = Slot::new(&table[index(addr, 0)]);
+            let slot = leaf.slot(addr);
             if !slot.get().is_empty() {
                 range.start += FRAME_SIZE;
                 return Some((addr, slot));
@@ -166,13 +214,16 @@ impl<'m> Cursor<'m> {
         while range.start < range.end {
             let addr = range.start;
             let hole = match self.leaf(addr) {
-                Ok(table) => {
-                    let slot = Slot::new(&table[index(addr, 0)]);
+                Ok(leaf) => {
+                    let slot = leaf.slot(addr);
                     if !slot.get().is_empty() {
                         range.start += FRAME_SIZE;
                         return Some((addr, slot));
                     }
-                    Hole { table, level: 0 }
+                    Hole {
+                        table: leaf.table,
+                        level: 0,
+                    }
                 }
                 Err(hole) => hole,
             };
@@ -181,46 +232,65 @@ impl<'m> Cursor<'m> {
         None
     }
 
-    /// The entry for `addr`; missing tables are made of frames from the reserve, and condemned
-    /// ones are taken back into use.
+    /// The part of the range that is in the next lowest-level table, with that table; the range then
+    /// starts behind it. Where there are no tables, nothing is.
+    pub(super) fn next_leaf(&mut self, range: &mut Range<u64>) -> Option<(Range<u64>, Leaf<'m>)> {
+        while range.start < range.end {
+            let start = range.start;
+            match self.leaf(start) {
+                Ok(leaf) => {
+                    let end = range.end.min(block_of(start) + coverage(1));
+                    range.start = end;
+                    return Some((start..end, leaf));
+                }
+                Err(hole) => range.start = hole.end(start, range.end),
+            }
+        }
+        None
+    }
+
+    /// The lowest-level table for `addr`; missing tables are made of frames from the reserve.
     #[inline]
-    pub(super) fn make_slot(&mut self, addr: u64, reserve: &mut Reserve<'_>) -> Slot<'m> {
-        let table = match self.recent(addr) {
-            Some(table) => table,
+    pub(super) fn make_leaf(&mut self, addr: u64, reserve: &mut Reserve<'_>) -> Leaf<'m> {
+        match self.recent(addr) {
+            Some(leaf) => leaf,
             None => self.make_tables(addr, reserve),
-        };
-        Slot::new(&table[index(addr, 0)])
+        }
     }
 
     #[inline(never)]
-    fn make_tables(&mut self, addr: u64, reserve: &mut Reserve<'_>) -> &'m Table {
+    fn make_tables(&mut self, addr: u64, reserve: &mut Reserve<'_>) -> Leaf<'m> {
         let mut table = self.map.table(self.root);
+        let mut named_by: Option<Slot<'m>> = None;
         for level in (1..LEVELS).rev() {
             let slot = Slot::new(&table[index(addr, level)]);
             let below = match slot.get().table_below() {
                 Some(below) => below,
-                None => reserve.take_zeroed(),
+                None => {
+                    let made = reserve.take_zeroed();
+                    slot.set(Entry::table(made));
+                    if let Some(upper) = named_by {
+                        let entry = upper.get();
+                        upper.set(entry.with_used(entry.nr_used() + 1));
+                    }
+                    made
+                }
             };
-            let entry = slot.get();
-            if entry.is_empty() || entry.is_condemned() {
-                slot.set(Entry::table(below));
-            }
+            named_by = Some(slot);
             table = self.map.table(below);
         }
-        self.leaf = Some((block_of(addr), table));
-        table
+        let named_by = named_by.expect("there are upper levels");
+        let leaf = Leaf { table, named_by };
+        self.leaf = Some((block_of(addr), leaf));
+        leaf
     }
 
     /// How many tables exist on the path to the page at `addr`, without the root.
     fn depth(&self, addr: u64) -> u32 {
-        let mut table = self.map.table(self.root);
-        for level in (1..LEVELS).rev() {
-            match Slot::new(&table[index(addr, level)]).get().table_below() {
-                Some(below) => table = self.map.table(below),
-                None => return LEVELS - 1 - level,
-            }
+        match walk(self.map, self.root, addr) {
+            Ok(_) => LEVELS - 1,
+            Err(hole) => LEVELS - 1 - hole.level,
         }
-        LEVELS - 1
     }
 }
 
@@ -241,15 +311,17 @@ impl<'m> Missing<'m> {
         }
     }
 
-    /// The page at `addr` will be mapped.
-    #[inline]
-    pub(super) fn add(&mut self, addr: u64) {
-        if self.last[1] != addr >> shift(1) {
-            self.add_block(addr);
+    /// The pages of the range, at least one, will be mapped.
+    pub(super) fn add(&mut self, range: Range<u64>) {
+        let mut addr = range.start;
+        while addr < range.end {
+            if self.last[1] != addr >> shift(1) {
+                self.add_block(addr);
+            }
+            addr = block_of(addr) + coverage(1);
         }
     }
 
-    #[inline(never)]
     fn add_block(&mut self, addr: u64) {
         let depth = self.cursor.depth(addr);
         for level in 1..LEVELS {
@@ -292,7 +364,7 @@ mod tests {
         ] {
             let len = nr_pages * FRAME_SIZE;
             let mut missing = Missing::new(&mm.map, table.root());
-            (0..nr_pages).for_each(|n| missing.add(addr + n * FRAME_SIZE));
+            missing.add(addr..addr + len);
             let before = table.statistics(mm).tables;
             table.map_zero(mm, addr, len, Perm::R).unwrap();
             let made = table.statistics(mm).tables - before;

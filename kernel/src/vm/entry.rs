@@ -3,7 +3,7 @@
 //! ```text
 //!  63  62  54 53   52  51                   12 11  10    9    8  7 6 5   4  3  2 1 0
 //! +---+------+----+----+----------------------+--+-----+-----+----+-+-+-----+--+-+-+-+
-//! | NX|  0   | CX | CW |     frame            | 0| SHR |RIGHT| 0  |D|A| KIND |U|W|P|
+//! | NX|  0   | CX | CW |     frame            | 0| PRIV|RIGHT| 0  |D|A| KIND |U|W|P|
 //! +---+------+----+----+----------------------+--+-----+-----+----+-+-+-----+--+-+-+-+
 //! ```
 //!
@@ -11,8 +11,8 @@
 //! | --- | --- | --- |
 //! | empty | 0 | all bits zero |
 //! | zero | 0 | demand-zero: the first access gets a zeroed frame |
-//! | private | 1 | W set only while this is the frame's only reference |
-//! | shared | 1 | SHR: shared memory, never copy-on-write; W as RIGHT says |
+//! | private | 1 | PRIV; W set only while this is the frame's only reference |
+//! | shared | 1 | no PRIV: shared memory, never copy-on-write; W as RIGHT says |
 //! | condemned | 0 | during one operation: still holds the reference, no longer reachable |
 //!
 //! - RIGHT is the right to write, which W grants to the hardware. A private page with RIGHT and
@@ -21,15 +21,29 @@
 //!   exceeds. Every mapping can be read; NX is the absence of the right to execute.
 //! - KIND tells the non-present kinds apart; in present entries its bits (PWT, PCD) are zero.
 //! - A, and D with W, are set from the start, which saves the hardware from doing it.
+//!
+//! An entry of an upper level names a table. It restricts nothing, and says in bits that the hardware
+//! ignores how many entries of the table are not empty:
+//!
+//! ```text
+//!  63 62 61     52 51                   12 11   6  5  4  3 2 1 0
+//! +-----+---------+----------------------+------+-+-----+-+-+-+
+//! |  0  |  used   |     frame            |  0   |A|  0  |1|1|1|
+//! +-----+---------+----------------------+------+-+-----+-+-+-+
+//! ```
 
 use core::sync::atomic::{
     AtomicU64,
-    Ordering::{Acquire, Release},
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 use cowslip_abi::{Access, FoundEntry, Perm};
 
-use crate::mm::Frame;
+use crate::mm::{
+    COUNTED, Count, Frame, RefCounts, Table,
+    counts::BLOCK_SIZE,
+    phys::{FRAME_SIZE, PHYS_BITS},
+};
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -40,10 +54,16 @@ const KIND_MASK: u64 = KIND_ZERO | KIND_CONDEMNED;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const RIGHT: u64 = 1 << 9;
-const SHARED: u64 = 1 << 10;
+const PRIVATE: u64 = 1 << 10;
 const CEILING_WRITE: u64 = 1 << 52;
 const CEILING_EXECUTE: u64 = 1 << 53;
 const NO_EXECUTE: u64 = 1 << 63;
+/// What a mapping allows, and what it may be made to allow.
+const RIGHTS: u64 = RIGHT | NO_EXECUTE | CEILING_WRITE | CEILING_EXECUTE;
+/// In an entry that names a table.
+const USED_SHIFT: u32 = 52;
+/// What an entry has of its frame.
+const FRAME_MASK: u64 = (1 << PHYS_BITS) - FRAME_SIZE;
 
 /// What a mapping allows, and the most that it may be made to allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,20 +125,33 @@ impl Entry {
     /// A private page; `exclusive` if no other entry names the frame.
     #[must_use]
     pub fn private(frame: Frame, rights: Rights, exclusive: bool) -> Self {
-        Self(PRESENT | USER | ACCESSED | frame.addr().0 | rights.bits()).with_writable(exclusive)
+        Self(PRESENT | USER | ACCESSED | PRIVATE | frame.addr().0 | rights.bits())
+            .with_writable(exclusive)
     }
 
     /// A page of shared memory.
     #[must_use]
     pub fn shared(frame: Frame, rights: Rights) -> Self {
-        Self(PRESENT | USER | ACCESSED | SHARED | frame.addr().0 | rights.bits())
-            .with_writable(true)
+        Self(PRESENT | USER | ACCESSED | frame.addr().0 | rights.bits()).with_writable(true)
     }
 
-    /// The entry of an upper level that names the table below. It restricts nothing.
+    /// The entry of an upper level that names the table below, which is empty.
     #[must_use]
     pub fn table(frame: Frame) -> Self {
         Self(PRESENT | WRITABLE | USER | ACCESSED | frame.addr().0)
+    }
+
+    /// How many entries are used of the table that an entry of an upper level names.
+    #[inline]
+    #[must_use]
+    pub const fn nr_used(self) -> usize {
+        (self.0 >> USED_SHIFT) as usize % 1024
+    }
+
+    /// The same table with so many entries used.
+    #[must_use]
+    pub const fn with_used(self, nr_used: usize) -> Self {
+        Self(self.0 & ((1 << USED_SHIFT) - 1) | (nr_used as u64) << USED_SHIFT)
     }
 
     /// What the entry of the lowest level is.
@@ -126,10 +159,10 @@ impl Entry {
     pub fn kind(self) -> Kind {
         let frame = Frame::of_entry(self.0);
         if self.0 & PRESENT != 0 {
-            if self.0 & SHARED != 0 {
-                Kind::Shared(frame)
-            } else {
+            if self.0 & PRIVATE != 0 {
                 Kind::Private(frame)
+            } else {
+                Kind::Shared(frame)
             }
         } else {
             match self.0 & KIND_MASK {
@@ -140,10 +173,11 @@ impl Entry {
         }
     }
 
-    /// The table that an entry of an upper level names, condemned or not.
+    /// The table that an entry of an upper level names.
+    #[inline]
     #[must_use]
     pub fn table_below(self) -> Option<Frame> {
-        (self.0 & (PRESENT | KIND_CONDEMNED) != 0).then(|| Frame::of_entry(self.0))
+        (self.0 & PRESENT != 0).then(|| Frame::of_entry(self.0))
     }
 
     /// Whether nothing is mapped.
@@ -152,16 +186,11 @@ impl Entry {
         self.0 == 0
     }
 
-    /// Whether the hardware cannot use the entry, though it names a frame.
-    #[must_use]
-    pub const fn is_condemned(self) -> bool {
-        self.0 & (PRESENT | KIND_CONDEMNED) == KIND_CONDEMNED
-    }
-
-    /// Whether the page is, or was before it was condemned, shared memory.
+    /// Whether the page is shared memory.
+    #[inline]
     #[must_use]
     pub const fn is_shared(self) -> bool {
-        self.0 & SHARED != 0
+        self.0 & (PRESENT | PRIVATE) == PRESENT
     }
 
     /// What user code may do, and may be allowed to do. Meaningless for an empty entry.
@@ -229,8 +258,7 @@ impl Entry {
     /// The same page with other rights. W is kept only if it was there and still may be.
     #[must_use]
     pub fn with_rights(self, rights: Rights) -> Self {
-        let mask = RIGHT | NO_EXECUTE | CEILING_WRITE | CEILING_EXECUTE;
-        Self(self.0 & !mask | rights.bits()).with_writable(self.is_writable())
+        Self(self.0 & !RIGHTS | rights.bits()).with_writable(self.is_writable())
     }
 
     /// Whether going from `self` to `to` takes something from the hardware that a TLB may have.
@@ -241,10 +269,153 @@ impl Entry {
         self.0 & PRESENT != 0 && (lost_write || lost_execute)
     }
 
+    /// A page of the same frame, with other flags: see [`Flags::difference`].
+    #[inline(always)]
+    pub(super) const fn plus(self, difference: u64) -> Self {
+        Self(self.0.wrapping_add(difference))
+    }
+
+    /// An entry that has W without it.
+    #[inline(always)]
+    pub(super) const fn minus_writable(self) -> Self {
+        Self(self.0.wrapping_sub(WRITABLE))
+    }
+
+    /// Notes the entry as that of a frame that [departs](crate::mm::Departing::room).
+    #[inline(always)]
+    pub(super) fn note_in(self, place: &AtomicU64, is_sole: bool) {
+        place.store(if is_sole { self.0 } else { self.0 | COUNTED }, Relaxed);
+    }
+
+    /// Whether both are present private pages of the same frame.
+    #[inline]
+    pub(super) const fn is_same_page(self, other: Self) -> bool {
+        let are_private = self.0 & other.0 & (PRESENT | PRIVATE) == PRESENT | PRIVATE;
+        are_private && (self.0 ^ other.0) & FRAME_MASK == 0
+    }
+
     /// The same frame and rights, out of reach of the hardware.
     #[must_use]
     pub const fn condemned(self) -> Self {
         Self(self.0 & !(PRESENT | WRITABLE | USER | ACCESSED | DIRTY) | KIND_CONDEMNED)
+    }
+}
+
+/// Whether all entries are of private pages that may be written, here or after a fault: what can
+/// take part in a remapping on either side without being looked at again.
+#[inline]
+pub(super) fn are_private_and_present(places: &[AtomicU64]) -> bool {
+    common_bits(places) & (PRESENT | PRIVATE) == PRESENT | PRIVATE
+}
+
+/// The same for pages that user code has the right to write.
+#[inline]
+pub(super) fn are_private_and_may_be_written(places: &[AtomicU64]) -> bool {
+    let expected = PRESENT | PRIVATE | RIGHT;
+    common_bits(places) & expected == expected
+}
+
+/// Whether all entries are empty.
+#[inline]
+pub(super) fn are_empty(places: &[AtomicU64]) -> bool {
+    places
+        .iter()
+        .fold(0, |any, place| any | place.load(Relaxed))
+        == 0
+}
+
+/// The bits that all entries have.
+#[inline]
+fn common_bits(places: &[AtomicU64]) -> u64 {
+    let and = |bits: u64, place: &AtomicU64| bits & place.load(Relaxed);
+    // Many at a time: most of the instructions would be the loop's otherwise.
+    let (chunks, rest) = places.as_chunks::<32>();
+    let start = rest.iter().fold(u64::MAX, and);
+    chunks
+        .iter()
+        .fold(start, |bits, chunk| chunk.iter().fold(bits, and))
+}
+
+/// Private pages that differ only in the frame, and whose frames lie in one block of 512: what the
+/// entries of neighbouring pages nearly always are. One subtraction and one comparison tell whether
+/// an entry fits, and where its count is.
+#[derive(Clone, Copy)]
+pub(super) struct Pattern<'m> {
+    /// The block's address and the bits that are not the frame.
+    expected: u64,
+    /// The same, negated: adding it takes fewer instructions.
+    minus_expected: u64,
+    counts: &'m Table,
+}
+
+impl<'m> Pattern<'m> {
+    /// Fits entries like this one, if it is a private page.
+    #[inline]
+    pub(super) fn like(entry: Entry, counts: &'m RefCounts) -> Option<Self> {
+        let Kind::Private(frame) = entry.kind() else {
+            return None;
+        };
+        let expected = entry.0 & !(FRAME_MASK & (BLOCK_SIZE - 1));
+        Some(Self {
+            expected,
+            minus_expected: expected.wrapping_neg(),
+            counts: counts.block(frame)?,
+        })
+    }
+
+    /// The same for another block: fits entries like this one, if it differs only in the frame.
+    #[inline]
+    pub(super) fn near(self, entry: Entry, counts: &'m RefCounts) -> Option<Self> {
+        if Flags::of(entry) != self.flags() {
+            return None;
+        }
+        Self::like(entry, counts)
+    }
+
+    /// The count of the entry's frame, if the entry fits.
+    #[inline(always)]
+    pub(super) fn count(self, entry: Entry) -> Option<Count<'m>> {
+        // Bits that differ below the frame's number come out at the top, as those above it do.
+        let number = entry.0.wrapping_add(self.minus_expected).rotate_right(12);
+        self.counts.get(number as usize).map(Count::new)
+    }
+
+    /// Whether the pages are writable in hardware, so that each is its frame's only reference.
+    #[inline(always)]
+    pub(super) const fn is_writable(self) -> bool {
+        Entry(self.expected).is_writable()
+    }
+
+    /// What to add to an entry with the flags `from` to get a page of the same frame with the rights
+    /// of those that fit; W only if `exclusive`.
+    #[inline]
+    pub(super) const fn difference(self, from: Flags, exclusive: bool) -> u64 {
+        let rights = self.expected & RIGHTS;
+        let page = Entry(PRESENT | USER | ACCESSED | PRIVATE | rights).with_writable(exclusive);
+        page.0.wrapping_sub(from.0)
+    }
+
+    /// The flags of the entries that fit.
+    pub(super) const fn flags(self) -> Flags {
+        Flags::of(Entry(self.expected))
+    }
+}
+
+/// The bits of an entry that are not its frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flags(u64);
+
+impl Flags {
+    #[inline(always)]
+    pub(super) const fn of(entry: Entry) -> Self {
+        Self(entry.0 & !FRAME_MASK)
+    }
+
+    /// What to add to an entry with these flags to get a private page of the same frame with other
+    /// rights; W only if `exclusive`.
+    pub(super) fn difference(self, rights: Rights, exclusive: bool) -> u64 {
+        let to = Entry::private(Frame::of_entry(0), rights, exclusive);
+        to.0.wrapping_sub(self.0)
     }
 }
 
@@ -262,12 +433,14 @@ impl<'m> Slot<'m> {
     }
 
     /// Reads the entry.
+    #[inline]
     #[must_use]
     pub fn get(self) -> Entry {
         Entry(self.0.load(Acquire))
     }
 
     /// Writes the entry.
+    #[inline]
     pub fn set(self, entry: Entry) {
         self.0.store(entry.0, Release);
     }

@@ -4,12 +4,7 @@ use cowslip_abi::{Access, FoundEntry, USER_END};
 
 use crate::{
     mm::{Flush, Mm},
-    vm::{
-        PageTable,
-        cursor::Cursor,
-        entry::{Kind, Slot},
-        own,
-    },
+    vm::{PageTable, cursor::walk, entry::Kind, own},
 };
 
 /// What became of a page fault.
@@ -31,9 +26,10 @@ pub fn fault(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
     if addr >= USER_END {
         return Fault::Denied(FoundEntry::NotUser);
     }
-    let Ok(slot) = Cursor::new(&mm.map, table.root()).slot(addr) else {
+    let Ok(leaf) = walk(&mm.map, table.root(), addr) else {
         return Fault::Denied(FoundEntry::Empty);
     };
+    let slot = leaf.slot(addr);
     let entry = slot.get();
     if !entry.permits(access) {
         return Fault::Denied(entry.found());
@@ -43,23 +39,29 @@ pub fn fault(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
             mm.flush(Flush::page(table.root(), addr));
             Fault::Resolved
         }
-        Kind::Private(frame) if mm.counts.get(frame) == 1 => {
-            slot.set(entry.with_writable(true));
-            mm.stats.reclaimed.add(1);
+        Kind::Private(frame) => {
+            let count = mm.counts.of(frame);
+            if count.is_one() {
+                slot.set(entry.with_writable(true));
+                mm.stats.reclaimed.add(1);
+                return Fault::Resolved;
+            }
+            let Some(made) = mm.frames.alloc() else {
+                return Fault::OutOfMemory;
+            };
+            // Out of reach first: see `own`.
+            slot.set(entry.condemned());
+            let flushed = mm.flush(Flush::page(table.root(), addr));
+            own::publish_copy(mm, slot, frame, made);
+            mm.release_counted(frame, count, &flushed);
             Fault::Resolved
         }
-        _ => give_frame(mm, table, addr, slot),
+        _ => {
+            let Some(made) = mm.frames.alloc() else {
+                return Fault::OutOfMemory;
+            };
+            own::publish_zero(mm, slot, made);
+            Fault::Resolved
+        }
     }
-}
-
-/// Gives a demand-zero page, or a copy-on-write page whose frame others name, a frame of its own.
-fn give_frame(mm: &Mm, table: &PageTable, addr: u64, slot: Slot<'_>) -> Fault {
-    let Ok(mut reserve) = mm.frames.reserve(1) else {
-        return Fault::OutOfMemory;
-    };
-    let mut flush = Flush::none();
-    own::detach(mm, table.root(), addr, slot, &mut flush);
-    let flushed = mm.flush(flush);
-    own::write(mm, slot, false, &mut reserve, &flushed, |_| {});
-    Fault::Resolved
 }

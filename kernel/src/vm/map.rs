@@ -1,15 +1,14 @@
 //! Editing one address space: map, unmap, protect.
 
-use cowslip_abi::{Error, Perm};
+use cowslip_abi::{Error, PAGE_SIZE, Perm};
 
 use crate::{
-    mm::{Flush, Frame, Mm},
+    mm::{Departing, Flush, Frame, Mm, phys::FRAME_SIZE},
     vm::{
         PageTable, VmError,
-        cursor::{Cursor, Missing},
-        entry::{Entry, Kind, Rights},
-        prune,
-        table::pages,
+        cursor::{Cursor, Leaf, Missing, walk},
+        drop::drop_range,
+        entry::{Entry, Kind, Rights, Slot},
     },
 };
 
@@ -20,18 +19,27 @@ impl PageTable {
     ///
     /// `Occupied`: a page is not empty. `NoMemory`: too few frames for the tables.
     pub fn map_zero(&self, mm: &Mm, addr: u64, len: u64, perm: Perm) -> Result<(), VmError> {
+        let entry = Entry::zero(Rights::new(perm));
+        if len == FRAME_SIZE
+            && let Ok(leaf) = walk(&mm.map, self.root(), addr)
+        {
+            return fill_empty(leaf, addr, entry);
+        }
         let range = addr..addr + len;
         let mut cursor = Cursor::new(&mm.map, self.root());
         if cursor.next(&mut range.clone()).is_some() {
             return Err(Error::Occupied);
         }
         let mut missing = Missing::new(&mm.map, self.root());
-        pages(range.clone()).for_each(|page| missing.add(page));
+        missing.add(range.clone());
         let mut reserve = mm.frames.reserve(missing.nr_tables())?;
-
-        let entry = Entry::zero(Rights::new(perm));
-        for page in pages(range) {
-            cursor.make_slot(page, &mut reserve).set(entry);
+        let mut page = addr;
+        while page < range.end {
+            let leaf = cursor.make_leaf(page, &mut reserve);
+            let run = leaf.run(page, (range.end - page) / FRAME_SIZE);
+            run.iter().for_each(|place| Slot::new(place).set(entry));
+            leaf.add_used(run.len());
+            page += run.len() as u64 * FRAME_SIZE;
         }
         Ok(())
     }
@@ -50,40 +58,44 @@ impl PageTable {
             return Err(Error::Occupied);
         }
         let mut missing = Missing::new(&mm.map, self.root());
-        missing.add(addr);
+        missing.add(addr..addr + FRAME_SIZE);
         let mut reserve = mm.frames.reserve(missing.nr_tables())?;
         let entry = Entry::private(frame, Rights::new(perm), true);
-        cursor.make_slot(addr, &mut reserve).set(entry);
-        Ok(())
+        fill_empty(cursor.make_leaf(addr, &mut reserve), addr, entry)
     }
 
     /// Empties the pages from `addr` on. Empty ones stay so.
     ///
     /// Takes time for what is mapped, and next to none for what is not.
     pub fn unmap(&self, mm: &Mm, addr: u64, len: u64) {
-        let range = addr..addr + len;
-        let mut flush = Flush::none();
-        let (mut cursor, mut rest) = (Cursor::new(&mm.map, self.root()), range.clone());
-        while let Some((page, slot)) = cursor.next(&mut rest) {
-            match slot.get().kind() {
-                Kind::Zero => slot.set(Entry::EMPTY),
-                _ => {
-                    slot.set(slot.get().condemned());
-                    flush.add(self.root(), page);
-                }
-            }
+        if len == FRAME_SIZE && self.unmap_page(mm, addr) {
+            return;
         }
-        prune::condemn_tables(mm, self.root(), &range, &mut flush);
-        let flushed = mm.flush(flush);
+        let mut departing = Departing::new(mm);
+        drop_range(mm, self.root(), &(addr..addr + len), &mut departing);
+        departing.finish();
+    }
 
-        let (mut cursor, mut rest) = (Cursor::new(&mm.map, self.root()), range.clone());
-        while let Some((_, slot)) = cursor.next(&mut rest) {
-            if let Kind::Condemned(frame) = slot.get().kind() {
-                slot.set(Entry::EMPTY);
-                mm.release(frame, &flushed);
-            }
+    /// Empties a page, unless that leaves its table empty: then nothing has changed.
+    fn unmap_page(&self, mm: &Mm, addr: u64) -> bool {
+        let Ok(leaf) = walk(&mm.map, self.root(), addr) else {
+            return true;
+        };
+        let slot = leaf.slot(addr);
+        let entry = slot.get();
+        if entry.is_empty() {
+            return true;
         }
-        prune::free_tables(mm, self.root(), &range, &flushed);
+        if leaf.nr_used() == 1 {
+            return false;
+        }
+        slot.set(Entry::EMPTY);
+        leaf.subtract_used(1);
+        if let Kind::Private(frame) | Kind::Shared(frame) = entry.kind() {
+            let flushed = mm.flush(Flush::page(self.root(), addr));
+            mm.release(frame, &flushed);
+        }
+        true
     }
 
     /// Changes what user code may do with the pages from `addr` on.
@@ -95,7 +107,7 @@ impl PageTable {
     pub fn protect(&self, mm: &Mm, addr: u64, len: u64, perm: Perm) -> Result<(), VmError> {
         let range = addr..addr + len;
         let mut cursor = Cursor::new(&mm.map, self.root());
-        for page in pages(range.clone()) {
+        for page in range.clone().step_by(PAGE_SIZE) {
             let entry = cursor.get(page);
             if entry.is_empty() {
                 return Err(Error::NotMapped);
@@ -118,6 +130,18 @@ impl PageTable {
         mm.flush(flush);
         Ok(())
     }
+}
+
+/// Writes the entry for `addr`, which should be empty, in its table.
+#[inline]
+fn fill_empty(leaf: Leaf<'_>, addr: u64, entry: Entry) -> Result<(), VmError> {
+    let slot = leaf.slot(addr);
+    if !slot.get().is_empty() {
+        return Err(Error::Occupied);
+    }
+    slot.set(entry);
+    leaf.add_used(1);
+    Ok(())
 }
 
 /// The entry with other rights. A private page does not become writable for the hardware: others

@@ -21,14 +21,17 @@
 //! [`ByteRange`].
 
 mod access;
+#[cfg(not(target_os = "none"))]
+pub mod audit;
 mod copy;
 mod cursor;
+mod drop;
 pub mod entry;
 mod fault;
 mod map;
 mod own;
-mod prune;
 mod range;
+mod remap;
 mod share;
 #[cfg(not(target_os = "none"))]
 pub mod sim;
@@ -37,7 +40,7 @@ mod table;
 mod tests;
 
 pub use access::{read_user, write_user};
-pub use copy::{CopyError, Side, copy, copy_in_place};
+pub use copy::{CopyError, Side, Transfer, copy, copy_in_place};
 pub use fault::{Fault, fault};
 pub use range::{ByteRange, PageRange};
 pub use share::share;

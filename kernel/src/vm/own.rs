@@ -9,7 +9,7 @@
 //! on reading the original through a stale entry.
 
 use crate::{
-    mm::{Flush, Flushed, Frame, Mm, Reserve},
+    mm::{Flush, Flushed, Frame, Mm},
     vm::entry::{Entry, Kind, Slot},
 };
 
@@ -17,12 +17,13 @@ use crate::{
 pub(super) fn needs_frame(mm: &Mm, entry: Entry) -> bool {
     match entry.kind() {
         Kind::Zero => true,
-        Kind::Private(frame) => mm.counts.get(frame) > 1,
+        Kind::Private(frame) => !mm.counts.is_one(frame),
         _ => false,
     }
 }
 
 /// Condemns the page if others name its frame.
+#[inline]
 pub(super) fn detach(mm: &Mm, root: Frame, addr: u64, slot: Slot<'_>, flush: &mut Flush) {
     let entry = slot.get();
     if let Kind::Private(_) = entry.kind()
@@ -34,12 +35,13 @@ pub(super) fn detach(mm: &Mm, root: Frame, addr: u64, slot: Slot<'_>, flush: &mu
 }
 
 /// Lets `fill` write to the page's frame: its own one, or a new one with the same bytes, which
-/// replaces what was detached. If `fill` writes all of the page, it need not have the same bytes.
+/// replaces what was detached; it comes from `frames`. If `fill` writes all of the page, it need not have the same bytes.
+#[inline]
 pub(super) fn write(
     mm: &Mm,
     slot: Slot<'_>,
     fills_all: bool,
-    reserve: &mut Reserve<'_>,
+    frames: impl FnOnce() -> Frame,
     flushed: &Flushed,
     fill: impl FnOnce(Frame),
 ) {
@@ -47,7 +49,7 @@ pub(super) fn write(
     match entry.kind() {
         Kind::Private(frame) | Kind::Shared(frame) => fill(frame),
         Kind::Zero => {
-            let frame = reserve.take();
+            let frame = frames();
             if !fills_all {
                 mm.map.zero(frame);
                 mm.stats.zero_filled.add(1);
@@ -56,7 +58,7 @@ pub(super) fn write(
             slot.set(Entry::private(frame, entry.rights(), true));
         }
         Kind::Condemned(old) => {
-            let frame = reserve.take();
+            let frame = frames();
             if !fills_all {
                 mm.map.copy_frame(old, frame);
                 mm.stats.cow_broken.add(1);
@@ -67,4 +69,21 @@ pub(super) fn write(
         }
         Kind::Empty => unreachable!("written pages were checked"),
     }
+}
+
+/// Gives a demand-zero page this frame, zeroed.
+#[inline]
+pub(super) fn publish_zero(mm: &Mm, slot: Slot<'_>, frame: Frame) {
+    mm.map.zero(frame);
+    mm.stats.zero_filled.add(1);
+    slot.set(Entry::private(frame, slot.get().rights(), true));
+}
+
+/// Gives a page that was condemned and flushed a copy of its old frame, in this one. The reference
+/// to the old frame is the caller's then.
+#[inline]
+pub(super) fn publish_copy(mm: &Mm, slot: Slot<'_>, old: Frame, frame: Frame) {
+    mm.map.copy_frame(old, frame);
+    mm.stats.cow_broken.add(1);
+    slot.set(Entry::private(frame, slot.get().rights(), true));
 }

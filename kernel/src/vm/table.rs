@@ -1,13 +1,12 @@
 //! An address space's page table: making it, looking into it, taking it apart.
 
-use core::ops::Range;
-
-use cowslip_abi::{PAGE_SIZE, USER_END};
+use cowslip_abi::USER_END;
 
 use crate::{
-    mm::{Flush, Flushed, Frame, Mm, OutOfMemory},
+    mm::{Departing, Flush, Frame, Mm, OutOfMemory},
     vm::{
-        cursor::{Cursor, LEVELS, next_used},
+        cursor::{Cursor, LEVELS},
+        drop::drop_range,
         entry::{Entry, Kind, Slot},
     },
 };
@@ -80,16 +79,12 @@ impl PageTable {
     ///
     /// No CPU may have the space active, nor activate it.
     pub fn destroy(self, mm: &Mm) {
-        let flushed = mm.flush(Flush::all(self.root));
-        release_below(mm, self.root, LEVELS - 1, &flushed);
-        mm.release(self.root, &flushed);
+        let mut departing = Departing::new(mm);
+        *departing.flush() = Flush::all(self.root);
+        drop_range(mm, self.root, &(0..USER_END), &mut departing);
+        departing.add_sole(self.root);
+        departing.finish();
     }
-}
-
-/// The addresses of the pages from `addr` on.
-pub(super) fn pages(range: Range<u64>) -> impl Iterator<Item = u64> {
-    debug_assert!(range.start.is_multiple_of(PAGE_SIZE as u64));
-    range.step_by(PAGE_SIZE)
 }
 
 /// The entries of a table that are the space's own.
@@ -117,27 +112,8 @@ fn count(mm: &Mm, table: Frame, level: u32, stats: &mut SpaceStats) {
             Kind::Empty | Kind::Condemned(_) => {}
             Kind::Zero => stats.zero += 1,
             Kind::Shared(_) => stats.shared += 1,
-            Kind::Private(frame) if mm.counts.get(frame) == 1 => stats.private += 1,
+            Kind::Private(frame) if mm.counts.is_one(frame) => stats.private += 1,
             Kind::Private(_) => stats.cow_shared += 1,
-        }
-    }
-}
-
-fn release_below(mm: &Mm, table: Frame, level: u32, flushed: &Flushed) {
-    let (table, nr_entries) = (mm.map.table(table), nr_user_entries(level));
-    let mut number = 0;
-    while let Some(used) = next_used(table, number, nr_entries) {
-        number = used + 1;
-        let slot = Slot::new(&table[used]);
-        let entry = slot.get();
-        slot.set(Entry::EMPTY);
-        if level > 0 {
-            if let Some(below) = entry.table_below() {
-                release_below(mm, below, level - 1, flushed);
-                mm.release(below, flushed);
-            }
-        } else if let Kind::Private(frame) | Kind::Shared(frame) = entry.kind() {
-            mm.release(frame, flushed);
         }
     }
 }

@@ -3,11 +3,12 @@
 mod failure;
 mod lessons;
 mod shortcuts;
+mod transfer;
 
 use cowslip_abi::{Access, Error, FoundEntry, PAGE_SIZE, Perm, ShareMode, USER_END};
 
 use super::{
-    Fault, PageTable, fault, share,
+    CopyError, Fault, PageTable, Transfer, copy, fault, share,
     sim::{user_read, user_write},
 };
 use crate::mm::{
@@ -72,6 +73,18 @@ fn fork(mm: &Mm, child: &PageTable, parent: &PageTable) {
         None,
     )
     .unwrap();
+}
+
+/// A message whose sender keeps the bytes.
+fn copy_bytes(
+    mm: &Mm,
+    dst: &PageTable,
+    dst_addr: u64,
+    src: &PageTable,
+    src_addr: u64,
+    len: u64,
+) -> Result<(), CopyError> {
+    copy(mm, dst, dst_addr, src, src_addr, len, Transfer::Copy)
 }
 
 /// One page of `src` at [`A`], shared with `dst` at [`B`].

@@ -1,6 +1,7 @@
 //! The operations, and how they are drawn.
 
 use cowslip_abi::{PAGE_SIZE, Perm, ShareMode};
+use kernel::vm::Transfer;
 use proptest::prelude::*;
 
 /// How many spaces there are.
@@ -75,6 +76,11 @@ pub(crate) enum Op {
         src: usize,
         from: u64,
         len: u64,
+        transfer: Transfer,
+    },
+    /// How many whole pages a message must have to be remapped.
+    Threshold {
+        nr_pages: u64,
     },
     /// User code writes within one page.
     Write {
@@ -134,6 +140,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (space(), offset(), 0usize..3 * PAGE_SIZE, any::<u8>())
             .prop_map(|(space, offset, len, byte)| Op::KernelWrite { space, offset, len, byte }),
         1 => space().prop_map(|space| Op::Destroy { space }),
+        1 => (1u64..5).prop_map(|nr_pages| Op::Threshold { nr_pages }),
     ]
 }
 
@@ -172,21 +179,36 @@ fn copy() -> impl Strategy<Value = Op> {
         2 => ragged.clone().prop_map(|offset| (offset, offset)),
         1 => (ragged.clone(), ragged.clone()),
     ];
-    let len = (0u64..5, prop_oneof![2 => Just(0), 1 => ragged])
-        .prop_map(|(pages, bytes)| pages * PAGE + bytes);
-    (space(), 0..NR_PAGES, space(), 0..NR_PAGES, alignments, len).prop_map(
-        |(dst, to, src, from, (to_offset, from_offset), len)| {
-            let (to, from) = (to * PAGE + to_offset, from * PAGE + from_offset);
-            let len = len.min(NR_PAGES * PAGE - to).min(NR_PAGES * PAGE - from);
-            Op::Copy {
-                dst,
-                to,
-                src,
-                from,
-                len,
-            }
-        },
+    let transfer = prop_oneof![2 => Just(Transfer::Copy), 1 => Just(Transfer::Move)];
+    let len = (
+        prop_oneof![4 => 0u64..5, 1 => 5..=NR_PAGES],
+        prop_oneof![2 => Just(0), 1 => ragged],
     )
+        .prop_map(|(pages, bytes)| pages * PAGE + bytes);
+    let first = || prop_oneof![2 => 0..NR_PAGES, 1 => Just(0)];
+    (
+        space(),
+        first(),
+        space(),
+        first(),
+        alignments,
+        len,
+        transfer,
+    )
+        .prop_map(
+            |(dst, to, src, from, (to_offset, from_offset), len, transfer)| {
+                let (to, from) = (to * PAGE + to_offset, from * PAGE + from_offset);
+                let len = len.min(NR_PAGES * PAGE - to).min(NR_PAGES * PAGE - from);
+                Op::Copy {
+                    dst,
+                    to,
+                    src,
+                    from,
+                    len,
+                    transfer,
+                }
+            },
+        )
 }
 
 fn write() -> impl Strategy<Value = Op> {

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use cowslip_abi::{Access, Error, FoundEntry, PAGE_SIZE, Perm, ShareMode};
-use kernel::vm::{CopyError, Side};
+use kernel::vm::{CopyError, Side, Transfer};
 
 use super::ops::PAGE;
 
@@ -123,6 +123,18 @@ impl Space {
         bytes
     }
 
+    /// What a move leaves behind.
+    fn clear_whole_pages(&mut self, addr: u64, len: u64) {
+        for (at, len) in chunks(addr, len) {
+            if let Some(page) = self.pages.get_mut(&at)
+                && len == PAGE_SIZE
+                && !page.bytes.is_shared()
+            {
+                page.bytes = Bytes::Private(vec![0; PAGE_SIZE]);
+            }
+        }
+    }
+
     pub(crate) fn write(&mut self, addr: u64, from: &[u8]) {
         for (at, len) in chunks(addr, from.len() as u64) {
             let page = self.pages.get_mut(&(at / PAGE * PAGE)).unwrap();
@@ -214,6 +226,7 @@ pub(crate) fn copy(
     (dst, to): (usize, u64),
     (src, from): (usize, u64),
     len: u64,
+    transfer: Transfer,
 ) -> Result<(), CopyError> {
     let fail = |side, error| Err(CopyError { side, error });
     if dst == src && to.abs_diff(from) < len {
@@ -234,6 +247,9 @@ pub(crate) fn copy(
             let bytes = spaces[src].read(source, len as u64);
             spaces[dst].write(source - from + to, &bytes);
         }
+    }
+    if transfer == Transfer::Move {
+        spaces[src].clear_whole_pages(from, len);
     }
     Ok(())
 }

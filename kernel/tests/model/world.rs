@@ -1,13 +1,11 @@
 //! The kernel's memory management beside the model, and everything that must hold between them.
 
-use std::collections::BTreeMap;
-
 use cowslip_abi::{Access, Error, PAGE_SIZE, Perm, ShareMode, USER_END};
 use kernel::{
     mm::{Frame, PhysAddr, sim::Cpu, sim::SimMemory},
     vm::{
         self, CopyError, Fault, PageTable, Side,
-        entry::Kind,
+        audit::audit,
         sim::{user_access, user_read, user_write},
     },
 };
@@ -82,6 +80,8 @@ impl World {
             mm.frames
                 .add_range(PhysAddr(start), PhysAddr(start + FRAMES_PER_BLOCK * PAGE));
         }
+        let end = PhysAddr(NR_BLOCKS as u64 * 512 * PAGE);
+        mm.cover(PhysAddr(0), end).unwrap();
         let tables: Vec<_> = (0..NR_SPACES)
             .map(|_| PageTable::new(mm, &[0; 256]).unwrap())
             .collect();
@@ -204,7 +204,11 @@ impl World {
                 src,
                 from,
                 len,
-            } => vm::copy(mm, &tables[dst], BASE + to, &tables[src], BASE + from, len).into(),
+                transfer,
+            } => {
+                let (to, from) = (BASE + to, BASE + from);
+                vm::copy(mm, &tables[dst], to, &tables[src], from, len, transfer).into()
+            }
             Op::Write {
                 space,
                 cpu,
@@ -243,6 +247,10 @@ impl World {
             } => {
                 let bytes = pattern(byte, within_arena(offset, len));
                 vm::write_user(mm, &tables[space], BASE + offset, &bytes).into()
+            }
+            Op::Threshold { nr_pages } => {
+                mm.set_remap_min_pages(nr_pages);
+                Outcome::Done
             }
             Op::Destroy { .. } => Outcome::Done,
         }
@@ -308,7 +316,11 @@ impl World {
                 src,
                 from,
                 len,
-            } => reference::copy(model, (dst, BASE + to), (src, BASE + from), len).into(),
+                transfer,
+            } => {
+                let (to, from) = ((dst, BASE + to), (src, BASE + from));
+                reference::copy(model, to, from, len, transfer).into()
+            }
             Op::Write {
                 space,
                 offset,
@@ -344,33 +356,21 @@ impl World {
                 }
                 allowed.into()
             }
-            Op::Destroy { .. } => Outcome::Done,
+            Op::Destroy { .. } | Op::Threshold { .. } => Outcome::Done,
         }
     }
 
     fn check(&self) {
         self.sim.check_tlbs();
-        let mut named = BTreeMap::<Frame, (u64, bool)>::new();
-        let mut nr_tables = 0;
+        let mm = self.sim.mm();
+        let named = audit(mm, &self.tables);
         for (table, model) in self.tables.iter().zip(&self.model) {
             self.check_statistics(table, model);
-            nr_tables += table.statistics(self.sim.mm()).tables;
             for addr in (BASE..BASE + NR_PAGES * PAGE).step_by(PAGE_SIZE) {
                 self.check_page(table, model, addr);
-                if let Some((frame, shared)) = self.frame_at(table, addr) {
-                    let entry = named.entry(frame).or_insert((0, shared));
-                    entry.0 += 1;
-                    assert_eq!(entry.1, shared, "{frame:?} is both private and shared");
-                }
             }
         }
-        let mm = self.sim.mm();
-        for (&frame, &(count, _)) in &named {
-            assert_eq!(mm.counts.get(frame), count, "count of {frame:?}");
-        }
-        let nr_shared = named.values().filter(|(count, _)| *count > 1).count() as u64;
-        assert_eq!(mm.counts.shared(), nr_shared);
-        let used = mm.counts.nodes() + nr_tables + (named.len() + self.hoard.len()) as u64;
+        let used = mm.counts.nodes() + (named.len() + self.hoard.len()) as u64;
         assert_eq!(
             mm.frames.free_count() + used,
             mm.frames.total_count(),
@@ -426,24 +426,6 @@ impl World {
                     "{cpu:?} sees other bytes at {addr:#x}"
                 );
             }
-        }
-        if let Kind::Private(frame) = entry.kind()
-            && entry.is_writable()
-        {
-            assert_eq!(
-                mm.counts.get(frame),
-                1,
-                "{addr:#x} is writable and not exclusive"
-            );
-        }
-    }
-
-    fn frame_at(&self, table: &PageTable, addr: u64) -> Option<(Frame, bool)> {
-        match table.lookup(self.sim.mm(), addr).kind() {
-            Kind::Private(frame) => Some((frame, false)),
-            Kind::Shared(frame) => Some((frame, true)),
-            Kind::Empty | Kind::Zero => None,
-            Kind::Condemned(_) => panic!("{addr:#x} is left condemned"),
         }
     }
 }

@@ -70,7 +70,7 @@ impl Machine {
         let mm: &'static Mm = unsafe { (*memory).mm() };
         let platform: &'static FakePlatform = Box::leak(Box::default());
         let kernel = Kernel::new(mm, platform, [0; 256]);
-        let booted_free = mm.frames.free_count();
+        let booted_free = mm.frames.free_count() + mm.counts.nodes();
         Self {
             kernel,
             platform,

@@ -1,11 +1,11 @@
 //! Lesson 12, reserve, then commit: an operation that runs out of memory changes nothing.
 
-use super::{A, B, PAGE, assert_all_free, put, space};
+use super::{A, B, PAGE, assert_all_free, copy_bytes, put, space};
 use cowslip_abi::{Error, PAGE_SIZE, Perm, ShareMode};
 
 use crate::{
     mm::{Mm, sim::SimMemory},
-    vm::{PageTable, copy, entry::Entry, share, write_user},
+    vm::{PageTable, entry::Entry, share, write_user},
 };
 
 type Operation = fn(&Mm, &PageTable, &PageTable) -> Result<(), Error>;
@@ -140,8 +140,8 @@ fn lesson_12_move() {
 #[test]
 #[cfg_attr(miri, ignore = "slow")]
 fn lesson_12_message() {
-    fails_cleanly(|mm, one, two| copy(mm, two, B, one, A, 5 * PAGE - 1).map_err(|e| e.error));
-    fails_cleanly(|mm, one, two| copy(mm, two, B, one, A + 1, 4 * PAGE).map_err(|e| e.error));
+    fails_cleanly(|mm, one, two| copy_bytes(mm, two, B, one, A, 5 * PAGE - 1).map_err(|e| e.error));
+    fails_cleanly(|mm, one, two| copy_bytes(mm, two, B, one, A + 1, 4 * PAGE).map_err(|e| e.error));
 }
 
 #[test]

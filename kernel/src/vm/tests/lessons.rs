@@ -1,12 +1,14 @@
 //! Tests named after the lessons from other systems.
 
-use super::{A, B, PAGE, assert_all_free, fork, peek, put, share_page, space, with_spaces};
+use super::{
+    A, B, PAGE, assert_all_free, copy_bytes, fork, peek, put, share_page, space, with_spaces,
+};
 use cowslip_abi::{Access, Error, PAGE_SIZE, Perm, ShareMode};
 
 use crate::{
     mm::sim::{Cpu, SimMemory},
     vm::{
-        CopyError, Side, copy,
+        CopyError, Side,
         entry::Kind,
         read_user, share,
         sim::{user_access, user_write},
@@ -82,7 +84,7 @@ fn lesson_6_a_message_is_a_reference() {
         server.map_zero(mm, B, PAGE, Perm::RW).unwrap();
         put(mm, parent, A, 1);
         fork(mm, &child, parent);
-        copy(mm, server, B, &child, A, PAGE).unwrap();
+        copy_bytes(mm, server, B, &child, A, PAGE).unwrap();
         child.unmap(mm, A, PAGE);
         put(mm, parent, A, 2);
         assert_eq!((peek(mm, server, B), peek(mm, parent, A)), (1, 2));
@@ -116,7 +118,7 @@ fn lesson_8_sending_a_shared_page_sends_a_snapshot() {
         one.map_zero(mm, A + PAGE, PAGE, Perm::RW).unwrap();
         put(mm, one, A, 1);
         share_page(mm, two, one, ShareMode::Shared, None);
-        copy(mm, one, A + PAGE, two, B, PAGE).unwrap();
+        copy_bytes(mm, one, A + PAGE, two, B, PAGE).unwrap();
         let (mode, perm) = (ShareMode::CopyOnWrite, Some(Perm::RW));
         share(mm, one, A + 2 * PAGE, two, B, PAGE, mode, perm).unwrap();
         put(mm, two, B, 2);
@@ -147,7 +149,7 @@ fn lesson_8_a_message_into_shared_memory_is_seen_by_all() {
         one.map_zero(mm, A, 2 * PAGE, Perm::RW).unwrap();
         put(mm, one, A + PAGE, 5);
         share_page(mm, two, one, ShareMode::Shared, None);
-        copy(mm, two, B, one, A + PAGE, PAGE).unwrap();
+        copy_bytes(mm, two, B, one, A + PAGE, PAGE).unwrap();
         assert_eq!((peek(mm, one, A), peek(mm, two, B)), (5, 5));
         assert!(matches!(two.lookup(mm, B).kind(), Kind::Shared(_)));
     });
@@ -204,11 +206,11 @@ fn lesson_13_the_same_page_twice_in_one_message() {
         one.map_zero(mm, A, 2 * PAGE, Perm::RW).unwrap();
         two.map_zero(mm, B, 2 * PAGE, Perm::RW).unwrap();
         put(mm, one, A, 1);
-        copy(mm, one, A + PAGE, one, A, PAGE).unwrap();
+        copy_bytes(mm, one, A + PAGE, one, A, PAGE).unwrap();
         assert_eq!(one.lookup(mm, A).kind(), one.lookup(mm, A + PAGE).kind());
-        copy(mm, two, B, one, A, 2 * PAGE).unwrap();
+        copy_bytes(mm, two, B, one, A, 2 * PAGE).unwrap();
         // And again, into pages that name the very frames that are sent.
-        copy(mm, two, B, one, A, 2 * PAGE).unwrap();
+        copy_bytes(mm, two, B, one, A, 2 * PAGE).unwrap();
         let Kind::Private(frame) = one.lookup(mm, A).kind() else {
             panic!()
         };
@@ -235,7 +237,7 @@ fn lesson_14_bytes_past_the_end_stay() {
             (PAGE, 0, PAGE + 1),
         ] {
             write_user(mm, two, B, &[2; 4 * PAGE_SIZE]).unwrap();
-            copy(mm, two, B + to, one, A + from, len).unwrap();
+            copy_bytes(mm, two, B + to, one, A + from, len).unwrap();
             let mut expected = vec![2; 4 * PAGE_SIZE];
             expected[to as usize..][..len as usize].fill(1);
             let mut bytes = vec![0; 4 * PAGE_SIZE];
@@ -254,7 +256,7 @@ fn lesson_15_untouched_pages_are_legal_in_messages() {
         two.map_zero(mm, B, 3 * PAGE, Perm::RW).unwrap();
         (0..3).for_each(|n| put(mm, two, B + n * PAGE + 100, 9));
         let free = mm.frames.free_count();
-        copy(mm, two, B, one, A, 2 * PAGE + 101).unwrap();
+        copy_bytes(mm, two, B, one, A, 2 * PAGE + 101).unwrap();
         assert_eq!(
             mm.frames.free_count(),
             free + 2,
@@ -262,8 +264,8 @@ fn lesson_15_untouched_pages_are_legal_in_messages() {
         );
         assert_eq!(one.statistics(mm).zero, 3);
         assert_eq!([0, 1, 2].map(|n| peek(mm, two, B + n * PAGE + 100)), [0; 3]);
-        copy(mm, two, B + 1, one, A, PAGE).unwrap();
-        copy(mm, two, B + PAGE, one, A, 0).unwrap();
+        copy_bytes(mm, two, B + 1, one, A, PAGE).unwrap();
+        copy_bytes(mm, two, B + PAGE, one, A, 0).unwrap();
         assert_eq!(one.statistics(mm).zero, 3);
         put(mm, two, B, 1);
     });
@@ -275,7 +277,7 @@ fn a_copy_says_whose_fault_it_was() {
         one.map_zero(mm, A, 2 * PAGE, Perm::RW).unwrap();
         two.map_zero(mm, B, PAGE, Perm::RW).unwrap();
         two.map_zero(mm, B + PAGE, PAGE, Perm::R).unwrap();
-        let attempt = |to, from, len| copy(mm, two, to, one, from, len).unwrap_err();
+        let attempt = |to, from, len| copy_bytes(mm, two, to, one, from, len).unwrap_err();
         let error = |side, error| CopyError { side, error };
         assert_eq!(
             attempt(B, A, 2 * PAGE),
@@ -289,9 +291,9 @@ fn a_copy_says_whose_fault_it_was() {
             attempt(B - 1, A, 2),
             error(Side::Destination, Error::NotMapped)
         );
-        let overlap = copy(mm, one, A + PAGE - 1, one, A, PAGE).unwrap_err();
+        let overlap = copy_bytes(mm, one, A + PAGE - 1, one, A, PAGE).unwrap_err();
         assert_eq!(overlap, error(Side::Destination, Error::Overlap));
-        assert_eq!(copy(mm, two, 0, one, 0, 0), Ok(()));
+        assert_eq!(copy_bytes(mm, two, 0, one, 0, 0), Ok(()));
     });
 }
 
@@ -301,7 +303,7 @@ fn text_stays_read_only_and_its_copy_does_not() {
         one.map_zero(mm, A, PAGE, Perm::RX).unwrap();
         user_access(mm, one, Cpu(0), A, Access::Execute).unwrap();
         two.map_zero(mm, B, PAGE, Perm::RW).unwrap();
-        copy(mm, two, B, one, A, PAGE).unwrap();
+        copy_bytes(mm, two, B, one, A, PAGE).unwrap();
         put(mm, two, B, 1);
         assert!(user_access(mm, two, Cpu(0), B, Access::Execute).is_err());
         assert!(user_write(mm, one, Cpu(0), A, &[1]).is_err());

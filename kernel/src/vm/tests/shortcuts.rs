@@ -1,12 +1,12 @@
 //! The shortcuts that fail, as far as they apply page by page. Each test is the shortest sequence
 //! that shows the failure: map, write, fork, transfer.
 
-use super::{A, B, PAGE, fork, peek, put, share_page, space, with_spaces};
+use super::{A, B, PAGE, copy_bytes, fork, peek, put, share_page, space, with_spaces};
 use cowslip_abi::{Error, Perm, ShareMode};
 
 use crate::{
     mm::sim::Cpu,
-    vm::{Side, copy, share, sim::user_write},
+    vm::{Side, share, sim::user_write},
 };
 
 #[test]
@@ -43,7 +43,7 @@ fn the_source_s_rights_taken_over() {
         one.map_zero(mm, B, 2 * PAGE, Perm::RW).unwrap();
         put(mm, one, A, 1);
         one.protect(mm, A, 2 * PAGE, Perm::R).unwrap();
-        copy(mm, one, B, one, A, 2 * PAGE).unwrap();
+        copy_bytes(mm, one, B, one, A, 2 * PAGE).unwrap();
         put(mm, one, B, 2);
         put(mm, one, B + PAGE, 2);
         assert!(user_write(mm, one, Cpu(0), A, &[1]).is_err());
@@ -100,7 +100,7 @@ fn a_partial_copy_trusts_w() {
         put(mm, one, A, 1);
         fork(mm, two, one);
         put(mm, one, A + 100, 2);
-        copy(mm, two, A + 3, one, A + 96, 16).unwrap();
+        copy_bytes(mm, two, A + 3, one, A + 96, 16).unwrap();
         assert_eq!((peek(mm, two, A + 7), peek(mm, one, A + 7)), (2, 0));
         assert_eq!((peek(mm, two, A), peek(mm, one, A)), (1, 1));
     });
@@ -150,7 +150,7 @@ fn a_move_within_a_table_keeps_the_table() {
 fn overlapping_ranges_copied_forward() {
     with_spaces(|mm, one, _| {
         one.map_zero(mm, A, 3 * PAGE, Perm::RW).unwrap();
-        let error = copy(mm, one, A + PAGE, one, A, 2 * PAGE).unwrap_err();
+        let error = copy_bytes(mm, one, A + PAGE, one, A, 2 * PAGE).unwrap_err();
         assert_eq!(
             (error.side, error.error),
             (Side::Destination, Error::Overlap)
@@ -172,7 +172,7 @@ fn a_message_into_read_only_memory() {
         one.map_zero(mm, A, 5 * PAGE, Perm::RW).unwrap();
         two.map_zero(mm, B, 4 * PAGE, Perm::RW).unwrap();
         two.map_zero(mm, B + 4 * PAGE, PAGE, Perm::R).unwrap();
-        let error = copy(mm, two, B, one, A, 5 * PAGE).unwrap_err();
+        let error = copy_bytes(mm, two, B, one, A, 5 * PAGE).unwrap_err();
         assert_eq!(
             (error.side, error.error),
             (Side::Destination, Error::NotWritable)
