@@ -283,10 +283,11 @@ impl Service for Procd {
         }
         // The bit of a slot may come late, when another process has the slot: the space says.
         let dead = |table: &Table<Process>| {
-            let is_dead = |process: &Process| process.space.info().is_ok_and(|info| !info.alive);
             table
                 .running()
-                .find(|&(_, slot, process)| bits & death_bit(slot) != 0 && is_dead(process))
+                .find(|&(_, slot, process)| {
+                    bits & death_bit(slot) != 0 && process.space.is_dead()
+                })
                 .map(|(pid, ..)| pid)
         };
         while let Some(pid) = dead(&self.table) {
