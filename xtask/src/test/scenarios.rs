@@ -174,7 +174,7 @@ fn panic_with_names(output: &str) -> Result<(), String> {
         " cowslip::arch::power::shutdown+0x",
         " cowslip::arch::trap::system_call+0x",
         "\nrunning thread #",
-        "    rip: 0x2",
+        "    rip: 0x6",
     ] {
         contains(panic, words)?;
     }
