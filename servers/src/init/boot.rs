@@ -11,14 +11,14 @@
 use core::fmt;
 
 use libipc::abi::{InitInfo, PAGE_SIZE};
-use libipc::start::{START_ARGS, StartInfo};
+use libipc::start::StartInfo;
 use libipc::thread::PRIORITY;
 use libipc::{
     Borrowed, Endpoint, Error, Interrupt, PageBuffer, Perm, Ports, Rights, ShareMode, Space,
     System, Thread,
 };
 
-use crate::loader::{self, LoadError};
+use crate::loader::{self, LoadError, Stage};
 use crate::{archive, console, procd};
 
 /// Where the file server finds the archive.
@@ -146,13 +146,14 @@ pub struct Machine {
     ports: Borrowed<'static, Ports>,
     archive: &'static [u8],
     priority: u8,
+    stage: Stage,
 }
 
 impl Machine {
     /// Takes stock; `own` is the endpoint that hears of failures.
     ///
     /// # Errors
-    /// `NoMemory`, `TableFull`.
+    /// `NoMemory`, `TableFull`, and those of the call `share`.
     pub fn new(info: &'static InitInfo, own: Borrowed<'static, Endpoint>) -> Result<Self, Error> {
         // SAFETY: the kernel mapped the archive there, read-only, for good.
         let archive = unsafe {
@@ -167,6 +168,7 @@ impl Machine {
             ports: Ports::borrow(info.ports),
             archive,
             priority: SERVER_PRIORITY.min(own_priority as u8),
+            stage: Stage::new()?,
         })
     }
 
@@ -175,7 +177,7 @@ impl Machine {
     /// # Errors
     /// Why not.
     pub fn start(
-        &self,
+        &mut self,
         server: Server,
         endpoints: &[Endpoint],
         clients: &Clients,
@@ -183,23 +185,20 @@ impl Machine {
         let image = self.image(server.name())?;
         let death = self.own.copy(Rights::NOTIFY, 1 << server as u64)?;
         let space = self.system.create_space(Some(&death))?;
-        let ip = loader::load(&image, &space)?;
+        let ip = loader::load(&image, &space, &mut self.stage)?.entry;
         let supervisor = self.own.copy(Rights::SEND, server as u64)?;
         let thread = space.create_thread(Some(&supervisor), self.priority)?;
 
-        let mut info = StartInfo {
-            args: START_ARGS,
-            ..StartInfo::EMPTY
-        };
+        let mut info = StartInfo::EMPTY;
         info.space = space.copy_to(&space, Rights::SPACE, 0)?;
         info.thread = thread.copy_to(&space, Rights::THREAD, 0)?;
         info.inbox = server.of(endpoints).copy_to(&space, Rights::ENDPOINT, 0)?;
         self.equip(server, &space, endpoints, clients, &mut info)?;
         let mut path = heapless::String::<24>::new();
         let _ = fmt::Write::write_fmt(&mut path, format_args!("/bin/{}\0", server.name()));
-        loader::place_args(&space, path.as_bytes())?;
-        loader::place_info(&space, &info)?;
-        thread.start(loader::entry(ip))?;
+        let path = path.as_bytes();
+        let entry = loader::place_stack(&space, &mut info, path, ip, &mut self.stage)?;
+        thread.start(entry)?;
         Ok(())
     }
 
