@@ -9,6 +9,7 @@
 //! | procd | creating spaces; all other servers, to pass on; telling init of ended children |
 
 use core::fmt;
+use core::ops::Deref;
 
 use libipc::abi::{InitInfo, PAGE_SIZE};
 use libipc::start::StartInfo;
@@ -54,13 +55,18 @@ pub const SERVERS: [Server; 5] = [
 impl Server {
     /// The name of its program.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
+        self.path().trim_start_matches("/bin/")
+    }
+
+    /// The path of its program.
+    const fn path(self) -> &'static str {
         match self {
-            Server::Memstat => "memstat",
-            Server::Names => "names",
-            Server::Console => "console",
-            Server::Files => "files",
-            Server::Procd => "procd",
+            Server::Memstat => "/bin/memstat",
+            Server::Names => "/bin/names",
+            Server::Console => "/bin/console",
+            Server::Files => "/bin/files",
+            Server::Procd => "/bin/procd",
         }
     }
 
@@ -135,6 +141,25 @@ impl Clients {
     }
 }
 
+/// A program's file at the beginning of a page.
+enum Image {
+    /// Where it is, in an archive that `cargo xtask` made.
+    InArchive(&'static [u8]),
+    /// On pages of its own, from any other archive.
+    Copied(PageBuffer),
+}
+
+impl Deref for Image {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Image::InArchive(file) => file,
+            Image::Copied(copy) => copy,
+        }
+    }
+}
+
 /// What the kernel gave to init, and init's own endpoints.
 pub struct Machine {
     /// Faults and deaths of servers.
@@ -145,6 +170,7 @@ pub struct Machine {
     interrupts: Borrowed<'static, Interrupt>,
     ports: Borrowed<'static, Ports>,
     archive: &'static [u8],
+    programs: [Option<&'static [u8]>; SERVERS.len()],
     priority: u8,
     stage: Stage,
 }
@@ -167,6 +193,7 @@ impl Machine {
             interrupts: Interrupt::borrow(info.interrupts),
             ports: Ports::borrow(info.ports),
             archive,
+            programs: archive::find(archive, SERVERS.map(Server::path)),
             priority: SERVER_PRIORITY.min(own_priority as u8),
             stage: Stage::new()?,
         })
@@ -182,7 +209,7 @@ impl Machine {
         endpoints: &[Endpoint],
         clients: &Clients,
     ) -> Result<(), BootError> {
-        let image = self.image(server.name())?;
+        let image = self.image(server)?;
         let death = self.own.copy(Rights::NOTIFY, 1 << server as u64)?;
         let space = self.system.create_space(Some(&death))?;
         let ip = loader::load(&image, &space, &mut self.stage)?.entry;
@@ -194,22 +221,23 @@ impl Machine {
         info.thread = thread.copy_to(&space, Rights::THREAD, 0)?;
         info.inbox = server.of(endpoints).copy_to(&space, Rights::ENDPOINT, 0)?;
         self.equip(server, &space, endpoints, clients, &mut info)?;
-        let mut path = heapless::String::<24>::new();
-        let _ = fmt::Write::write_fmt(&mut path, format_args!("/bin/{}\0", server.name()));
-        let path = path.as_bytes();
-        let entry = loader::place_stack(&space, &mut info, path, ip, &mut self.stage)?;
+        let mut args = heapless::Vec::<u8, 24>::new();
+        let _ = args.extend_from_slice(server.path().as_bytes());
+        let _ = args.push(0);
+        let entry = loader::place_stack(&space, &mut info, &args, ip, &mut self.stage)?;
         thread.start(entry)?;
         Ok(())
     }
 
     /// A server's file, at the beginning of a page.
-    fn image(&self, name: &str) -> Result<PageBuffer, BootError> {
-        let mut path = heapless::String::<24>::new();
-        let _ = fmt::Write::write_fmt(&mut path, format_args!("bin/{name}"));
-        let file = archive::find(self.archive, &path).ok_or(BootError::Missing)?;
-        let mut image = PageBuffer::new(file.len())?;
-        image.copy_from_slice(file);
-        Ok(image)
+    fn image(&self, server: Server) -> Result<Image, BootError> {
+        let file = self.programs[server as usize].ok_or(BootError::Missing)?;
+        if file.as_ptr().addr().is_multiple_of(PAGE_SIZE) {
+            return Ok(Image::InArchive(file));
+        }
+        let mut copy = PageBuffer::new(file.len())?;
+        copy.copy_from_slice(file);
+        Ok(Image::Copied(copy))
     }
 
     /// Gives a server what it alone needs.

@@ -14,7 +14,7 @@ use libipc::abi::PAGE_SIZE;
 use libipc::object::Entry;
 use libipc::services::Refusal;
 use libipc::start::{MAX_ARGS, STACK_LEN, STACK_TOP, START_INFO, StartInfo};
-use libipc::{Error, PageBuffer, Perm, ShareMode, Space};
+use libipc::{Error, Perm, ShareMode, Space};
 
 use plan::{BadElf, Pages, Source};
 pub use stage::Stage;
@@ -70,11 +70,12 @@ pub struct Loaded {
     pub memory: Range<u64>,
 }
 
-/// Puts the program in `image` into an empty space.
+/// Puts the program in `image`, which begins at the beginning of a page, into an empty space. What lies behind it on
+/// its last page may come along.
 ///
 /// # Errors
 /// Afterwards the space may be half full, and is good for nothing but being dropped.
-pub fn load(image: &PageBuffer, space: &Space, stage: &mut Stage) -> Result<Loaded, LoadError> {
+pub fn load(image: &[u8], space: &Space, stage: &mut Stage) -> Result<Loaded, LoadError> {
     let plan = plan::plan(image)?;
     for pages in &plan.pages {
         place(image, pages, space, stage)?;
@@ -87,7 +88,7 @@ pub fn load(image: &PageBuffer, space: &Space, stage: &mut Stage) -> Result<Load
     })
 }
 
-fn place(image: &PageBuffer, pages: &Pages, space: &Space, stage: &mut Stage) -> Result<(), Error> {
+fn place(image: &[u8], pages: &Pages, space: &Space, stage: &mut Stage) -> Result<(), Error> {
     let &Pages {
         at,
         len,
@@ -96,7 +97,7 @@ fn place(image: &PageBuffer, pages: &Pages, space: &Space, stage: &mut Stage) ->
     } = pages;
     match source {
         Source::File { offset } => {
-            let from = image.addr() + offset as u64;
+            let from = (image.as_ptr().addr() + offset) as u64;
             let mode = ShareMode::CopyOnWrite;
             space.share(&Space::own(), from, at, len, mode, Some(perm))
         }

@@ -33,7 +33,7 @@ fn procd() -> Rc<RefCell<Procd>> {
         ("bin/self", &program),
         ("bin/small", &small_program()),
     ]);
-    let files = Rc::new(RefCell::new(Files::new(&archive).unwrap()));
+    let files = Rc::new(RefCell::new(Files::new(archive.leak())));
     fake::serve(Handle(3), 0, files);
     fake::serve(Handle(4), 0, Rc::new(RefCell::new(Names::default())));
     let endpoint = |number| Endpoint::from_raw(Handle(number));

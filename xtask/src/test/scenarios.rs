@@ -126,12 +126,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         check: chatter,
         ..USUAL
     },
-    // Enough for kernel and archive, and not for the servers.
+    // Whatever is enough for kernel and archive is enough for the servers, but not for any program.
     Scenario {
         name: "too_little_memory_is_told",
         options: &["--mem", "5M"],
-        program: &["hello"],
-        status: 70,
+        program: &["memhog", "4"],
+        status: 135,
         check: |output| contains(output, ": out of memory: no frame for "),
         ..USUAL
     },
