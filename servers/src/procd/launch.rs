@@ -77,12 +77,6 @@ pub fn death_bit(slot: usize) -> u64 {
 }
 
 impl Process {
-    /// Makes another program of it, keeping its endpoint; returns the space of the old one.
-    pub fn exec(&mut self, next: Process) -> Space {
-        self.standard = next.standard;
-        core::mem::replace(&mut self.space, next.space)
-    }
-
     /// A process of this space.
     #[must_use]
     pub fn new(space: Space) -> Self {
@@ -92,6 +86,12 @@ impl Process {
             knows_names: false,
             standard: Standard::default(),
         }
+    }
+
+    /// Makes another program of it, keeping its endpoint; returns the space of the old one.
+    pub fn exec(&mut self, next: Process) -> Space {
+        self.standard = next.standard;
+        core::mem::replace(&mut self.space, next.space)
     }
 
     /// Its endpoint, which is made when it is first asked for.
@@ -120,8 +120,9 @@ impl Maker {
         args: &[u8],
     ) -> Result<(Process, Name), Refusal> {
         let path = split_args(args).next().ok_or(Refusal::BadRequest)?;
-        let space = self.space(vacancy.slot)?;
-        let process = self.program(vacancy.pid, parent, path, args, space)?;
+        let process = self.in_new_space(vacancy.slot, |maker, space| {
+            maker.program(vacancy.pid, parent, path, args, space)
+        })?;
         Ok((process, name(path)))
     }
 
@@ -132,16 +133,33 @@ impl Maker {
         original: &Process,
         entry: Entry,
     ) -> Result<Process, Refusal> {
-        let mut process = Process::new(self.space(vacancy.slot)?);
-        copy_memory(&original.space, &(0..USER_END), &process.space)?;
-        let (standard, thread) = self.furnish(vacancy.pid, &process.space)?;
-        // The child goes by the numbers in its parent's memory.
-        if standard != original.standard {
-            return Err(Refusal::Broken);
-        }
-        process.standard = standard;
-        thread.start(entry)?;
-        Ok(process)
+        self.in_new_space(vacancy.slot, |maker, space| {
+            copy_memory(&original.space, &(0..USER_END), space)?;
+            let (standard, thread) = maker.furnish(vacancy.pid, space)?;
+            // The child goes by the numbers in its parent's memory.
+            if standard != original.standard {
+                return Err(Refusal::Broken);
+            }
+            thread.start(entry)?;
+            Ok(standard)
+        })
+    }
+
+    /// Makes a process in an empty space, for this slot. If that fails the space is killed: by then it may have a handle to
+    /// itself, which would keep it.
+    fn in_new_space(
+        &mut self,
+        slot: usize,
+        make: impl FnOnce(&mut Self, &Space) -> Result<Standard, Refusal>,
+    ) -> Result<Process, Refusal> {
+        let space = self.space(slot)?;
+        let standard = make(self, &space).inspect_err(|_| {
+            let _ = space.kill();
+        })?;
+        Ok(Process {
+            standard,
+            ..Process::new(space)
+        })
     }
 
     /// Gives a process a handle that it does not start with.
@@ -173,8 +191,8 @@ impl Maker {
         ppid: u64,
         path: &str,
         args: &[u8],
-        space: Space,
-    ) -> Result<Process, Refusal> {
+        space: &Space,
+    ) -> Result<Standard, Refusal> {
         let program = match self.programs.find(path) {
             Some(program) => program,
             None => {
@@ -183,8 +201,8 @@ impl Maker {
             }
         };
         let ip = program.loaded.entry;
-        copy_memory(&program.space, &program.loaded.memory, &space)?;
-        let (standard, thread) = self.furnish(pid, &space)?;
+        copy_memory(&program.space, &program.loaded.memory, space)?;
+        let (standard, thread) = self.furnish(pid, space)?;
         let mut info = StartInfo {
             pid,
             ppid,
@@ -195,12 +213,9 @@ impl Maker {
             console: standard.console,
             ..StartInfo::EMPTY
         };
-        let entry = loader::place_stack(&space, &mut info, args, ip, &mut self.stage)?;
+        let entry = loader::place_stack(space, &mut info, args, ip, &mut self.stage)?;
         thread.start(entry)?;
-        Ok(Process {
-            standard,
-            ..Process::new(space)
-        })
+        Ok(standard)
     }
 
     /// Gives an empty space its handles and a stopped thread.

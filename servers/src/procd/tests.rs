@@ -279,9 +279,12 @@ fn out_of_memory(pid: u64) -> Fault {
 fn a_child_with_other_numbers_is_no_copy() {
     let procd = procd();
     let pid = add(&procd, INIT_PID);
+    let _ = fake::asked();
     // The fake kernel numbers handles anew in each table.
     let reply = as_process(pid).call(Message::new(client::FORK)).unwrap();
     assert_eq!(Refusal::from_label(reply.label()), Some(Refusal::Broken));
+    // What has a handle to itself does not die by being dropped.
+    assert_eq!(killed_spaces().len(), 1);
     let (_, count) = client::list(&as_process(pid), 0).unwrap();
     assert_eq!(count, 1);
 }
