@@ -291,7 +291,16 @@ fn move_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
         return false;
     };
     let transfer = Transfer::of(Tag(from.regs.rsi));
-    vm::copy(mm, &target.table, buffer, &source.table, data, len, transfer).is_ok()
+    vm::copy(
+        mm,
+        &target.table,
+        buffer,
+        &source.table,
+        data,
+        len,
+        transfer,
+    )
+    .is_ok()
 }
 
 /// Moves the handle of a message and passes the words. `false`: that is not possible, and nothing
