@@ -1,7 +1,7 @@
 //! The way into the kernel and out again, in assembly.
 //!
 //! From user mode the registers go straight into the running thread's [`Registers`], to whose end
-//! the task state's stack pointer points, and `gs:[FRAME]` to their start. Then the stack
+//! the task state's stack pointer points. Then the stack
 //! becomes the CPU's kernel stack, empty: nothing of the kernel survives from one entry to the
 //! next. The Rust side returns the registers of whoever runs next.
 //!
@@ -16,7 +16,7 @@
 
 use core::{arch::global_asm, mem::offset_of};
 
-use cowslip_abi::Call;
+use cowslip_abi::{Call, Error};
 use kernel::object::Registers;
 use x86_64::{
     PrivilegeLevel, VirtAddr,
@@ -62,6 +62,11 @@ vector_stubs:
     with_error = const WITH_ERROR_CODE,
     options(att_syntax)
 );
+
+/// The place of a field of [`Registers`], seen from their end.
+const fn from_end(offset: usize) -> isize {
+    offset as isize - size_of::<Registers>() as isize
+}
 
 global_asm!(
     r#"
@@ -110,12 +115,11 @@ global_asm!(
 syscall_entry:
     swapgs
     mov gs:[{user_rsp}], rsp
-    mov rsp, gs:[{frame}]
+    mov rsp, gs:[{entry_stack}]
     mov [rsp + {rip}], rcx
     mov [rsp + {rflags}], r11
     mov rcx, gs:[{user_rsp}]
     mov [rsp + {rsp}], rcx
-    mov qword ptr [rsp + {vector}], {syscall}
     mov [rsp + {rax}], rax
     mov [rsp + {rdi}], rdi
     mov [rsp + {rsi}], rsi
@@ -132,29 +136,43 @@ syscall_entry:
     test rax, rax
     jz 4f
 
-    // rax: the registers to resume with, but for the words.
-2:  mov rbx, [rax + {rbx}]
-    mov rbp, [rax + {rbp}]
-5:  mov rcx, [rax + {rip}]
-    mov r11, [rax + {rflags}]
-    mov rdi, [rax + {rdi}]
-    mov rsi, [rax + {rsi}]
-    mov rdx, [rax + {rdx}]
-    mov r8, [rax + {r8}]
-    mov r9, [rax + {r9}]
-    mov r10, [rax + {r10}]
-    mov rsp, [rax + {rsp}]
-    mov rax, [rax + {rax}]
+    // rax: the registers to resume with after success, but for the words.
+2:  mov rbx, [rax + {load_rbx}]
+    mov rbp, [rax + {load_rbp}]
+    mov rcx, [rax + {load_rip}]
+    mov r11, [rax + {load_rflags}]
+    mov rdi, [rax + {load_rdi}]
+    mov rsi, [rax + {load_rsi}]
+    mov rdx, [rax + {load_rdx}]
+    mov r8, [rax + {load_r8}]
+    mov r9, [rax + {load_r9}]
+    mov r10, [rax + {load_r10}]
+    mov rsp, [rax + {load_rsp}]
+    xor eax, eax
+    swapgs
+    sysretq
+
+5:  mov rcx, [rax + {load_rip}]
+    mov r11, [rax + {load_rflags}]
+    mov rdi, [rax + {load_rdi}]
+    mov rsi, [rax + {load_rsi}]
+    mov rdx, [rax + {load_rdx}]
+    mov r8, [rax + {load_r8}]
+    mov r9, [rax + {load_r9}]
+    mov r10, [rax + {load_r10}]
+    mov rsp, [rax + {load_rsp}]
+    mov rax, [rax + {load_rax}]
     swapgs
     sysretq
 
 3:  cmp eax, {reply_recv}
-    jne 4f
+    jne 6f
     call {fast_reply_recv}
     test rax, rax
     jnz 2b
 
-4:  mov rax, gs:[{frame}]
+4:  mov rax, gs:[{entry_stack}]
+    mov qword ptr [rax + {vector}], {syscall}
     mov [rax + {r12}], r12
     mov [rax + {r13}], r13
     mov [rax + {r14}], r14
@@ -165,19 +183,45 @@ syscall_entry:
     // rax: the registers to resume with.
     .global resume
 resume:
-    mov rbx, [rax + {rbx}]
-    mov rbp, [rax + {rbp}]
-    mov r12, [rax + {r12}]
-    mov r13, [rax + {r13}]
-    mov r14, [rax + {r14}]
-    mov r15, [rax + {r15}]
-    cmp qword ptr [rax + {vector}], {syscall}
+    mov rbx, [rax + {load_rbx}]
+    mov rbp, [rax + {load_rbp}]
+    mov r12, [rax + {load_r12}]
+    mov r13, [rax + {load_r13}]
+    mov r14, [rax + {load_r14}]
+    mov r15, [rax + {load_r15}]
+    cmp qword ptr [rax + {load_vector}], {syscall}
     je 5b
     mov rsp, rax
     LOAD_REGISTERS
     add rsp, 16
     swapgs
     iretq
+
+6:  cmp eax, {notify}
+    je 7f
+    cmp eax, {recv}
+    je 8f
+    cmp eax, {nr_calls}
+    jb 4b
+    // There is no such call: all but `rcx` and `rsp` is as it was.
+    mov eax, {unknown_call}
+    mov rcx, gs:[{entry_stack}]
+    mov rcx, [rcx + {rip}]
+    mov rsp, gs:[{user_rsp}]
+    swapgs
+    sysretq
+
+7:  call {fast_notify}
+    test rax, rax
+    jnz 2b
+    jmp 4b
+
+8:  mov rax, gs:[{entry_stack}]
+    mov qword ptr [rax + {vector}], {syscall}
+    call {fast_recv}
+    test rax, rax
+    jnz resume
+    jmp 4b
 
     .balign 64
 trap_entry:
@@ -215,29 +259,52 @@ fatal_entry:
     .popsection
     "#,
     user_rsp = const offset::USER_RSP,
-    frame = const offset::FRAME,
+    entry_stack = const offset::ENTRY_STACK,
     kernel_stack = const offset::KERNEL_STACK,
+    nr_calls = const Call::ALL.len(),
+    unknown_call = const Error::UnknownCall as u32,
     syscall = const Registers::SYSCALL,
-    rip = const offset_of!(Registers, rip),
-    rflags = const offset_of!(Registers, rflags),
-    rsp = const offset_of!(Registers, rsp),
-    vector = const offset_of!(Registers, vector),
-    rax = const offset_of!(Registers, rax),
-    rbx = const offset_of!(Registers, rbx),
-    rdx = const offset_of!(Registers, rdx),
-    rdi = const offset_of!(Registers, rdi),
-    rsi = const offset_of!(Registers, rsi),
-    rbp = const offset_of!(Registers, rbp),
-    r8 = const offset_of!(Registers, r8),
-    r9 = const offset_of!(Registers, r9),
-    r10 = const offset_of!(Registers, r10),
-    r12 = const offset_of!(Registers, r12),
-    r13 = const offset_of!(Registers, r13),
-    r14 = const offset_of!(Registers, r14),
-    r15 = const offset_of!(Registers, r15),
+    rip = const from_end(offset_of!(Registers, rip)),
+    rsp = const from_end(offset_of!(Registers, rsp)),
+    rflags = const from_end(offset_of!(Registers, rflags)),
+    load_rflags = const offset_of!(Registers, rflags),
+    vector = const from_end(offset_of!(Registers, vector)),
+    rax = const from_end(offset_of!(Registers, rax)),
+    rbx = const from_end(offset_of!(Registers, rbx)),
+    rbp = const from_end(offset_of!(Registers, rbp)),
+    rdx = const from_end(offset_of!(Registers, rdx)),
+    rdi = const from_end(offset_of!(Registers, rdi)),
+    rsi = const from_end(offset_of!(Registers, rsi)),
+    r8 = const from_end(offset_of!(Registers, r8)),
+    r9 = const from_end(offset_of!(Registers, r9)),
+    r10 = const from_end(offset_of!(Registers, r10)),
+    r12 = const from_end(offset_of!(Registers, r12)),
+    r13 = const from_end(offset_of!(Registers, r13)),
+    r14 = const from_end(offset_of!(Registers, r14)),
+    r15 = const from_end(offset_of!(Registers, r15)),
+    load_rip = const offset_of!(Registers, rip),
+    load_rsp = const offset_of!(Registers, rsp),
+    load_vector = const offset_of!(Registers, vector),
+    load_rax = const offset_of!(Registers, rax),
+    load_rbx = const offset_of!(Registers, rbx),
+    load_rbp = const offset_of!(Registers, rbp),
+    load_rdx = const offset_of!(Registers, rdx),
+    load_rdi = const offset_of!(Registers, rdi),
+    load_rsi = const offset_of!(Registers, rsi),
+    load_r8 = const offset_of!(Registers, r8),
+    load_r9 = const offset_of!(Registers, r9),
+    load_r10 = const offset_of!(Registers, r10),
+    load_r12 = const offset_of!(Registers, r12),
+    load_r13 = const offset_of!(Registers, r13),
+    load_r14 = const offset_of!(Registers, r14),
+    load_r15 = const offset_of!(Registers, r15),
     cs = const offset_of!(Registers, cs),
     reply_recv = const Call::ReplyRecv as u32,
+    notify = const Call::Notify as u32,
+    recv = const Call::Recv as u32,
     fast_send = sym trap::fast_send,
+    fast_notify = sym trap::fast_notify,
+    fast_recv = sym trap::fast_recv,
     fast_reply_recv = sym trap::fast_reply_recv,
     system_call = sym trap::system_call,
     from_user = sym trap::from_user,

@@ -97,32 +97,41 @@ pub fn first_use(cpu: &PerCpu, kernel: &mut Kernel, id: Id<Thread>) -> bool {
     let Some(thread) = kernel.threads.get_mut(id) else {
         return true;
     };
-    let Some(frame) = thread.fpu.or_else(|| mm.frames.alloc_zeroed()) else {
+    let Some(frame) = thread.fpu().or_else(|| mm.frames.alloc_zeroed()) else {
         return false;
     };
-    if thread.fpu.replace(frame).is_none() {
+    if thread.fpu().is_none() {
         mm.map.write_bytes(frame, 0, &INITIAL.0);
+        thread.set_fpu(frame);
     }
     permit();
     load(area(mm, frame));
-    cpu.fpu_loaded.set(true);
+    cpu.fpu_owner.set(Some(id));
     true
 }
 
-/// The CPU goes over from the thread that ran last, which may be dead, to another.
+/// The CPU goes over to the running thread.
+#[inline]
 pub fn switch(cpu: &PerCpu, kernel: &Kernel, to: &Thread) {
-    let mm = kernel.mm;
-    if cpu.fpu_loaded.get() {
-        let from = cpu.current.get().and_then(|id| kernel.threads.get(id));
-        if let Some(frame) = from.and_then(|from| from.fpu) {
-            save(area(mm, frame).cast_mut());
-        }
+    let owner = cpu.fpu_owner.get();
+    if (owner.is_some() || to.fpu().is_some()) && owner != kernel.current() {
+        exchange(cpu, kernel, to);
     }
-    if let Some(frame) = to.fpu {
+}
+
+/// Saves the registers for their owner, who may be dead, and loads those of `to`.
+#[inline(never)]
+fn exchange(cpu: &PerCpu, kernel: &Kernel, to: &Thread) {
+    let mm = kernel.mm;
+    let owner = cpu.fpu_owner.take().and_then(|id| kernel.threads.get(id));
+    if let Some(frame) = owner.and_then(|owner| owner.fpu()) {
+        save(area(mm, frame).cast_mut());
+    }
+    if let Some(frame) = to.fpu() {
         permit();
         load(area(mm, frame));
-        cpu.fpu_loaded.set(true);
-    } else if cpu.fpu_loaded.replace(false) {
+        cpu.fpu_owner.set(kernel.current());
+    } else {
         load(&raw const INITIAL.0[0]);
         forbid();
     }

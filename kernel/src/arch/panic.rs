@@ -41,11 +41,11 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         print(format_args!("  at {location}\n"));
     }
     backtrace();
-    if let Some((cpu, id)) = cpu.and_then(|cpu| Some((cpu, cpu.current.get()?))) {
+    if let Some(cpu) = cpu.filter(|cpu| cpu.has_run()) {
         // SAFETY: the registers of a thread that ran are in a frame that the kernel has mapped, be
         // the thread alive or not.
         let registers = unsafe { cpu.registers().read() };
-        print(format_args!("running thread {id:?}: {registers:#x?}\n"));
+        print(format_args!("running thread: {registers:#x?}\n"));
     }
     power::panicked()
 }

@@ -96,20 +96,16 @@ pub struct PerCpu {
     this: Cell<*const PerCpu>,
     /// Where the kernel's stack starts on every entry.
     kernel_stack: Cell<u64>,
-    /// The running thread's [`Registers`].
-    frame: Cell<u64>,
     /// The user's stack pointer, for a moment.
     user_rsp: Cell<u64>,
     /// The CPU's number, counted from 0.
     pub number: Cell<u32>,
-    /// The thread that ran last, and whose registers are saved on an entry from user mode.
-    pub current: Cell<Option<Id<Thread>>>,
     /// The physical address of the page-table root in use; 0: the boot loader's.
     pub root: Cell<u64>,
     /// The base of `fs` in use.
     pub fs_base: Cell<u64>,
-    /// The vector registers hold a thread's state, and it may use them.
-    pub fpu_loaded: Cell<bool>,
+    /// The thread whose state the vector registers hold, and which may use them.
+    pub fpu_owner: Cell<Option<Id<Thread>>>,
     /// When the timer is set to interrupt, in nanoseconds since boot.
     pub timer: Cell<Option<u64>>,
     /// Descriptor tables.
@@ -118,12 +114,12 @@ pub struct PerCpu {
 
 /// Offsets for the entry code.
 pub mod offset {
-    use super::{PerCpu, offset_of};
+    use super::{PerCpu, Segments, offset_of};
 
     /// Of the kernel stack's top.
     pub const KERNEL_STACK: usize = offset_of!(PerCpu, kernel_stack);
-    /// Of the pointer to the running thread's registers.
-    pub const FRAME: usize = offset_of!(PerCpu, frame);
+    /// Of the pointer to the end of the running thread's registers.
+    pub const ENTRY_STACK: usize = offset_of!(PerCpu, segments) + Segments::ENTRY_STACK;
     /// Of the place for the user's stack pointer.
     pub const USER_RSP: usize = offset_of!(PerCpu, user_rsp);
 }
@@ -138,13 +134,11 @@ impl PerCpu {
         Self {
             this: Cell::new(core::ptr::null()),
             kernel_stack: Cell::new(0),
-            frame: Cell::new(0),
             user_rsp: Cell::new(0),
             number: Cell::new(0),
-            current: Cell::new(None),
             root: Cell::new(0),
             fs_base: Cell::new(0),
-            fpu_loaded: Cell::new(false),
+            fpu_owner: Cell::new(None),
             timer: Cell::new(None),
             segments: Segments::new(),
         }
@@ -167,15 +161,39 @@ impl PerCpu {
     }
 
     /// Sends the next entry from user mode to this thread's registers.
-    pub fn set_registers(&self, registers: *const Registers) {
-        self.frame.set(registers as u64);
-        self.segments
-            .set_entry_stack(registers.wrapping_add(1) as u64);
+    #[inline]
+    pub fn set_registers(registers: *const Registers) {
+        let end = registers.wrapping_add(1);
+        // SAFETY: this is the task state's field; nobody else uses it.
+        unsafe {
+            core::arch::asm!("mov gs:[{offset}], {end}", offset = const offset::ENTRY_STACK,
+                end = in(reg) end, options(nostack, preserves_flags));
+        }
     }
 
-    /// The registers of the thread that ran last, if any did.
+    /// Notes the physical address of the page-table root that is to be used, and returns the last
+    /// one.
+    #[inline]
+    pub fn replace_root(root: u64) -> u64 {
+        let last;
+        // SAFETY: this is the field `root`, a cell.
+        unsafe {
+            core::arch::asm!("mov {last}, gs:[{offset}]", "mov gs:[{offset}], {root}",
+                offset = const offset_of!(PerCpu, root), last = out(reg) last, root = in(reg) root,
+                options(nostack, preserves_flags));
+        }
+        last
+    }
+
+    /// Whether a thread has run here.
+    pub fn has_run(&self) -> bool {
+        self.segments.entry_stack() != 0
+    }
+
+    /// The registers of the thread that ran last; before the first one they are nowhere.
+    #[inline]
     pub fn registers(&self) -> *mut Registers {
-        self.frame.get() as *mut Registers
+        (self.segments.entry_stack() as *mut Registers).wrapping_sub(1)
     }
 }
 

@@ -8,7 +8,7 @@
 //! | `0x23` | user code |
 //! | `0x28` | task state: the stacks to switch to |
 
-use core::{cell::UnsafeCell, ptr};
+use core::{cell::UnsafeCell, mem::offset_of};
 
 use kernel::object::Registers;
 use x86_64::{
@@ -46,6 +46,10 @@ pub struct Segments {
 }
 
 impl Segments {
+    /// Where the stack for entries from user mode is set.
+    pub const ENTRY_STACK: usize =
+        offset_of!(Self, task) + offset_of!(TaskStateSegment, privilege_stack_table);
+
     /// Empty ones.
     pub const fn new() -> Self {
         Self {
@@ -92,13 +96,10 @@ impl Segments {
         }
     }
 
-    /// Sets the stack that exceptions and interrupts from user mode push on.
-    pub fn set_entry_stack(&self, end: u64) {
-        // SAFETY: only this CPU uses the task state, with interrupts off; the field is in bounds
-        // and may be unaligned.
-        unsafe {
-            let stacks = &raw mut (*self.task.get()).privilege_stack_table;
-            ptr::write_unaligned(stacks.cast::<u64>(), end);
-        }
+    /// The stack that exceptions and interrupts from user mode push on.
+    #[inline]
+    pub fn entry_stack(&self) -> u64 {
+        // SAFETY: only this CPU uses the task state, with interrupts off.
+        unsafe { (*self.task.get()).privilege_stack_table[0].as_u64() }
     }
 }

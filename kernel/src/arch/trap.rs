@@ -4,10 +4,12 @@
 //! The kernel's objects are behind one lock, which every entry takes and every exit releases. It is
 //! free while a CPU is idle, the only time when interrupts are on in the kernel.
 
+use core::{hint, mem::MaybeUninit};
 use cowslip_abi::Access;
+
 use kernel::{
     mm::{Flush, FlushPages, Frame},
-    object::{Id, Kernel, Registers, Thread},
+    object::{Kernel, Registers, Thread},
     sys,
 };
 use spin::{Mutex, MutexGuard};
@@ -28,20 +30,19 @@ const FIRST_INTERRUPT: u64 = 32;
 /// More pages than this are not flushed one by one.
 const MAX_SINGLE_FLUSHES: u64 = 32;
 
-static KERNEL: Mutex<Option<Kernel>> = Mutex::new(None);
+static KERNEL: Mutex<MaybeUninit<Kernel>> = Mutex::new(MaybeUninit::uninit());
 
-type Guard = MutexGuard<'static, Option<Kernel>>;
+type Guard = MutexGuard<'static, MaybeUninit<Kernel>>;
 
 fn of(guard: &mut Guard) -> &mut Kernel {
-    guard
-        .as_mut()
-        .expect("there is a kernel before there are threads")
+    // SAFETY: `run` fills it before there are threads, and nothing comes here before.
+    unsafe { guard.assume_init_mut() }
 }
 
 /// Runs threads for ever: `make` puts a kernel in its place, `start` makes the first thread.
-pub fn run(make: impl FnOnce(&mut Option<Kernel>), start: impl FnOnce(&mut Kernel)) -> ! {
+pub fn run(make: impl FnOnce() -> Kernel, start: impl FnOnce(&mut Kernel)) -> ! {
     let mut guard = KERNEL.lock();
-    make(&mut guard);
+    guard.write(make());
     start(of(&mut guard));
     let registers = leave(guard);
     // SAFETY: these are the registers of the thread that runs next, and the lock is released.
@@ -51,40 +52,52 @@ pub fn run(make: impl FnOnce(&mut Option<Kernel>), start: impl FnOnce(&mut Kerne
 /// A thread sends a message: if it is an ordinary one, returns the registers of the receiver, who
 /// runs next; otherwise nothing has happened, and there are none.
 pub extern "C" fn fast_send() -> *const Registers {
-    fast(Kernel::fast_send)
+    fast(|kernel| kernel.fast_send(clock::ticks, switch_fast))
 }
 
 /// The same for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv() -> *const Registers {
-    fast(Kernel::fast_reply_recv)
+    fast(|kernel| kernel.fast_reply_recv(clock::ticks, switch_fast))
+}
+
+/// A thread raises bits: if that is all there is to it, returns its own registers.
+pub extern "C" fn fast_notify() -> *const Registers {
+    fast(|kernel| Some(&raw const kernel.fast_notify()?.regs))
+}
+
+/// A thread receives a notification, or waits and lets another run: returns the registers of
+/// whoever runs now, which are complete.
+pub extern "C" fn fast_recv() -> *const Registers {
+    fast(|kernel| kernel.fast_recv(clock::ticks).map(switch_fast))
 }
 
 #[inline(always)]
-fn fast(
-    call: impl FnOnce(&mut Kernel, Id<Thread>, u64) -> Option<(Id<Thread>, &Thread)>,
-) -> *const Registers {
-    let cpu = PerCpu::get();
-    let mut guard = KERNEL.lock();
-    let Some(caller) = cpu.current.get() else {
+fn fast(call: impl FnOnce(&mut Kernel) -> Option<*const Registers>) -> *const Registers {
+    let Some(mut guard) = KERNEL.try_lock() else {
         return core::ptr::null();
     };
-    match call(of(&mut guard), caller, clock::ticks()) {
-        Some((next, thread)) => {
-            use_root(cpu, thread.root);
-            cpu.set_registers(&thread.regs);
-            cpu.current.set(Some(next));
-            &thread.regs
-        }
-        None => core::ptr::null(),
-    }
+    let kernel = of(&mut guard);
+    // SAFETY: a thread has made this call.
+    unsafe { hint::assert_unchecked(kernel.current().is_some()) };
+    call(kernel).unwrap_or(core::ptr::null())
+}
+
+/// Makes the CPU ready for a thread that has nothing special.
+#[inline(always)]
+fn switch_fast(next: &Thread) -> *const Registers {
+    use_root(next.root);
+    PerCpu::set_registers(&next.regs);
+    &next.regs
 }
 
 /// A thread made a system call that is not an ordinary message.
 pub extern "C" fn system_call() -> *const Registers {
     let mut guard = KERNEL.lock();
-    if let Some(id) = PerCpu::get().current.get() {
-        sys::syscall(of(&mut guard), id);
+    let kernel = of(&mut guard);
+    if let Some(registers) = kernel.fast_handle(clock::ticks, switch_fast) {
+        return registers;
     }
+    sys::syscall(kernel);
     leave(guard)
 }
 
@@ -94,7 +107,7 @@ pub extern "C" fn from_user() -> *const Registers {
     let cpu = PerCpu::get();
     let mut guard = KERNEL.lock();
     let kernel = of(&mut guard);
-    let Some(id) = cpu.current.get() else {
+    let Some(id) = kernel.current() else {
         return leave(guard);
     };
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
@@ -192,14 +205,18 @@ fn interrupt(cpu: &PerCpu, kernel: &mut Kernel, vector: u8) {
 /// Finds out who runs next, waits until somebody can, and returns the registers to resume with.
 fn leave(mut guard: Guard) -> *const Registers {
     let cpu = PerCpu::get();
-    if !of(&mut guard).reschedule {
-        return cpu.registers();
+    let kernel = of(&mut guard);
+    if !kernel.reschedule
+        && let Some(thread) = kernel.threads.pinned()
+    {
+        return switch(cpu, kernel, thread);
     }
     loop {
         let next = sys::next(of(&mut guard));
         apic::set_timer(cpu, next.timer);
-        if let Some(id) = next.thread {
-            return switch(cpu, of(&mut guard), id);
+        let kernel = of(&mut guard);
+        if let Some(thread) = kernel.threads.pinned() {
+            return switch(cpu, kernel, thread);
         }
         let wakes = next.timer.is_some() || of(&mut guard).interrupts.iter().any(Option::is_some);
         assert!(wakes, "no thread can run, and nothing will ever wake one");
@@ -211,29 +228,22 @@ fn leave(mut guard: Guard) -> *const Registers {
 }
 
 /// Makes the CPU ready for a thread.
-fn switch(cpu: &PerCpu, kernel: &Kernel, id: Id<Thread>) -> *const Registers {
-    let thread = kernel
-        .threads
-        .get(id)
-        .expect("a thread that runs next exists");
-    let switched = cpu.current.get() != Some(id);
-    if switched {
-        fpu::switch(cpu, kernel, thread);
-        use_root(cpu, thread.root);
-        cpu.set_registers(&thread.regs);
-        cpu.current.set(Some(id));
-    }
-    // The thread that ran last may have loaded a selector into `fs`, which makes the base 0.
-    let last_base = cpu.fs_base.replace(thread.fs_base);
-    if last_base != thread.fs_base || (switched && last_base != 0) {
-        FsBase::write(VirtAddr::new(thread.fs_base));
+#[inline]
+fn switch(cpu: &PerCpu, kernel: &Kernel, thread: &Thread) -> *const Registers {
+    fpu::switch(cpu, kernel, thread);
+    use_root(thread.root);
+    PerCpu::set_registers(&thread.regs);
+    // Whoever ran last may have loaded a selector into `fs`, which makes the base 0.
+    let fs_base = thread.fs_base();
+    if cpu.fs_base.replace(fs_base) | fs_base != 0 {
+        FsBase::write(VirtAddr::new(fs_base));
     }
     &thread.regs
 }
 
 #[inline]
-fn use_root(cpu: &PerCpu, root: Frame) {
-    if cpu.root.replace(root.addr().0) != root.addr().0 {
+fn use_root(root: Frame) {
+    if PerCpu::replace_root(root.addr().0) != root.addr().0 {
         // SAFETY: the table is a space's, or the kernel's own: both have the kernel's half.
         unsafe { cpu::load_page_table(root.addr()) };
     }
@@ -243,7 +253,7 @@ fn use_root(cpu: &PerCpu, root: Frame) {
 pub fn retire(root: Frame) {
     let cpu = PerCpu::get();
     if cpu.root.get() == root.addr().0 {
-        use_root(cpu, paging::root());
+        use_root(paging::root());
     }
 }
 

@@ -97,7 +97,7 @@ pub fn start(boot: BootInfo) -> ! {
     );
 
     trap::run(
-        |kernel| *kernel = Some(Kernel::new(mm, &Machine, kernel_half)),
+        || Kernel::new(mm, &Machine, kernel_half),
         |kernel| first::start(kernel, &archive, boot.command_line()),
     )
 }

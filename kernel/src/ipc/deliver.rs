@@ -8,7 +8,7 @@ use cowslip_abi::{
     Error, Handle, MAX_HANDLES, MessageKind, Rights, Tag, pack_handles, unpack_handles,
 };
 
-use crate::object::{HandleEntry, Id, Kernel, Outgoing, Space, State, Thread};
+use crate::object::{HandleEntry, Id, Kernel, Outgoing, Space, Special, State, Thread};
 use crate::vm::{self, ByteRange, Side, Transfer};
 
 /// Why a delivery failed, and to whom it is to be told.
@@ -20,25 +20,6 @@ pub(super) enum Fault {
     OfReceiver(Error),
 }
 
-/// Bits of a reply token that hold the slot of the waiting thread; the others are the sequence
-/// number of the delivery, which no other token has.
-const TOKEN_INDEX_BITS: u32 = 24;
-
-#[inline]
-pub(super) fn token(sequence: u64, sender: Id<Thread>) -> u64 {
-    sequence << TOKEN_INDEX_BITS | sender.index() as u64
-}
-
-#[inline]
-pub(super) fn token_index(token: u64) -> usize {
-    (token & ((1 << TOKEN_INDEX_BITS) - 1)) as usize
-}
-
-#[inline]
-pub(super) fn token_sequence(token: u64) -> u64 {
-    token >> TOKEN_INDEX_BITS
-}
-
 impl Kernel {
     /// Passes the message of a thread in state `Sending` to one in state `Receiving`, both in no
     /// queue. Afterwards the sender waits for the reply, and the receiver is ready to be let run.
@@ -46,19 +27,11 @@ impl Kernel {
         let gone = Fault::OfSender(Error::Died);
         let sender = self.threads.get(from).ok_or(gone)?;
         let receiver = self.threads.get(to).ok_or(gone)?;
-        let State::Sending {
-            badge,
-            message,
-            reply,
-            ..
-        } = sender.state
-        else {
+        let State::Sending { badge, message, .. } = sender.state else {
             return Err(gone);
         };
-        let State::Receiving { buffer, .. } = receiver.state else {
-            return Err(gone);
-        };
-        let (fault, priority) = (sender.fault, sender.priority);
+        let buffer = receiver.regs.buffer().map_err(Fault::OfReceiver)?;
+        let (fault, priority) = (sender.fault(), sender.priority);
         let (client, server) = (sender.space, receiver.space);
 
         let (tag, words, len) = match fault {
@@ -71,26 +44,22 @@ impl Kernel {
         };
         let accepted = len.min(buffer.len());
 
-        self.reply_sequence += 1;
-        let sequence = self.reply_sequence;
-        let token = token(sequence, from);
+        let token = self.tokens.next(from);
         if let Some(receiver) = self.threads.get_mut(to) {
             let tag = tag.with_truncation(accepted < len, false);
-            receiver.regs.set_message(tag, len, token);
+            receiver.regs.set_message(tag, len);
+            receiver.regs.r8 = token;
             receiver.regs.rdi = badge;
             receiver.regs.set_words(words);
-            receiver.priority = receiver.priority.max(priority);
+            receiver.borrow_priority(priority);
             receiver.unanswered += 1;
         }
         if let Some(sender) = self.threads.get_mut(from) {
-            let request_truncated = accepted < len;
-            sender.state = State::AwaitingReply {
-                server,
-                sequence,
-                accepted,
-                request_truncated,
-                reply,
-            };
+            sender.state = State::AwaitingReply { server, token };
+            if fault.is_none() {
+                sender.regs.r8 = accepted;
+                sender.special.set(Special::TRUNCATED, accepted < len);
+            }
         }
         Ok(())
     }
@@ -106,21 +75,14 @@ impl Kernel {
         let gone = Fault::OfSender(Error::StaleToken);
         let server = self.threads.get(from).ok_or(gone)?.space;
         let client = self.threads.get(to).ok_or(gone)?;
-        let State::AwaitingReply {
-            accepted,
-            request_truncated,
-            reply,
-            ..
-        } = client.state
-        else {
-            return Err(gone);
-        };
+        let reply = client.regs.buffer().map_err(Fault::OfReceiver)?;
         let words = self.transfer(from, server, client.space, message, reply)?;
 
         let truncated = message.data.len() > reply.len();
         if let Some(client) = self.threads.get_mut(to) {
-            let tag = Tag(message.tag.0 & !MOVE_MARK).with_truncation(truncated, request_truncated);
-            client.regs.set_message(tag, message.data.len(), accepted);
+            let tag = Tag(message.tag.0 & !MOVE_MARK)
+                .with_truncation(truncated, client.special.contains(Special::TRUNCATED));
+            client.regs.set_message(tag, message.data.len());
             client.regs.set_words(words);
         }
         Ok(truncated)

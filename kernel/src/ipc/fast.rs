@@ -1,193 +1,285 @@
 //! The fast path: an ordinary message between two threads, when both sides are there.
 //!
 //! [`Kernel::fast_send`] does what [`Kernel::send`] does, and [`Kernel::fast_reply_recv`] what
-//! [`Kernel::reply`] and [`Kernel::receive`] do, for the case that matters most, in one go: no queue
+//! [`Kernel::reply`] and [`Kernel::receive`] do, for the case that matters most, in one go: no list
 //! is walked, no scheduler is asked, and the words stay in their registers. It first looks, and if
 //! anything is out of the ordinary it has changed nothing and says so; then the general path does
 //! the call, and reports what is wrong with it. So nothing here decides an error. The bytes move
 //! last, as that may fail too, and then nothing has changed either.
 //!
-//! Ordinary means: the tag is a label, the bytes fit the buffer, nobody has vector registers or an
-//! `fs` base, and
+//! Ordinary means: the tag is a label, the bytes fit the buffer, nobody is
+//! [special](Thread::special), and
 //!
 //! | send | reply and receive |
 //! | --- | --- |
-//! | a receiver waits | the token is good, its thread waits with a call and not with a fault |
-//! | | no notification and no sender waits at the endpoint |
+//! | the first receiver is in its place | the token is good |
+//! | | no notification, no sender and no other receiver waits at the endpoint |
 //! | | no thread above the client's priority can run |
 //!
 //! The receiver runs next in both paths: a sender lends its priority, so nobody who can run has a
 //! higher one.
+//!
+//! Each function comes twice. The one for a label and words, whose thread goes the way that it went
+//! last time, calls nothing, so that all it works with is in registers.
 
-use cowslip_abi::{Handle, MAX_RANGE, Rights, Tag};
+use cowslip_abi::{Call, Handle, Tag};
 
-use super::deliver::{token, token_index, token_sequence};
 use crate::mm::Mm;
-use crate::object::{Endpoint, Id, Kernel, Object, Registers, Spaces, State, Thread};
+use crate::object::{Kernel, Object, Registers, Spaces, State, Thread};
 use crate::vm::{self, ByteRange, Transfer};
 
 impl Kernel {
-    /// Does the send in the running thread's registers, if it is an ordinary one, and returns the
-    /// thread that runs next, with the results in its registers but for the words: those are still
-    /// where the caller had them.
-    #[inline]
-    pub fn fast_send(
+    /// Does the send in the running thread's registers, if it is an ordinary one, and hands the
+    /// thread that runs next to `switch`. Its results are in its registers but for two things: `rax`
+    /// is to be 0, and the words are still where the caller had them.
+    #[inline(always)]
+    pub fn fast_send<R>(
         &mut self,
-        caller: Id<Thread>,
-        now_ticks: u64,
-    ) -> Option<(Id<Thread>, &Thread)> {
-        let sender = self.threads.get(caller)?;
-        if !is_ordinary(sender) {
-            return None;
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        let sender = self.threads.pinned()?;
+        if is_plain(sender) && sender.sends_by.fits(&sender.regs) {
+            self.send_ordinary::<PLAIN, R>(now_ticks, switch)
+        } else {
+            self.send_bytes(now_ticks, switch)
         }
-        let reply = buffer(&sender.regs)?;
-        let (id, badge) = endpoint(&self.spaces, sender, Rights::SEND)?;
-        let endpoint = self.endpoints.get_mut(id)?;
-        let next = endpoint.receivers.first()?;
-        let (sender, receiver) = self.threads.pair_mut(caller, next)?;
-        let State::Receiving { buffer, .. } = receiver.state else {
-            return None;
-        };
-        if is_special(receiver)
-            || !endpoint.receivers.is_only(next)
-            || !copy(self.mm, &self.spaces, sender, receiver, buffer)
-        {
-            return None;
-        }
-        endpoint.receivers.pop_only(receiver);
-
-        self.reply_sequence += 1;
-        sender.state = State::AwaitingReply {
-            server: receiver.space,
-            sequence: self.reply_sequence,
-            accepted: sender.regs.r8,
-            request_truncated: false,
-            reply,
-        };
-        sender.run_ticks += now_ticks.wrapping_sub(self.turn.began_ticks);
-        receiver.state = State::Runnable;
-        receiver.priority = receiver.priority.max(sender.priority);
-        receiver.unanswered += 1;
-        receiver.regs.rdi = badge;
-        let token = token(self.reply_sequence, caller);
-        receiver
-            .regs
-            .set_message(Tag(sender.regs.rsi), sender.regs.r8, token);
-        self.turn.began_ticks = now_ticks;
-        self.current = Some(next);
-        Some((next, receiver))
     }
 
     /// The same for the reply and receive in the running thread's registers.
-    #[inline]
-    pub fn fast_reply_recv(
+    #[inline(always)]
+    pub fn fast_reply_recv<R>(
         &mut self,
-        caller: Id<Thread>,
-        now_ticks: u64,
-    ) -> Option<(Id<Thread>, &Thread)> {
-        let server = self.threads.get(caller)?;
-        if !is_ordinary(server) {
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        let server = self.threads.pinned()?;
+        if is_plain(server) && server.receives_by.fits(&server.regs) {
+            self.reply_recv_ordinary::<PLAIN, R>(now_ticks, switch)
+        } else {
+            self.reply_recv_bytes(now_ticks, switch)
+        }
+    }
+
+    /// Does the send or the reply and receive of the running thread, if it is an ordinary one with
+    /// exactly one handle, which moves, and no bytes. All registers are in the frames, before and
+    /// after.
+    #[inline]
+    pub fn fast_handle<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        let regs = &self.threads.pinned()?.regs;
+        if regs.rsi >> 32 != ONE_MOVES >> 32 || regs.r8 | regs.r10 != 0 {
             return None;
         }
-        let token = server.regs.rdi;
-        let buffer = buffer(&server.regs)?;
-        let next = self.threads.id_at(token_index(token))?;
-        let (id, _) = endpoint(&self.spaces, server, Rights::RECV)?;
-        let endpoint = self.endpoints.get_mut(id)?;
-        let (server, client) = self.threads.pair_mut(caller, next)?;
-        let State::AwaitingReply {
-            server: owed_by,
-            sequence,
-            accepted,
-            request_truncated: false,
-            reply,
-        } = client.state
-        else {
+        match Call::from_number(regs.rax as u32)? {
+            Call::Send => {
+                self.find_way_to_send()?;
+                self.send_ordinary::<HANDLE, R>(now_ticks, switch)
+            }
+            Call::ReplyRecv => {
+                self.find_way_to_receive()?;
+                self.reply_recv_ordinary::<HANDLE, R>(now_ticks, switch)
+            }
+            _ => None,
+        }
+    }
+
+    #[inline(never)]
+    fn send_bytes<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        if has_marks(&self.threads.pinned()?.regs) {
             return None;
-        };
-        if owed_by != server.space
-            || sequence != token_sequence(token)
-            || client.fault.is_some()
-            || is_special(client)
-            || endpoint.bits != 0
-            || !endpoint.senders.is_empty()
-            || self.run_queue.any_above(client.priority)
-            || !endpoint.receivers.is_empty()
-            || !copy(self.mm, &self.spaces, server, client, reply)
+        }
+        self.find_way_to_send()?;
+        self.send_ordinary::<BYTES, R>(now_ticks, switch)
+    }
+
+    #[inline(never)]
+    fn reply_recv_bytes<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        if has_marks(&self.threads.pinned()?.regs) {
+            return None;
+        }
+        self.find_way_to_receive()?;
+        self.reply_recv_ordinary::<BYTES, R>(now_ticks, switch)
+    }
+
+    #[inline(always)]
+    fn send_ordinary<const PAYLOAD: u8, R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        let sender = self.threads.pinned()?;
+        let (_, endpoint) = self.endpoints.hinted_mut(sender.sends_by.endpoint)?;
+        let mut pair = self.threads.pair(endpoint.receivers.first()?)?;
+        let caller = pair.pinned_id();
+        let (sender, receiver) = pair.both();
+        let mut is_endpoint = false;
+        if !receiver.special.is_empty()
+            || PAYLOAD != PLAIN && !sender.special.is_empty()
+            || PAYLOAD == BYTES
+                && !copy_bytes(self.mm, &self.spaces, sender, receiver, &sender.regs)
+            || PAYLOAD == HANDLE
+                && !move_handle(
+                    self.mm,
+                    &mut self.spaces,
+                    sender,
+                    receiver,
+                    &mut is_endpoint,
+                )
         {
             return None;
         }
-        endpoint.receivers.push_only(caller, server);
+        endpoint.receivers.take_first();
+        if PAYLOAD == HANDLE && is_endpoint {
+            self.endpoints.end_epoch();
+        }
 
-        server.state = State::Receiving {
-            endpoint: id,
-            buffer,
+        let token = self.tokens.next(caller);
+        sender.state = State::AwaitingReply {
+            server: receiver.space,
+            token,
         };
+        let now_ticks = now_ticks();
+        sender.stop_clock(now_ticks);
+        receiver.start_clock(now_ticks);
+        receiver.state = State::Runnable;
+        receiver.borrow_priority(sender.priority);
+        receiver.unanswered += 1;
+        receiver.regs.rdi = sender.sends_by.badge;
+        receiver.regs.rsi = sender.regs.rsi & tag_mask(PAYLOAD);
+        receiver.regs.rdx = if PAYLOAD == BYTES { sender.regs.r8 } else { 0 };
+        receiver.regs.r8 = token;
+        Some(switch(pair.pin_other()))
+    }
+
+    #[inline(always)]
+    fn reply_recv_ordinary<const PAYLOAD: u8, R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        let server = self.threads.pinned()?;
+        let token = server.regs.rdi;
+        let (id, endpoint) = self.endpoints.hinted_mut(server.receives_by.endpoint)?;
+        if !endpoint.is_quiet() {
+            return None;
+        }
+        let mut pair = self.threads.pair_at(token)?;
+        let caller = pair.pinned_id();
+        let (server, client) = pair.both();
+        let mut is_endpoint = false;
+        if !client.awaits(token, server.space)
+            || !client.special.is_empty()
+            || PAYLOAD != PLAIN && !server.special.is_empty()
+            || self.run_queue.any_above(client.priority)
+            || PAYLOAD == BYTES && !copy_bytes(self.mm, &self.spaces, server, client, &server.regs)
+            || PAYLOAD == HANDLE
+                && !move_handle(self.mm, &mut self.spaces, server, client, &mut is_endpoint)
+        {
+            return None;
+        }
+        endpoint.receivers.set_only(caller);
+        if PAYLOAD == HANDLE && is_endpoint {
+            self.endpoints.end_epoch();
+        }
+
+        server.state = State::Receiving { endpoint: id };
         server.priority = server.base_priority;
         server.unanswered -= 1;
-        server.run_ticks += now_ticks.wrapping_sub(self.turn.began_ticks);
+        let now_ticks = now_ticks();
+        server.stop_clock(now_ticks);
+        client.start_clock(now_ticks);
         client.state = State::Runnable;
-        client
-            .regs
-            .set_message(Tag(server.regs.rsi), server.regs.r8, accepted);
-        self.turn.began_ticks = now_ticks;
-        self.current = Some(next);
-        Some((next, client))
+        client.regs.rsi = server.regs.rsi & tag_mask(PAYLOAD);
+        client.regs.rdx = if PAYLOAD == BYTES { server.regs.r8 } else { 0 };
+        Some(switch(pair.pin_other()))
     }
 }
 
-/// What the caller's handle names, if it is an endpoint and has the right; and its badge.
+/// What a message has besides label and words: nothing.
+const PLAIN: u8 = 0;
+/// Bytes, or room for some.
+const BYTES: u8 = 1;
+/// One handle, which moves.
+const HANDLE: u8 = 2;
+
+/// The tag of a message with one handle that moves.
+const ONE_MOVES: u64 = Tag(0).with_handles(1).moving_handles().0;
+
+/// What the receiver sees of a tag: only that handles move is not its business.
+const fn tag_mask(payload: u8) -> u64 {
+    if payload == HANDLE {
+        !Tag(0).moving_handles().0
+    } else {
+        u64::MAX
+    }
+}
+
+/// Whether the tag is more than a label.
 #[inline(always)]
-fn endpoint(spaces: &Spaces, caller: &Thread, right: Rights) -> Option<(Id<Endpoint>, u64)> {
-    let handle = Handle((caller.regs.rax >> 32) as u32);
-    let (_, entry) = spaces.get(caller.space)?.handles.find(handle)?;
-    match entry.object {
-        Object::Endpoint(id) if entry.rights.contains(right) => Some((id, entry.badge)),
-        _ => None,
-    }
+fn has_marks(regs: &Registers) -> bool {
+    regs.rsi >> 32 != 0
 }
 
-/// The buffer in the registers, if it is a good one.
-#[inline]
-fn buffer(regs: &Registers) -> Option<ByteRange> {
-    ByteRange::from_user(regs.r9, regs.r10, MAX_RANGE).ok()
+/// Whether nothing is special about the thread, and its message has no bytes, no room for any, no
+/// handles and no marks.
+#[inline(always)]
+fn is_plain(thread: &Thread) -> bool {
+    let regs = &thread.regs;
+    regs.rsi >> 32 | regs.r8 | regs.r10 | thread.special.bits() == 0
 }
 
-/// Whether the caller's tag is only a label, and nothing else about it is special.
-#[inline]
-fn is_ordinary(caller: &Thread) -> bool {
-    caller.regs.rsi >> 32 == 0 && !is_special(caller)
-}
-
-/// Whether switching to or from the thread takes more than its general-purpose registers.
-#[inline]
-fn is_special(thread: &Thread) -> bool {
-    thread.fpu.is_some() || thread.fs_base != 0
-}
-
-/// Copies the bytes that a message has; `false`: that is not possible, and nothing has changed.
-#[inline]
-fn copy(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread, buffer: ByteRange) -> bool {
-    from.regs.r8 == 0 || copy_bytes(mm, spaces, from, to, buffer).is_some()
+/// Copies the bytes of a message, if the buffer that the caller offers is a good one. `false`: that is not so, and nothing has changed.
+#[inline(always)]
+fn copy_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread, offer: &Registers) -> bool {
+    ByteRange::is_good(offer.r9, offer.r10)
+        && (from.regs.r8 == 0 || move_bytes(mm, spaces, from, to))
 }
 
 #[inline(never)]
-fn copy_bytes(
+fn move_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
+    let (data, len) = (from.regs.rdx, from.regs.r8);
+    let (buffer, capacity) = (to.regs.r9, to.regs.r10);
+    if len > capacity || !ByteRange::is_good(data, len) || !ByteRange::is_good(buffer, capacity) {
+        return false;
+    }
+    if vm::copy_in_place(mm, to.root, buffer, from.root, data, len) {
+        return true;
+    }
+    let (Some(source), Some(target)) = (spaces.get(from.space), spaces.get(to.space)) else {
+        return false;
+    };
+    let (to, from) = (&target.table, &source.table);
+    vm::copy(mm, to, buffer, from, data, len, Transfer::Copy).is_ok()
+}
+
+/// Moves the handle of a message and passes the words. `false`: that is not possible, and nothing
+/// has changed. Says whether it was an endpoint's.
+#[inline(never)]
+fn move_handle(
     mm: &Mm,
-    spaces: &Spaces,
+    spaces: &mut Spaces,
     from: &Thread,
-    to: &Thread,
-    buffer: ByteRange,
-) -> Option<()> {
-    let len = from.regs.r8;
-    let data = ByteRange::from_user(from.regs.rdx, len, MAX_RANGE).ok()?;
-    if len > buffer.len() {
-        return None;
+    to: &mut Thread,
+    is_endpoint: &mut bool,
+) -> bool {
+    let [w0, w1, w2, _] = from.regs.words();
+    let moved = spaces.move_handle(mm, from.space, to.space, Handle(w2 as u32));
+    if let Some((handle, object)) = moved {
+        *is_endpoint = matches!(object, Object::Endpoint(_));
+        to.regs.rax = 0;
+        to.regs.set_words([w0, w1, handle.0.into(), 0]);
     }
-    if vm::copy_in_place(mm, to.root, buffer.addr(), from.root, data.addr(), len) {
-        return Some(());
-    }
-    let (source, target) = (&spaces.get(from.space)?.table, &spaces.get(to.space)?.table);
-    let (to, from) = (buffer.addr(), data.addr());
-    vm::copy(mm, target, to, source, from, len, Transfer::Copy).ok()
+    moved.is_some()
 }

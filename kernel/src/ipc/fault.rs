@@ -31,7 +31,7 @@ impl Kernel {
         let Some(supervisor) = thread.supervisor else {
             return self.kill_thread(id);
         };
-        thread.fault = Some(fault);
+        thread.set_fault(Some(fault));
         thread.state = State::Sending {
             endpoint: supervisor.endpoint,
             badge: supervisor.badge,
@@ -39,7 +39,6 @@ impl Kernel {
                 tag: fault.tag(),
                 data: ByteRange::default(),
             },
-            reply: ByteRange::default(),
         };
         if self.offer(id, supervisor.endpoint).is_err() {
             if let Some(thread) = self.threads.get_mut(id) {
@@ -56,7 +55,7 @@ impl Kernel {
         };
         match verdict {
             FaultVerdict::Resume => {
-                thread.fault = None;
+                thread.set_fault(None);
                 self.make_runnable_next(id);
             }
             FaultVerdict::Kill => {

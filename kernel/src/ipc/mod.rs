@@ -14,12 +14,12 @@
 
 mod deliver;
 mod fast;
+mod fast_events;
 mod fault;
 
 use cowslip_abi::{Error, FaultVerdict, RecvFlags, Tag};
 
 use crate::object::{Endpoint, Id, Kernel, Outgoing, State, Thread};
-use crate::vm::ByteRange;
 use deliver::Fault;
 
 impl Kernel {
@@ -30,13 +30,11 @@ impl Kernel {
         to: Id<Endpoint>,
         badge: u64,
         message: Outgoing,
-        reply: ByteRange,
     ) -> Result<(), Error> {
         let sending = State::Sending {
             endpoint: to,
             badge,
             message,
-            reply,
         };
         self.set_state(caller, sending);
         let result = self.offer(caller, to);
@@ -74,16 +72,9 @@ impl Kernel {
         &mut self,
         caller: Id<Thread>,
         from: Id<Endpoint>,
-        buffer: ByteRange,
         flags: RecvFlags,
     ) -> Result<(), Error> {
-        self.set_state(
-            caller,
-            State::Receiving {
-                endpoint: from,
-                buffer,
-            },
-        );
+        self.set_state(caller, State::Receiving { endpoint: from });
         let waits = self.accept(caller, from, flags);
         if !matches!(waits, Ok(true)) {
             self.set_state(caller, State::Runnable);
@@ -135,7 +126,7 @@ impl Kernel {
         let faulted = self
             .threads
             .get(sender)
-            .is_some_and(|thread| thread.fault.is_some());
+            .is_some_and(|thread| thread.fault().is_some());
         if faulted {
             let verdict =
                 FaultVerdict::from_label(message.tag.label()).ok_or(Error::BadArgument)?;
@@ -162,21 +153,19 @@ impl Kernel {
     fn answered(&mut self, caller: Id<Thread>) {
         if let Some(thread) = self.threads.get_mut(caller) {
             thread.unanswered -= 1;
-            thread.priority = thread.base_priority;
-            self.reschedule = true;
+            if core::mem::replace(&mut thread.priority, thread.base_priority)
+                != thread.base_priority
+            {
+                self.reschedule = true;
+            }
         }
     }
 
     /// The thread that waits for the reply to this token from the caller's space.
     fn awaiting(&self, caller: Id<Thread>, token: u64) -> Option<Id<Thread>> {
         let space = self.threads.get(caller)?.space;
-        let id = self.threads.id_at(deliver::token_index(token))?;
-        match self.threads.get(id)?.state {
-            State::AwaitingReply {
-                server, sequence, ..
-            } if server == space && sequence == deliver::token_sequence(token) => Some(id),
-            _ => None,
-        }
+        let id = self.threads.id_at_place(token)?;
+        self.threads.get(id)?.awaits(token, space).then_some(id)
     }
 
     fn set_state(&mut self, id: Id<Thread>, state: State) {

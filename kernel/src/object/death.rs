@@ -49,8 +49,8 @@ impl Kernel {
         let bits = core::mem::take(&mut endpoint.bits);
         if let Some(thread) = self.threads.get_mut(receiver) {
             let tag = Tag::default().with_kind(MessageKind::Notification);
-            thread.regs.set_message(tag, 0, 0);
-            thread.regs.rdi = 0;
+            thread.regs.set_message(tag, 0);
+            (thread.regs.rdi, thread.regs.r8) = (0, 0);
             thread.regs.set_words([bits, 0, 0, 0]);
         }
     }
@@ -60,7 +60,7 @@ impl Kernel {
         let Some(thread) = self.threads.get_mut(id) else {
             return;
         };
-        if thread.fault.is_some() {
+        if thread.fault().is_some() {
             thread.state = State::Stopped; // in no list any more
             self.remove_thread(id);
         } else {
@@ -194,7 +194,7 @@ impl Kernel {
         let Some(thread) = self.threads.get(id) else {
             return;
         };
-        let started = !matches!(thread.state, State::Stopped) || thread.fault.is_some();
+        let started = !matches!(thread.state, State::Stopped) || thread.fault().is_some();
         let (home, unanswered) = (thread.space, thread.unanswered);
         let mut last = false;
         if let Some(space) = self.spaces.get_mut(home) {
@@ -206,14 +206,13 @@ impl Kernel {
                 last = space.nr_started == 0;
             }
         }
+        if self.current() == Some(id) {
+            self.reschedule = true;
+        }
         if let Some(thread) = self.threads.remove(self.mm, id)
-            && let Some(frame) = thread.fpu
+            && let Some(frame) = thread.fpu()
         {
             self.mm.frames.free(frame);
-        }
-        if self.current == Some(id) {
-            self.current = None;
-            self.reschedule = true;
         }
         if last {
             self.doom(home);
@@ -224,10 +223,11 @@ impl Kernel {
         let Some(state) = self.threads.get(id).map(|thread| thread.state) else {
             return;
         };
+        let is_current = self.current() == Some(id);
         let threads = &mut self.threads;
         match state {
             State::Stopped => {}
-            State::Runnable if self.current == Some(id) => {}
+            State::Runnable if is_current => {}
             State::Runnable => self.run_queue.remove(threads, id),
             State::Sending { endpoint, .. } => {
                 if let Some(endpoint) = self.endpoints.get_mut(endpoint) {

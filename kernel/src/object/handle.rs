@@ -3,7 +3,7 @@
 use cowslip_abi::{Error, Handle, Rights};
 
 use super::pool::Pool;
-use super::{Endpoint, Id, Space, Thread};
+use super::{Endpoint, Id, Space, Spaces, Thread};
 use crate::mm::Mm;
 
 /// Frames of entries that a space's table may have.
@@ -134,5 +134,30 @@ impl HandleTable {
 
     fn number(id: Id<HandleEntry>) -> Handle {
         Handle(((id.generation() & GENERATION_MASK) << INDEX_BITS) as u32 | id.index() as u32)
+    }
+}
+
+impl Spaces {
+    /// Moves a handle that may be copied from one space's table to another's. `None`: that is not
+    /// possible, and nothing has changed. What it named is returned too: whoever remembers endpoints
+    /// by their handles must forget them.
+    pub(crate) fn move_handle(
+        &mut self,
+        mm: &Mm,
+        from: Id<Space>,
+        to: Id<Space>,
+        handle: Handle,
+    ) -> Option<(Handle, Object)> {
+        let (id, entry) = self.get(from)?.handles.find(handle)?;
+        let entry = *entry;
+        if from == to || !entry.rights.contains(Rights::COPY) {
+            return None;
+        }
+        let moved = self.get_mut(to)?.handles.insert(mm, entry).ok()?;
+        self.get_mut(from)?.handles.entries.remove(mm, id);
+        if let Object::Space(_) = entry.object {
+            self.end_epoch();
+        }
+        Some((moved, entry.object))
     }
 }

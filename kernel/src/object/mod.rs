@@ -8,23 +8,29 @@ mod death;
 mod handle;
 mod pool;
 mod queue;
+mod receivers;
 mod registers;
+mod route;
 mod run_queue;
 mod thread;
 mod timers;
+mod token;
 
 pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object};
-pub use pool::{Id, Pool, PoolError};
+pub use pool::{Hint, Id, Pool, PoolError};
 pub use queue::{MEMBER, Queue, TIMER, WAIT};
+pub use receivers::Receivers;
 pub use registers::Registers;
+pub use route::Route;
 pub use run_queue::RunQueue;
-pub use thread::{Fault, MAX_PRIORITY, Outgoing, State, Supervisor, Thread, Timer};
+pub use thread::{Fault, MAX_PRIORITY, Outgoing, Special, State, Supervisor, Thread, Timer};
 
 use cowslip_abi::{Error, Handle, Rights};
 
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::vm::PageTable;
+use token::Tokens;
 
 /// The interrupt lines that can be bound.
 pub const MAX_LINES: usize = 64;
@@ -71,7 +77,7 @@ pub struct Endpoint {
     /// Threads with a message, first come first served.
     pub senders: Queue<WAIT>,
     /// Threads that wait for one.
-    pub receivers: Queue<WAIT>,
+    pub receivers: Receivers,
     /// Notification bits raised and not yet received.
     pub bits: u64,
     /// Handles with the right to receive; the endpoint dies with the last one.
@@ -105,14 +111,12 @@ pub struct Kernel {
     pub timers: Queue<TIMER>,
     /// Bound interrupt lines.
     pub interrupts: [Option<InterruptBinding>; MAX_LINES],
-    /// The thread that runs.
-    pub current: Option<Id<Thread>>,
     /// Something has happened that may change who runs next, or when the timer is wanted.
     pub reschedule: bool,
-    /// When the running thread's turn began, and when its time slice ends.
+    /// When the running thread's time slice ends.
     pub turn: Turn,
-    /// The last reply token's sequence number.
-    pub reply_sequence: u64,
+    /// What replies are addressed with.
+    pub(crate) tokens: Tokens,
     kernel_half: [u64; 256],
     doomed: Option<Id<Space>>,
     reaping: bool,
@@ -121,13 +125,19 @@ pub struct Kernel {
 /// The running thread's share of the CPU.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Turn {
-    /// The time-stamp counter when the thread began to run.
-    pub began_ticks: u64,
     /// When others of the same priority get their turn, in nanoseconds since boot; 0: not known
     /// yet.
     pub slice_end_ns: u64,
     /// The slice has ended.
     pub expired: bool,
+}
+
+impl Endpoint {
+    /// Whether nothing and nobody waits here.
+    #[inline(always)]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.bits | Id::word(self.senders.first()) | self.receivers.word() == 0
+    }
 }
 
 impl Kernel {
@@ -143,14 +153,25 @@ impl Kernel {
             run_queue: RunQueue::new(),
             timers: Queue::new(),
             interrupts: [None; MAX_LINES],
-            current: None,
             reschedule: true,
             turn: Turn::default(),
-            reply_sequence: 0,
+            tokens: Tokens::default(),
             kernel_half,
             doomed: None,
             reaping: false,
         }
+    }
+
+    /// The thread that runs.
+    #[must_use]
+    #[inline]
+    pub fn current(&self) -> Option<Id<Thread>> {
+        self.threads.pinned_id()
+    }
+
+    /// Lets this thread be the one that runs.
+    pub fn set_current(&mut self, thread: Option<Id<Thread>>) {
+        self.threads.pin(thread);
     }
 
     /// Creates an empty space that dies with `owner` and then raises `death`'s bits.
@@ -236,7 +257,7 @@ impl Kernel {
             rflags: Registers::USER_RFLAGS,
             ..Registers::default()
         };
-        thread.fs_base = fs_base;
+        thread.set_fs_base(fs_base);
         let space = thread.space;
         if let Some(space) = self.spaces.get_mut(space) {
             space.nr_started += 1;
@@ -249,7 +270,7 @@ impl Kernel {
     pub fn create_endpoint(&mut self) -> Result<Id<Endpoint>, Error> {
         let endpoint = Endpoint {
             senders: Queue::new(),
-            receivers: Queue::new(),
+            receivers: Receivers::new(),
             bits: 0,
             nr_receive_handles: 0,
         };
@@ -281,6 +302,11 @@ impl Kernel {
     pub fn close(&mut self, space: Id<Space>, handle: Handle) -> Result<(), Error> {
         let table = &mut self.spaces.get_mut(space).ok_or(Error::Died)?.handles;
         let entry = table.remove(self.mm, handle)?;
+        match entry.object {
+            Object::Endpoint(_) => self.endpoints.end_epoch(),
+            Object::Space(_) => self.spaces.end_epoch(),
+            _ => {}
+        }
         self.forget_handle(entry);
         self.reap();
         Ok(())
@@ -301,8 +327,9 @@ impl Kernel {
     pub fn make_runnable(&mut self, id: Id<Thread>) {
         if let Some(thread) = self.threads.get_mut(id) {
             thread.state = State::Runnable;
+            let priority = thread.priority;
             self.run_queue.push_back(&mut self.threads, id);
-            self.reschedule = true;
+            self.preempt_for(priority);
         }
     }
 
@@ -310,7 +337,19 @@ impl Kernel {
     pub fn make_runnable_next(&mut self, id: Id<Thread>) {
         if let Some(thread) = self.threads.get_mut(id) {
             thread.state = State::Runnable;
+            let priority = thread.priority;
             self.run_queue.push_front(&mut self.threads, id);
+            self.preempt_for(priority);
+        }
+    }
+
+    /// A thread of this priority can run now.
+    fn preempt_for(&mut self, priority: u8) {
+        if self
+            .threads
+            .pinned()
+            .is_none_or(|running| running.priority < priority)
+        {
             self.reschedule = true;
         }
     }

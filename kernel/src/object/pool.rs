@@ -10,10 +10,13 @@ use core::marker::PhantomData;
 use core::mem::{MaybeUninit, size_of};
 use core::num::NonZeroU64;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::mm::{Frame, Mm};
 
-const PLACE_BITS: u32 = 24;
+/// Bits of an id that say where its object is.
+pub(super) const PLACE_BITS: u32 = 24;
+const PLACE_MASK: u64 = (1 << PLACE_BITS) - 1;
 const CHUNK_BYTES: usize = cowslip_abi::PAGE_SIZE;
 const CHUNK_SHIFT: u32 = CHUNK_BYTES.ilog2();
 /// A chunk has at most this many slots, one bit of a word each.
@@ -34,25 +37,32 @@ pub struct Id<T> {
 
 impl<T> Id<T> {
     #[inline]
-    fn new(place: usize, generation: u64) -> Option<Self> {
-        let bits = NonZeroU64::new(generation << PLACE_BITS | place as u64)?;
+    fn from_bits(bits: u64) -> Option<Self> {
         Some(Self {
-            bits,
+            bits: NonZeroU64::new(bits)?,
             object: PhantomData,
         })
     }
 
-    /// Where the object is: chunk and byte offset.
+    /// Where the object is, in [`PLACE_BITS`] bits: chunk and byte offset. No two objects that
+    /// live at the same time are at the same place of a pool.
+    #[must_use]
     #[inline]
-    fn place(self) -> usize {
-        (self.bits.get() & ((1 << PLACE_BITS) - 1)) as usize
+    pub fn place(self) -> u64 {
+        self.bits.get() & PLACE_MASK
+    }
+
+    /// A number that is not 0 if there is an id.
+    #[inline(always)]
+    pub(super) fn word(id: Option<Self>) -> u64 {
+        id.map_or(0, |id| id.bits.get())
     }
 
     /// The slot in the pool; never 0.
     #[must_use]
     #[inline]
     pub fn index(self) -> usize {
-        self.place() >> slot_shift::<T>()
+        self.place() as usize >> slot_shift::<T>()
     }
 
     /// Which life of the pool's slots this is; lives are numbered from 1 and never reused.
@@ -71,6 +81,62 @@ const fn slot_shift<T>() -> u32 {
         size.ilog2()
     } else {
         least.ilog2()
+    }
+}
+
+/// The last epoch of any pool. An epoch belongs to one pool and ends when it loses an object.
+static LAST_EPOCH: AtomicU64 = AtomicU64::new(0);
+
+fn new_epoch() -> u64 {
+    LAST_EPOCH.fetch_add(1, Relaxed) + 1
+}
+
+/// Where an object is, which is true for one epoch of its pool: then the object is found without
+/// looking. Later the hint finds nothing.
+pub struct Hint<T> {
+    slot: NonNull<Slot<T>>,
+    epoch: u64,
+}
+
+impl<T> Slot<T> {
+    /// The id of the object in the slot.
+    ///
+    /// # Safety
+    ///
+    /// There is one.
+    #[inline(always)]
+    unsafe fn occupant(&self) -> Id<T> {
+        // SAFETY: as the caller promises; an id is not 0.
+        let bits = unsafe { NonZeroU64::new_unchecked(self.id) };
+        Id {
+            bits,
+            object: PhantomData,
+        }
+    }
+}
+
+impl<T> Hint<T> {
+    /// Finds nothing.
+    pub(super) const NONE: Self = Self {
+        slot: NonNull::dangling(),
+        epoch: 0,
+    };
+}
+
+// SAFETY: a hint is good for nothing but to be shown to its pool.
+unsafe impl<T> Send for Hint<T> {}
+
+impl<T> Clone for Hint<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Hint<T> {}
+
+impl<T> fmt::Debug for Hint<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "in epoch {}", self.epoch)
     }
 }
 
@@ -109,8 +175,8 @@ pub enum PoolError {
 /// The head of a chunk, in place of its slot 0.
 #[repr(C)]
 struct Chunk {
-    /// Where a slot has its generation; 0, which no id has.
-    generation: u64,
+    /// Where a slot has its id; 0, which is none.
+    id: u64,
     frame: Frame,
     /// Bit `i`: slot `i` holds an object.
     used: u64,
@@ -121,8 +187,8 @@ const HEAD_ONLY: u64 = 1;
 
 #[repr(C)]
 struct Slot<T> {
-    /// 0: empty.
-    generation: u64,
+    /// The bits of the object's id; 0: empty.
+    id: u64,
     object: MaybeUninit<T>,
 }
 
@@ -142,16 +208,20 @@ fn no_chunk() -> NonNull<Chunk> {
 
 /// A pool of objects in at most `CHUNKS` frames, a power of two.
 ///
-/// Slot 0 of each frame is the frame's head, whose generation fits no id, and chunks that do not
-/// exist read as empty. So every place can be looked at, and one comparison tells whether it holds
-/// what an id names.
+/// Slot 0 of each frame is the frame's head, which no id names, and chunks that do not exist read
+/// as empty. So every place can be looked at, and one comparison tells whether it holds what an id
+/// names.
+///
+/// One object can be *pinned*: it is found without looking, until it is removed.
 pub struct Pool<T, const CHUNKS: usize> {
     chunks: [NonNull<Chunk>; CHUNKS],
     /// No chunk below this one has a free slot.
     first_free: usize,
     next_generation: u64,
     len: usize,
-    object: PhantomData<T>,
+    /// Holds an object, if it is a slot at all.
+    pinned: Option<NonNull<Slot<T>>>,
+    epoch: u64,
 }
 
 // SAFETY: a pool owns its chunks as a `Vec` owns its buffer; they move with it.
@@ -189,7 +259,8 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
             first_free: 0,
             next_generation: 1,
             len: 0,
-            object: PhantomData,
+            pinned: None,
+            epoch: new_epoch(),
         }
     }
 
@@ -220,27 +291,33 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         self.next_generation += 1;
         self.len += 1;
         let offset = slot * Self::SLOT_BYTES;
+        let place = self.first_free << CHUNK_SHIFT | offset;
+        let id = generation << PLACE_BITS | place as u64;
         let content = Slot {
-            generation,
+            id,
             object: MaybeUninit::new(object),
         };
         // SAFETY: the slot is within the chunk and held no object.
         unsafe { chunk.byte_add(offset).cast().write(content) };
-        let id = Id::new(self.first_free << CHUNK_SHIFT | offset, generation);
-        Ok(id.expect("a generation is not 0"))
+        Ok(Id::from_bits(id).expect("a generation is not 0"))
     }
 
     /// Moves an object out of the pool.
     pub fn remove(&mut self, mm: &Mm, id: Id<T>) -> Option<T> {
         let mut slot = self.find(id)?;
-        // SAFETY: `find` returns a slot that holds an object; the generation says from here on that
-        // it does not, so nothing reads the object again.
+        if self.pinned == Some(slot) {
+            self.pinned = None;
+        }
+        self.end_epoch();
+        // SAFETY: `find` returns a slot that holds an object; the slot says from here on that it
+        // does not, and neither pin nor hint finds it, so nothing reads the object again.
         let object = unsafe {
-            slot.as_mut().generation = 0;
+            slot.as_mut().id = 0;
             slot.as_ref().object.assume_init_read()
         };
 
-        let (number, slot) = (id.place() >> CHUNK_SHIFT, id.index() % Self::SLOTS);
+        let number = id.place() as usize >> CHUNK_SHIFT;
+        let slot = id.index() % Self::SLOTS;
         // SAFETY: the chunk has a slot, so it is one of this pool, which nobody else uses.
         let head = unsafe { self.chunks[number].as_mut() };
         head.used &= !(1 << slot);
@@ -270,19 +347,113 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         Some(unsafe { slot.as_mut().object.assume_init_mut() })
     }
 
-    /// Two different objects, if they still live.
+    /// Where an object is, for this epoch.
+    #[must_use]
+    pub fn hint(&self, id: Id<T>) -> Option<Hint<T>> {
+        let slot = self.find(id)?;
+        Some(Hint {
+            slot,
+            epoch: self.epoch,
+        })
+    }
+
+    /// Whether a hint still finds something.
+    #[must_use]
+    #[inline]
+    pub fn is_current(&self, hint: Hint<T>) -> bool {
+        hint.epoch == self.epoch
+    }
+
+    /// The object that a hint of this epoch is about.
     #[inline(always)]
-    pub fn pair_mut(&mut self, a: Id<T>, b: Id<T>) -> Option<(&mut T, &mut T)> {
-        let (mut first, mut second) = (self.find(a)?, self.find(b)?);
-        if first == second {
+    pub fn hinted_mut(&mut self, hint: Hint<T>) -> Option<(Id<T>, &mut T)> {
+        if hint.epoch != self.epoch {
             return None;
         }
-        // SAFETY: the slots hold objects, borrowed like the pool, and are not the same.
-        Some(unsafe {
-            (
-                first.as_mut().object.assume_init_mut(),
-                second.as_mut().object.assume_init_mut(),
-            )
+        let mut slot = hint.slot;
+        // SAFETY: the epoch is this pool's, and it has lost no object since the slot held one. The
+        // object is borrowed like the pool.
+        unsafe {
+            Some((
+                slot.as_ref().occupant(),
+                slot.as_mut().object.assume_init_mut(),
+            ))
+        }
+    }
+
+    /// The id of the object that a hint of this epoch is about.
+    #[must_use]
+    #[inline(always)]
+    pub fn hinted_id(&self, hint: Hint<T>) -> Option<Id<T>> {
+        // SAFETY: as above.
+        (hint.epoch == self.epoch).then(|| unsafe { hint.slot.as_ref().occupant() })
+    }
+
+    /// Lets every hint find nothing.
+    pub fn end_epoch(&mut self) {
+        self.epoch = new_epoch();
+    }
+
+    /// Pins an object in place of the one that is pinned; `None` pins nothing.
+    pub fn pin(&mut self, id: Option<Id<T>>) {
+        self.pinned = id.and_then(|id| self.find(id));
+    }
+
+    /// The pinned object's id.
+    #[must_use]
+    #[inline]
+    pub fn pinned_id(&self) -> Option<Id<T>> {
+        // SAFETY: a pinned slot holds an object.
+        Some(unsafe { self.pinned?.as_ref().occupant() })
+    }
+
+    /// The pinned object.
+    #[must_use]
+    #[inline]
+    pub fn pinned(&self) -> Option<&T> {
+        // SAFETY: a pinned slot holds an object, borrowed like the pool.
+        Some(unsafe { self.pinned?.as_ref().object.assume_init_ref() })
+    }
+
+    /// The pinned object.
+    #[inline]
+    pub fn pinned_mut(&mut self) -> Option<&mut T> {
+        // SAFETY: a pinned slot holds an object, borrowed like the pool.
+        Some(unsafe { self.pinned?.as_mut().object.assume_init_mut() })
+    }
+
+    /// The pinned object and another one.
+    #[inline(always)]
+    pub fn pair(&mut self, other: Id<T>) -> Option<Pair<'_, T>> {
+        let slot = self.at(other.place());
+        // The order of the two conditions is what the compiler makes the best code of.
+        let pair = self.pair_with(slot)?;
+        // SAFETY: as in `find`.
+        (unsafe { slot.as_ref().id } == other.bits.get()).then_some(pair)
+    }
+
+    /// The pinned object and the one at a place, whatever that says.
+    #[inline(always)]
+    pub fn pair_at(&mut self, place: u64) -> Option<Pair<'_, T>> {
+        let other = self.at(place);
+        // SAFETY: the head and every slot begin with an id.
+        let is_empty = unsafe { other.as_ref().id } == 0;
+        if is_empty {
+            return None;
+        }
+        self.pair_with(other)
+    }
+
+    #[inline(always)]
+    fn pair_with(&mut self, other: NonNull<Slot<T>>) -> Option<Pair<'_, T>> {
+        let pinned = self.pinned?;
+        if pinned == other {
+            return None;
+        }
+        Some(Pair {
+            pin: &mut self.pinned,
+            pinned,
+            other,
         })
     }
 
@@ -300,17 +471,18 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         if index >= Self::INDEX_END {
             return None;
         }
-        let place = index << slot_shift::<T>();
-        let slot = self.at(place);
-        // SAFETY: the head and every slot begin with a generation.
-        let generation = unsafe { slot.as_ref().generation };
-        if generation == 0 {
-            return None;
-        }
-        // SAFETY: a slot whose generation is not 0 holds an object, borrowed like the pool.
-        Some((Id::new(place, generation)?, unsafe {
-            slot.as_ref().object.assume_init_ref()
-        }))
+        let slot = self.at((index as u64) << slot_shift::<T>());
+        // SAFETY: the head and every slot begin with an id.
+        let id = Id::from_bits(unsafe { slot.as_ref().id })?;
+        // SAFETY: a slot whose id is not 0 holds an object, borrowed like the pool.
+        Some((id, unsafe { slot.as_ref().object.assume_init_ref() }))
+    }
+
+    /// The id of the object at a [place](Id::place), whatever that says.
+    #[must_use]
+    pub fn id_at_place(&self, place: u64) -> Option<Id<T>> {
+        // SAFETY: the head and every slot begin with an id.
+        Id::from_bits(unsafe { self.at(place).as_ref() }.id)
     }
 
     /// The first object at or behind a slot: `next_id(0)`, then `next_id(id.index() + 1)` and so
@@ -341,10 +513,10 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
                     let chunk = NonNull::new(mm.map.pointer(frame.addr()).cast::<Chunk>())
                         .expect("the direct map does not start at null");
                     // SAFETY: the frame is ours alone, page-aligned and larger than a head. Its
-                    // zeros are generations of empty slots.
+                    // zeros are ids of empty slots.
                     unsafe {
                         chunk.write(Chunk {
-                            generation: 0,
+                            id: 0,
                             frame,
                             used: HEAD_ONLY,
                         })
@@ -358,20 +530,61 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         Err(PoolError::Full)
     }
 
-    /// The slot at a place, whatever it holds; a head has only a generation.
+    /// The slot at a place, whatever that says and whatever it holds; a head has only an id.
     #[inline]
-    fn at(&self, place: usize) -> NonNull<Slot<T>> {
+    fn at(&self, place: u64) -> NonNull<Slot<T>> {
+        let place = place as usize;
         let chunk = self.chunks[place >> CHUNK_SHIFT & (CHUNKS - 1)];
-        // SAFETY: the offset is within the chunk, or within what stands for none.
-        unsafe { chunk.byte_add(place & (CHUNK_BYTES - 1)).cast() }
+        // SAFETY: the offset is within the chunk, or within what stands for none, and a slot's.
+        unsafe {
+            chunk
+                .byte_add(place & (CHUNK_BYTES - Self::SLOT_BYTES))
+                .cast()
+        }
     }
 
     #[inline]
     fn find(&self, id: Id<T>) -> Option<NonNull<Slot<T>>> {
         let slot = self.at(id.place());
-        // SAFETY: the head and every slot begin with a generation; ids of this pool name nothing
-        // else, and a slot whose generation is not 0 holds an object.
-        (unsafe { slot.as_ref().generation } == id.generation()).then_some(slot)
+        // SAFETY: the place is that of an id, so the head or a slot is there, which begins with an
+        // id; and where that is not 0 the slot holds an object.
+        (unsafe { slot.as_ref().id } == id.bits.get()).then_some(slot)
+    }
+}
+
+/// The pinned object of a pool, and another one.
+pub struct Pair<'p, T> {
+    pin: &'p mut Option<NonNull<Slot<T>>>,
+    pinned: NonNull<Slot<T>>,
+    other: NonNull<Slot<T>>,
+}
+
+impl<'p, T> Pair<'p, T> {
+    /// Both objects, the pinned one first.
+    #[inline(always)]
+    pub fn both(&mut self) -> (&mut T, &mut T) {
+        // SAFETY: the slots hold objects, borrowed like the pool, and are not the same.
+        unsafe {
+            (
+                self.pinned.as_mut().object.assume_init_mut(),
+                self.other.as_mut().object.assume_init_mut(),
+            )
+        }
+    }
+
+    /// The pinned object's id.
+    #[inline(always)]
+    pub fn pinned_id(&self) -> Id<T> {
+        // SAFETY: the slot holds an object.
+        unsafe { self.pinned.as_ref().occupant() }
+    }
+
+    /// Pins the other object, and returns it.
+    #[inline(always)]
+    pub fn pin_other(self) -> &'p T {
+        *self.pin = Some(self.other);
+        // SAFETY: the slot holds an object, borrowed like the pool.
+        unsafe { self.other.as_ref().object.assume_init_ref() }
     }
 }
 

@@ -91,27 +91,17 @@ impl<const KIND: usize> Queue<KIND> {
         Some(first)
     }
 
-    /// Whether the first thread is the only one in the list.
-    #[must_use]
-    #[inline]
-    pub fn is_only(&self, first: Id<Thread>) -> bool {
-        self.tail == Some(first)
-    }
-
-    /// Takes out the only thread in the list.
-    #[inline]
-    pub fn pop_only(&mut self, only: &mut Thread) {
-        debug_assert!(only.links[KIND].linked && self.head == self.tail);
-        (self.head, self.tail) = (None, None);
-        only.links[KIND].linked = false;
-    }
-
-    /// Puts a thread into the list, which is empty.
-    #[inline]
-    pub fn push_only(&mut self, id: Id<Thread>, thread: &mut Thread) {
-        debug_assert!(!thread.links[KIND].linked && self.is_empty());
-        (self.head, self.tail) = (Some(id), Some(id));
-        thread.links[KIND].linked = true;
+    /// Takes out the first thread, which is given, if it is the only one.
+    #[inline(always)]
+    pub(super) fn pop_only(&mut self, first: &mut Thread) -> bool {
+        let link = &mut first.links[KIND];
+        if link.next.is_some() {
+            return false;
+        }
+        debug_assert!(link.linked && self.head == self.tail);
+        link.linked = false;
+        *self = Self::new();
+        true
     }
 
     /// Takes a thread out that is in this list.

@@ -1,6 +1,8 @@
 //! A thread's registers while it does not run.
 
-use cowslip_abi::Tag;
+use cowslip_abi::{Error, MAX_RANGE, Tag};
+
+use crate::vm::ByteRange;
 
 /// General-purpose registers in the order in which the entry stubs push them, and the frame that
 /// the processor pushes on an exception.
@@ -48,14 +50,18 @@ impl Registers {
     /// Interrupts on, and the bit that is always one.
     pub const USER_RFLAGS: u64 = 0x202;
 
-    /// The results of a message but for badge and words: success, the tag, the length in bytes, and
-    /// the reply token or the accepted length.
+    /// The results that every message has: success, the tag and the length in bytes.
     #[inline]
-    pub fn set_message(&mut self, tag: Tag, len_bytes: u64, last: u64) {
+    pub fn set_message(&mut self, tag: Tag, len_bytes: u64) {
         self.rax = 0;
         self.rsi = tag.0;
         self.rdx = len_bytes;
-        self.r8 = last;
+    }
+
+    /// The buffer for a message or a reply, in `r9` and `r10`, if it is a good one.
+    #[inline]
+    pub fn buffer(&self) -> Result<ByteRange, Error> {
+        ByteRange::from_user(self.r9, self.r10, MAX_RANGE)
     }
 
     /// The four inline words of a message.

@@ -8,6 +8,8 @@ use super::{Id, MAX_PRIORITY, Thread, Threads};
 pub struct RunQueue {
     lists: [Queue<WAIT>; MAX_PRIORITY as usize + 1],
     occupied: u32,
+    /// The highest priority of all in the lists; 0 if there is nobody.
+    highest: u8,
 }
 
 impl RunQueue {
@@ -17,20 +19,21 @@ impl RunQueue {
         Self {
             lists: [Queue::new(); MAX_PRIORITY as usize + 1],
             occupied: 0,
+            highest: 0,
         }
     }
 
     /// The highest priority at which a thread waits.
     #[must_use]
     pub fn highest(&self) -> Option<u8> {
-        self.occupied.checked_ilog2().map(|priority| priority as u8)
+        (self.occupied != 0).then_some(self.highest)
     }
 
     /// Whether a thread above this priority waits.
     #[must_use]
     #[inline]
     pub fn any_above(&self, priority: u8) -> bool {
-        u64::from(self.occupied) >> (priority & MAX_PRIORITY) > 1
+        self.highest > priority
     }
 
     /// Adds a thread behind the others of its priority.
@@ -40,7 +43,7 @@ impl RunQueue {
         };
         let priority = thread.priority as usize;
         self.lists[priority].push_back(threads, id);
-        self.occupied |= 1 << priority;
+        self.set_occupied(self.occupied | 1 << priority);
     }
 
     /// Adds a thread before the others of its priority.
@@ -50,14 +53,32 @@ impl RunQueue {
         };
         let priority = thread.priority as usize;
         self.lists[priority].push_front(threads, id);
-        self.occupied |= 1 << priority;
+        self.set_occupied(self.occupied | 1 << priority);
+    }
+
+    /// The first thread of the highest priority.
+    #[must_use]
+    pub fn first(&self) -> Option<Id<Thread>> {
+        self.lists[self.highest as usize].first()
     }
 
     /// Takes the first thread of the highest priority.
     pub fn pop(&mut self, threads: &mut Threads) -> Option<Id<Thread>> {
-        let first = self.lists[self.highest()? as usize].first()?;
-        self.remove(threads, first);
+        let first = self.first()?;
+        if !self.pop_only(threads.get_mut(first)?) {
+            self.lists[self.highest as usize].remove(threads, first);
+        }
         Some(first)
+    }
+
+    /// Takes out the thread that [`first`](Self::first) has named, if no other has its priority.
+    #[inline(always)]
+    pub(crate) fn pop_only(&mut self, first: &mut Thread) -> bool {
+        let was_only = self.lists[self.highest as usize].pop_only(first);
+        if was_only {
+            self.set_occupied(self.occupied & !(1 << self.highest));
+        }
+        was_only
     }
 
     /// Takes out a thread that is in the queue, at the priority it has.
@@ -68,8 +89,13 @@ impl RunQueue {
         let priority = thread.priority as usize;
         self.lists[priority].remove(threads, id);
         if self.lists[priority].is_empty() {
-            self.occupied &= !(1 << priority);
+            self.set_occupied(self.occupied & !(1 << priority));
         }
+    }
+
+    fn set_occupied(&mut self, occupied: u32) {
+        self.occupied = occupied;
+        self.highest = occupied.checked_ilog2().unwrap_or(0) as u8;
     }
 }
 

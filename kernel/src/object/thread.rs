@@ -3,7 +3,8 @@
 use cowslip_abi::{Access, FaultKind, FoundEntry, MAX_HANDLES, Tag, ThreadState};
 
 use super::queue::{KINDS, Link};
-use super::{Endpoint, Id, Registers, Space};
+use super::route::SpaceRoute;
+use super::{Endpoint, Id, Registers, Route, Space};
 use crate::mm::Frame;
 use crate::vm::ByteRange;
 
@@ -22,6 +23,8 @@ pub struct Outgoing {
 }
 
 /// What a thread does.
+///
+/// The buffer for what it waits for is in its registers, see [`Registers::buffer`].
 #[derive(Clone, Copy, Debug)]
 pub enum State {
     /// Created and not started.
@@ -36,28 +39,18 @@ pub enum State {
         badge: u64,
         /// What it sends; a faulted thread sends its report instead.
         message: Outgoing,
-        /// Where the reply shall go.
-        reply: ByteRange,
     },
     /// Waits in an endpoint's queue of receivers.
     Receiving {
         /// Where it waits.
         endpoint: Id<Endpoint>,
-        /// Where a message shall go.
-        buffer: ByteRange,
     },
     /// Its message was received; waits for the reply, in no list.
     AwaitingReply {
         /// The space that owes the reply.
         server: Id<Space>,
-        /// What makes the reply token valid once.
-        sequence: u64,
-        /// How many bytes of the request the receiver took.
-        accepted: u64,
-        /// Whether that was less than all.
-        request_truncated: bool,
-        /// Where the reply shall go.
-        reply: ByteRange,
+        /// What the reply will be addressed with.
+        token: u64,
     },
 }
 
@@ -94,6 +87,22 @@ pub struct Timer {
     pub bits: u64,
 }
 
+bitflags::bitflags! {
+    /// Why there is more to a switch to or from a thread, or to a reply to it, than its
+    /// general-purpose registers.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Special: u64 {
+        /// It has used vector registers.
+        const FPU = 1 << 0;
+        /// It has a base address for the `fs` segment.
+        const FS_BASE = 1 << 1;
+        /// It waits with a fault.
+        const FAULT = 1 << 2;
+        /// It waits for the reply to a request that was longer than the receiver's buffer.
+        const TRUNCATED = 1 << 3;
+    }
+}
+
 /// A thread of execution in a space.
 #[derive(Debug)]
 pub struct Thread {
@@ -106,7 +115,9 @@ pub struct Thread {
     /// What it does.
     pub state: State,
     /// The fault that it waits with, in `Sending` or `AwaitingReply`.
-    pub fault: Option<Fault>,
+    fault: Option<Fault>,
+    /// What keeps it off the fast path.
+    pub special: Special,
     /// Who learns of its faults.
     pub supervisor: Option<Supervisor>,
     /// Its own priority.
@@ -114,16 +125,25 @@ pub struct Thread {
     /// The priority it runs at: its own, or what the sender that it works for has lent it.
     pub priority: u8,
     /// Base address of the `fs` segment.
-    pub fs_base: u64,
+    fs_base: u64,
     /// Saved vector registers, once it has used any.
-    pub fpu: Option<Frame>,
+    fpu: Option<Frame>,
     /// Its timer.
     pub timer: Option<Timer>,
-    /// Ticks of the time-stamp counter it has run, without the current turn.
-    pub run_ticks: u64,
+    /// Ticks of the time-stamp counter it has run; while it runs, less the counter at the beginning
+    /// of its turn.
+    run_ticks: u64,
     /// Messages that it has received less those that it has answered. Only the sum over a space
     /// has a meaning, as any thread of the space may answer: how many wait for a reply.
     pub unanswered: i64,
+    /// What its last call on a space acted on.
+    pub(super) acts_on: SpaceRoute,
+    /// How its last send went.
+    pub sends_by: Route,
+    /// How its last notification went.
+    pub notifies_by: Route,
+    /// How its last receive went.
+    pub receives_by: Route,
     /// Its places in lists.
     pub links: [Link; KINDS],
 }
@@ -143,6 +163,7 @@ impl Thread {
             root,
             state: State::Stopped,
             fault: None,
+            special: Special::empty(),
             supervisor,
             base_priority: priority,
             priority,
@@ -151,6 +172,10 @@ impl Thread {
             timer: None,
             run_ticks: 0,
             unanswered: 0,
+            acts_on: SpaceRoute::NONE,
+            sends_by: Route::NONE,
+            receives_by: Route::NONE,
+            notifies_by: Route::NONE,
             links: [Link::default(); KINDS],
         }
     }
@@ -166,6 +191,74 @@ impl Thread {
             State::Receiving { .. } => ThreadState::Receiving,
             State::AwaitingReply { .. } => ThreadState::AwaitingReply,
         }
+    }
+
+    /// Base address of the `fs` segment.
+    #[must_use]
+    pub fn fs_base(&self) -> u64 {
+        self.fs_base
+    }
+
+    /// The fault that the thread waits with.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// Where the vector registers are saved, once it has used any.
+    #[must_use]
+    pub fn fpu(&self) -> Option<Frame> {
+        self.fpu
+    }
+
+    /// Sets the base address of the `fs` segment.
+    pub fn set_fs_base(&mut self, base: u64) {
+        self.fs_base = base;
+        self.special.set(Special::FS_BASE, base != 0);
+    }
+
+    /// Sets or takes away the fault that the thread waits with.
+    pub fn set_fault(&mut self, fault: Option<Fault>) {
+        self.fault = fault;
+        self.special.set(Special::FAULT, fault.is_some());
+    }
+
+    /// Gives the thread a frame for its vector registers.
+    pub fn set_fpu(&mut self, frame: Frame) {
+        self.fpu = Some(frame);
+        self.special.insert(Special::FPU);
+    }
+
+    /// Whether it waits for the reply that has this token, from this space.
+    #[inline(always)]
+    pub(crate) fn awaits(&self, token: u64, from: Id<Space>) -> bool {
+        matches!(self.state, State::AwaitingReply { server, token: expected }
+            if expected == token && server == from)
+    }
+
+    /// Lends the thread a priority, unless it has a higher one.
+    #[inline(always)]
+    pub(crate) fn borrow_priority(&mut self, priority: u8) {
+        if self.priority < priority {
+            self.priority = priority;
+        }
+    }
+
+    /// The thread's turn begins, at this state of the time-stamp counter.
+    #[inline(always)]
+    pub(crate) fn start_clock(&mut self, now_ticks: u64) {
+        self.run_ticks = self.run_ticks.wrapping_sub(now_ticks);
+    }
+
+    /// The thread's turn ends.
+    #[inline(always)]
+    pub(crate) fn stop_clock(&mut self, now_ticks: u64) {
+        self.run_ticks = self.run_ticks.wrapping_add(now_ticks);
+    }
+
+    /// How many ticks the thread has run; `now_ticks` is the counter if it runs now.
+    pub(crate) fn ticks_run(&self, now_ticks: Option<u64>) -> u64 {
+        self.run_ticks.wrapping_add(now_ticks.unwrap_or(0))
     }
 
     /// The handles that the thread's message announces.

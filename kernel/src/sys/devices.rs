@@ -2,9 +2,9 @@
 
 use cowslip_abi::{Error, PortIo, Rights};
 
-use super::Answer;
 use super::handles::PortRange;
 use super::request::{Request, Values, handle_argument};
+use super::{Answer, Done};
 use crate::object::{HandleEntry, InterruptBinding, Kernel, MAX_LINES, Object};
 
 pub(super) fn interrupt_bind(kernel: &mut Kernel, request: &Request) -> Answer {
@@ -13,7 +13,7 @@ pub(super) fn interrupt_bind(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, bits) = request.endpoint(kernel, handle, Rights::NOTIFY)?;
     kernel.interrupts[line] = Some(InterruptBinding { endpoint, bits });
     kernel.platform.interrupt_enable(line as u32, true);
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 pub(super) fn interrupt_ack(kernel: &mut Kernel, request: &Request) -> Answer {
@@ -22,7 +22,7 @@ pub(super) fn interrupt_ack(kernel: &mut Kernel, request: &Request) -> Answer {
         return Err(Error::BadState);
     }
     kernel.platform.interrupt_enable(line as u32, true);
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 pub(super) fn port_io(kernel: &mut Kernel, request: &Request) -> Answer {

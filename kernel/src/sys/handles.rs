@@ -2,8 +2,8 @@
 
 use cowslip_abi::{Error, Rights};
 
-use super::Answer;
 use super::request::{Request, Values};
+use super::{Answer, Done};
 use crate::object::{HandleEntry, Kernel, Object};
 
 pub(super) fn endpoint_create(kernel: &mut Kernel, request: &Request) -> Answer {
@@ -24,7 +24,7 @@ pub(super) fn endpoint_create(kernel: &mut Kernel, request: &Request) -> Answer 
 
 pub(super) fn close(kernel: &mut Kernel, request: &Request) -> Answer {
     kernel.close(request.space, request.handle)?;
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 pub(super) fn copy(kernel: &mut Kernel, request: &Request) -> Answer {

@@ -69,13 +69,8 @@ fn thread(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
     let Some(thread) = kernel.threads.get(id) else {
         return Ok(Values::of([ThreadState::Dead as u64, 0, 0, 0]));
     };
-    let mut ticks = thread.run_ticks;
-    if kernel.current == Some(id) {
-        ticks += kernel
-            .platform
-            .now_ticks()
-            .saturating_sub(kernel.turn.began_ticks);
-    }
+    let runs = kernel.current() == Some(id);
+    let ticks = thread.ticks_run(runs.then(|| kernel.platform.now_ticks()));
     Ok(Values::of([
         thread.abi_state() as u64,
         kernel.platform.ticks_to_ns(ticks),
@@ -93,7 +88,7 @@ pub(super) fn log(kernel: &mut Kernel, request: &Request) -> Answer {
     let bytes = &mut bytes[..text.len() as usize];
     vm::read_user(kernel.mm, table, text.addr(), bytes)?;
     kernel.platform.log(bytes);
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 pub(super) fn shutdown(kernel: &mut Kernel, request: &Request) -> Answer {

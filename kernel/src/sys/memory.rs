@@ -2,8 +2,8 @@
 
 use cowslip_abi::{Error, MAX_RANGE, Perm, Rights, ShareMode};
 
-use super::Answer;
 use super::request::{Request, Values};
+use super::{Answer, Done};
 use crate::object::{Id, Kernel, Object, Space};
 use crate::vm::{self, PageRange, PageTable};
 
@@ -24,21 +24,21 @@ pub(super) fn map(kernel: &mut Kernel, request: &Request) -> Answer {
     let space = request.space(kernel, request.handle, Rights::MAP)?;
     let (range, perm) = range_and_perm(request)?;
     table(kernel, space)?.map_zero(kernel.mm, range.addr(), range.len(), perm)?;
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 pub(super) fn unmap(kernel: &mut Kernel, request: &Request) -> Answer {
     let space = request.space(kernel, request.handle, Rights::MAP)?;
     let range = PageRange::from_user(request.args[0], request.args[1], u64::MAX)?;
     table(kernel, space)?.unmap(kernel.mm, range.addr(), range.len());
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 pub(super) fn protect(kernel: &mut Kernel, request: &Request) -> Answer {
     let space = request.space(kernel, request.handle, Rights::MAP)?;
     let (range, perm) = range_and_perm(request)?;
     table(kernel, space)?.protect(kernel.mm, range.addr(), range.len(), perm)?;
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 pub(super) fn share(kernel: &mut Kernel, request: &Request) -> Answer {
@@ -73,7 +73,7 @@ pub(super) fn share(kernel: &mut Kernel, request: &Request) -> Answer {
         mode,
         perm,
     )?;
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 fn range_and_perm(request: &Request) -> Result<(PageRange, Perm), Error> {

@@ -2,7 +2,7 @@
 
 use cowslip_abi::{Error, MAX_RANGE, RecvFlags, Rights, Tag};
 
-use super::request::{Request, Values};
+use super::request::Request;
 use super::{Answer, Done};
 use crate::object::{Endpoint, Id, Kernel, Outgoing, Timer};
 use crate::vm::ByteRange;
@@ -10,16 +10,16 @@ use crate::vm::ByteRange;
 pub(super) fn send(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, badge) = request.endpoint(kernel, request.handle, Rights::SEND)?;
     let message = outgoing(request)?;
-    let reply = buffer(request)?;
-    kernel.send(request.thread, endpoint, badge, message, reply)?;
+    check_buffer(request)?;
+    kernel.send(request.thread, endpoint, badge, message)?;
     Ok(Done::InPlace)
 }
 
 pub(super) fn recv(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, _) = request.endpoint(kernel, request.handle, Rights::RECV)?;
-    let buffer = buffer(request)?;
+    check_buffer(request)?;
     let flags = RecvFlags::from_bits(request.args[1]).ok_or(Error::BadArgument)?;
-    kernel.receive(request.thread, endpoint, buffer, flags)?;
+    kernel.receive(request.thread, endpoint, flags)?;
     Ok(Done::InPlace)
 }
 
@@ -36,30 +36,25 @@ pub(super) fn reply(kernel: &mut Kernel, request: &Request) -> Answer {
 pub(super) fn reply_recv(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, _) = request.endpoint(kernel, request.handle, Rights::RECV)?;
     let message = outgoing(request)?;
-    let buffer = buffer(request)?;
+    check_buffer(request)?;
     kernel.reply(request.thread, request.args[0], message)?;
     kernel.reap();
-    receive_after_reply(kernel, request, endpoint, buffer)
+    receive_after_reply(kernel, request, endpoint)
 }
 
 /// The second half of `reply_recv`. The reply may have ended the caller, or the endpoint.
-fn receive_after_reply(
-    kernel: &mut Kernel,
-    request: &Request,
-    endpoint: Id<Endpoint>,
-    buffer: ByteRange,
-) -> Answer {
+fn receive_after_reply(kernel: &mut Kernel, request: &Request, endpoint: Id<Endpoint>) -> Answer {
     if kernel.threads.get(request.thread).is_none() {
         return Ok(Done::InPlace);
     }
-    kernel.receive(request.thread, endpoint, buffer, RecvFlags::empty())?;
+    kernel.receive(request.thread, endpoint, RecvFlags::empty())?;
     Ok(Done::InPlace)
 }
 
 pub(super) fn notify(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, bits) = request.endpoint(kernel, request.handle, Rights::NOTIFY)?;
     kernel.raise(endpoint, bits);
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 pub(super) fn timer(kernel: &mut Kernel, request: &Request) -> Answer {
@@ -71,7 +66,7 @@ pub(super) fn timer(kernel: &mut Kernel, request: &Request) -> Answer {
         bits,
     });
     kernel.set_timer(request.thread, timer);
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 /// The message in `rsi`, `rdx` and `r8`.
@@ -86,8 +81,8 @@ fn outgoing(request: &Request) -> Result<Outgoing, Error> {
     }
 }
 
-/// The buffer in `r9` and `r10`.
-fn buffer(request: &Request) -> Result<ByteRange, Error> {
+/// Checks the buffer in `r9` and `r10`, where deliveries will look for it.
+fn check_buffer(request: &Request) -> Result<(), Error> {
     let [.., buffer, capacity] = request.args;
-    ByteRange::from_user(buffer, capacity, MAX_RANGE)
+    ByteRange::from_user(buffer, capacity, MAX_RANGE).map(|_| ())
 }

@@ -19,11 +19,13 @@ pub use traps::{exception, fault_out_of_memory, interrupt, page_fault};
 
 use cowslip_abi::{Call, Error};
 
-use crate::object::{Id, Kernel, Thread};
+use crate::object::Kernel;
 use request::{Request, Values};
 
 /// What a system call did.
 enum Done {
+    /// What was asked, and there are no results.
+    Nothing,
     /// These are the results.
     Values(Values),
     /// The caller's registers hold the results already, or it waits, or it is gone.
@@ -33,7 +35,10 @@ enum Done {
 type Answer = Result<Done, Error>;
 
 /// Carries out the system call that is in the registers of the running thread.
-pub fn syscall(kernel: &mut Kernel, caller: Id<Thread>) {
+pub fn syscall(kernel: &mut Kernel) {
+    let Some(caller) = kernel.current() else {
+        return;
+    };
     let Some(request) = Request::of(kernel, caller) else {
         return;
     };
@@ -41,15 +46,17 @@ pub fn syscall(kernel: &mut Kernel, caller: Id<Thread>) {
         Some(call) => dispatch(kernel, call, &request),
         None => Err(Error::UnknownCall),
     };
-    kernel.reap();
-    kernel.leave_cpu_if_blocked();
-    if let Some(thread) = kernel.threads.get_mut(caller) {
+    // The caller runs still, unless it has made an end of itself.
+    if let Some(thread) = kernel.threads.pinned_mut() {
         match answer {
+            Ok(Done::Nothing) => thread.regs.rax = 0,
             Ok(Done::Values(values)) => values.store(&mut thread.regs),
             Ok(Done::InPlace) => {}
             Err(error) => thread.regs.rax = error as u64,
         }
     }
+    kernel.reap();
+    kernel.switch_if_blocked();
 }
 
 fn dispatch(kernel: &mut Kernel, call: Call, request: &Request) -> Answer {

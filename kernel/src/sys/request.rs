@@ -91,21 +91,36 @@ impl Request {
     /// A space.
     pub(super) fn space(
         &self,
-        kernel: &Kernel,
+        kernel: &mut Kernel,
         handle: Handle,
         rights: Rights,
     ) -> Result<Id<Space>, Error> {
-        let space = self.typed(kernel, handle, rights, |object| match object {
+        match kernel.known_space(handle, rights) {
+            Some(space) => Ok(space),
+            None => self.find_space(kernel, handle, rights),
+        }
+    }
+
+    #[inline(never)]
+    fn find_space(
+        &self,
+        kernel: &mut Kernel,
+        handle: Handle,
+        rights: Rights,
+    ) -> Result<Id<Space>, Error> {
+        let (id, _) = self.typed(kernel, handle, rights, |object| match object {
             Object::Space(id) => Some(id),
             _ => None,
-        });
-        space.map(|(id, _)| id)
+        })?;
+        let all_rights = self.entry(kernel, handle)?.rights;
+        kernel.note_space(handle, all_rights, id);
+        Ok(id)
     }
 
     /// A space named by an argument; 0 is the caller's own, with all rights.
     pub(super) fn space_or_own(
         &self,
-        kernel: &Kernel,
+        kernel: &mut Kernel,
         argument: u64,
         rights: Rights,
     ) -> Result<Id<Space>, Error> {
@@ -147,18 +162,12 @@ pub(super) fn handle_argument(argument: u64) -> Result<Handle, Error> {
 }
 
 /// Results, in the order of the result registers.
-#[derive(Default)]
 pub(super) struct Values {
     values: [u64; 10],
     count: usize,
 }
 
 impl Values {
-    /// No results.
-    pub(super) fn none() -> Self {
-        Self::default()
-    }
-
     /// These results.
     pub(super) fn of<const N: usize>(values: [u64; N]) -> Self {
         let mut all = [0; 10];

@@ -20,7 +20,7 @@ pub struct Next {
 /// Unless [`Kernel::reschedule`] is set, the answer is the one before.
 pub fn next(kernel: &mut Kernel) -> Next {
     let chosen = kernel.choose();
-    if chosen != kernel.current {
+    if chosen != kernel.current() {
         kernel.leave_cpu();
         kernel.begin_turn(chosen);
     }
@@ -49,25 +49,35 @@ pub fn tick(kernel: &mut Kernel) {
 }
 
 impl Kernel {
-    /// Takes the CPU from the running thread if it cannot go on.
-    pub(super) fn leave_cpu_if_blocked(&mut self) {
-        let state = self
-            .current
-            .and_then(|id| self.threads.get(id))
-            .map(|thread| thread.state);
-        if !matches!(state, Some(State::Runnable)) {
-            self.leave_cpu();
+    /// Gives the CPU to another thread if the running one cannot go on.
+    #[inline]
+    pub(super) fn switch_if_blocked(&mut self) {
+        match self.threads.pinned() {
+            Some(thread) if matches!(thread.state, State::Runnable) => {}
+            Some(_) => self.switch(),
+            None => self.reschedule = true,
+        }
+    }
+
+    /// Gives the CPU to the next thread, and leaves the timer as it is, unless there is more to be
+    /// decided: then [`next`] will.
+    fn switch(&mut self) {
+        self.leave_cpu();
+        if !self.turn.expired
+            && let Some(next) = self.run_queue.pop(&mut self.threads)
+        {
+            self.begin_turn(Some(next));
+        } else {
+            self.reschedule = true;
         }
     }
 
     /// Takes the CPU from the running thread and accounts for its turn.
     pub(super) fn leave_cpu(&mut self) {
-        let previous = self.current.take();
-        self.reschedule = true;
-        if let Some(thread) = previous.and_then(|id| self.threads.get_mut(id)) {
-            let now = self.platform.now_ticks();
-            thread.run_ticks += now.saturating_sub(self.turn.began_ticks);
+        if let Some(thread) = self.threads.pinned_mut() {
+            thread.stop_clock(self.platform.now_ticks());
         }
+        self.set_current(None);
     }
 
     /// When the time slice ends, which begins when the CPU stops being idle.
@@ -83,9 +93,8 @@ impl Kernel {
     }
 
     fn choose(&mut self) -> Option<Id<Thread>> {
-        let running = self
-            .current
-            .and_then(|id| Some((id, self.threads.get(id)?.priority)));
+        let priority = self.threads.pinned().map(|thread| thread.priority);
+        let running = self.current().zip(priority);
         let expired = core::mem::take(&mut self.turn.expired);
         if expired {
             self.turn.slice_end_ns = 0;
@@ -107,7 +116,9 @@ impl Kernel {
     }
 
     fn begin_turn(&mut self, next: Option<Id<Thread>>) {
-        self.turn.began_ticks = self.platform.now_ticks();
-        self.current = next;
+        self.set_current(next);
+        if let Some(thread) = self.threads.pinned_mut() {
+            thread.start_clock(self.platform.now_ticks());
+        }
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn start(kernel: &mut Kernel, request: &Request) -> Answer {
         user_address(address)?;
     }
     kernel.start_thread(thread, ip, sp, [arg0, arg1, arg2], fs_base)?;
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 pub(super) fn set(kernel: &mut Kernel, request: &Request) -> Answer {
@@ -46,11 +46,12 @@ pub(super) fn set(kernel: &mut Kernel, request: &Request) -> Answer {
         }
         ThreadField::FsBase => {
             user_address(value)?;
-            kernel.threads.get_mut(thread).ok_or(Error::Died)?.fs_base = value;
+            let thread = kernel.threads.get_mut(thread).ok_or(Error::Died)?;
+            thread.set_fs_base(value);
             kernel.reschedule = true;
         }
     }
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 pub(super) fn exit(kernel: &mut Kernel, request: &Request) -> Answer {
@@ -59,9 +60,12 @@ pub(super) fn exit(kernel: &mut Kernel, request: &Request) -> Answer {
 }
 
 pub(super) fn yield_now(kernel: &mut Kernel, request: &Request) -> Answer {
+    if let Some(caller) = kernel.threads.pinned_mut() {
+        caller.regs.rax = 0;
+    }
     kernel.leave_cpu();
     kernel.make_runnable(request.thread);
-    Ok(Values::none().into())
+    Ok(Done::InPlace)
 }
 
 pub(super) fn kill(kernel: &mut Kernel, request: &Request) -> Answer {
@@ -78,7 +82,7 @@ pub(super) fn kill(kernel: &mut Kernel, request: &Request) -> Answer {
         Object::Space(space) => kernel.kill_space(space),
         _ => {}
     }
-    Ok(Values::none().into())
+    Ok(Done::Nothing)
 }
 
 /// A priority that the caller may give.
@@ -111,7 +115,7 @@ impl Kernel {
         let Some(thread) = self.threads.get(id) else {
             return;
         };
-        let queued = matches!(thread.state, State::Runnable) && self.current != Some(id);
+        let queued = matches!(thread.state, State::Runnable) && self.current() != Some(id);
         let lent = thread.priority > thread.base_priority;
         if queued {
             self.run_queue.remove(&mut self.threads, id);

@@ -58,7 +58,7 @@ pub fn fault_out_of_memory(kernel: &mut Kernel, id: Id<Thread>, address: u64) {
 fn report(kernel: &mut Kernel, id: Id<Thread>, fault: Fault) {
     kernel.report_fault(id, fault);
     kernel.reap();
-    kernel.leave_cpu_if_blocked();
+    kernel.switch_if_blocked();
 }
 
 /// A device interrupted. The line stays silent until its driver acknowledges.

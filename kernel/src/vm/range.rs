@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use cowslip_abi::{Error, PAGE_SIZE, USER_END};
+use cowslip_abi::{Error, MAX_RANGE, PAGE_SIZE, USER_END};
 
 /// The first address of the kernel's half.
 const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
@@ -78,6 +78,13 @@ impl ByteRange {
         Ok(Self { addr, len })
     }
 
+    /// Whether [`from_user`](Self::from_user) accepts a range of at most [`MAX_RANGE`] bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_good(addr: u64, len: u64) -> bool {
+        len == 0 || (len <= MAX_RANGE && addr <= USER_END - len)
+    }
+
     /// The first address; 0 if empty.
     #[must_use]
     pub const fn addr(self) -> u64 {
@@ -141,6 +148,25 @@ mod tests {
         assert_eq!(check(USER_END - PAGE, 2 * PAGE), Err(Error::NonCanonical));
         assert_eq!(check(USER_END, PAGE), Err(Error::NonCanonical));
         assert_eq!(check(0, 5 * PAGE), Err(Error::TooLong));
+    }
+
+    #[test]
+    fn the_short_check_accepts_what_the_long_one_does() {
+        let lens = [0, 1, PAGE, MAX_RANGE, MAX_RANGE + 1, u64::MAX];
+        let starts = [0, PAGE, USER_END, KERNEL_HALF, u64::MAX];
+        for len in lens {
+            for start in starts {
+                for shift in [0, 1, len, len.wrapping_add(1)] {
+                    let addr = start.wrapping_sub(shift);
+                    let accepted = ByteRange::from_user(addr, len, MAX_RANGE).is_ok();
+                    assert_eq!(
+                        ByteRange::is_good(addr, len),
+                        accepted,
+                        "{len:#x} at {addr:#x}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

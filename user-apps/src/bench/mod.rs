@@ -1,4 +1,4 @@
-//! Programs that measure: one in each `src/bin/bench_*.rs`.
+//! Programs that measure: one in each `src/bin/bench_*`.
 //!
 //! The clock is the time-stamp counter. Under QEMU's `-icount shift=0` it counts guest instructions,
 //! exactly and the same in every run; otherwise it counts the host's time and means little. Each

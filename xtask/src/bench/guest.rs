@@ -48,18 +48,24 @@ impl Subject {
         Subject {
             program: &["bench_memory"],
             families: &[
+                "send_",
                 "map",
                 "unmap",
                 "zero_fault",
                 "cow_fault",
                 "pager_fault",
-                "send_",
             ],
             mem: "128M",
         },
         Subject {
             program: &["bench_process"],
-            families: &["thread_create_join", "spawn_wait", "fork_"],
+            families: &[
+                "thread_create_join",
+                "spawn_wait",
+                "fork_",
+                "irq_late",
+                "worst_irq_off",
+            ],
             // The largest parent has 256 MiB.
             mem: "512M",
         },

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what the system's operations cost, in guest instructions.
+//! `cargo xtask bench`: what the system's operations cost, in guest instructions; `--host`: in
+//! nanoseconds, as far as the host can run them.
 //!
 //! ```text
 //! bench programs ──guest──▶ readings ──┐
@@ -11,6 +12,7 @@
 
 mod baseline;
 mod guest;
+mod host;
 mod json;
 mod least;
 mod page;
@@ -19,8 +21,10 @@ mod profile;
 mod reading;
 mod reference;
 mod rows;
+mod svg;
 mod table;
 mod trace;
+mod written;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,6 +59,9 @@ pub(crate) struct BenchArgs {
     /// Say which functions the instructions of one operation are in, and nothing else
     #[arg(long, value_name = "OPERATION", conflicts_with_all = ["filter", "json", "html", "check", "update_baseline"])]
     profile: Option<String>,
+    /// Time the copy-on-write engine on this machine instead, in nanoseconds
+    #[arg(long, conflicts_with_all = ["json", "html", "check", "update_baseline", "profile", "no_build"])]
+    host: bool,
     /// Take what the last build has made
     #[arg(long)]
     no_build: bool,
@@ -62,6 +69,11 @@ pub(crate) struct BenchArgs {
 
 /// Runs the task.
 pub(crate) fn main(args: &BenchArgs) -> Result<ExitCode> {
+    let filter = args.filter.as_deref().unwrap_or("");
+    if args.host {
+        print!("{}", host::host(filter)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     setup::ensure(Purpose::Run)?;
     let reference = Reference::read()?;
     let guest = Guest::new(build(&BuildArgs {
@@ -72,7 +84,6 @@ pub(crate) fn main(args: &BenchArgs) -> Result<ExitCode> {
         print!("{}", profile::profile(&guest, operation)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let filter = args.filter.as_deref().unwrap_or("");
     let mut readings = Vec::new();
     for subject in Subject::ALL
         .iter()
@@ -91,7 +102,9 @@ pub(crate) fn main(args: &BenchArgs) -> Result<ExitCode> {
     if rows.is_empty() {
         bail!("no operation's name contains `{filter}`");
     }
-    print!("{}", table::table(&rows));
+    let (written, others): (Vec<_>, Vec<_>) = rows.iter().cloned().partition(written::is_written);
+    print!("{}", table::table(&others));
+    print!("{}", written::text(&written));
     if let Some(path) = &args.json {
         write(path, &json::json(&rows, &reference))?;
     }

@@ -1,80 +1,82 @@
-//! The page with plots: one file that needs nothing else, readable in light and dark.
+//! The page with plots: one file that needs nothing else, readable in light, in dark and on paper.
 
 use std::fmt::Write;
 
 use anyhow::Result;
 
-use super::plot::{self, SUBJECTS};
+use super::plot;
 use super::reference::{Peer, Reference};
 use super::rows::Row;
-use super::table::{EXPLANATION, grouped, ratio};
+use super::svg::escaped;
+use super::table::{EXPLANATION, grouped, ratio, tally};
+use super::written;
 
-const STYLE: &str = "
-:root { color-scheme: light dark; --ink: #1c1f23; --paper: #fdfcf8; --faint: #1c1f2322; --good: #2a7d46; --bad: #b3402f; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e4de; --paper: #17191c; --faint: #e6e4de26; --good: #6cc58a; --bad: #ef8a78; }
-}
-body { color: var(--ink); background: var(--paper); font: 16px/1.5 system-ui, sans-serif;
-  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-weight: 600; } h2 { font-weight: 600; margin-top: 2.5rem; }
-figure { margin: 0; } svg { width: 100%; height: auto; color: var(--ink); }
-.legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; }
-.legend span { display: inline-block; width: 1.6rem; margin-right: .5rem; vertical-align: middle;
-  border-top: 3px solid; }
-.legend .peer span { border-top-style: dashed; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--faint); }
-th:first-child, td:first-child { text-align: left; }
-td small { display: block; opacity: .7; max-width: 24rem; }
-.met { color: var(--good); } .missed { color: var(--bad); }
-";
+const STYLE: &str = include_str!("page.css");
 
 /// The page.
 pub(super) fn page(rows: &[Row], reference: &Reference) -> Result<String> {
+    let (written, others): (Vec<_>, Vec<_>) = rows.iter().cloned().partition(written::is_written);
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>Cowslip: what operations cost</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
-         <h1>Cowslip: what operations cost</h1>\n<p>{}</p>\n",
-        escaped(EXPLANATION)
+         <title>Cowslip: what operations cost</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <h1>Cowslip: what operations cost</h1>\n<p>{}</p>\n<p>{}</p>\n",
+        escaped(EXPLANATION),
+        escaped(&tally(&others))
     );
-    page += "<p>Dots are measured; the lines between them assume a cost that grows evenly. \
-             Dashed lines are other systems'.</p>\n";
-    for subject in &SUBJECTS {
-        let lines = plot::lines(subject, rows, reference);
-        if !lines.iter().any(plot::Line::is_own) {
-            continue;
-        }
-        let title = escaped(subject.title);
+    page += "<p>Full lines and dots are Cowslip's, dashed lines other systems'; diamonds are goals.</p>\n";
+    for plot in plot::plots(rows, reference) {
+        let (title, caption) = (escaped(plot.title), escaped(&plot.caption));
         write!(
             page,
-            "<h2>{title}</h2>\n<figure role=\"img\" aria-label=\"{title}\">\n"
+            "<section>\n<h2>{title}</h2>\n<figure role=\"img\" aria-label=\"{title}\">\n{}\
+             <figcaption>{caption}</figcaption>\n</figure>\n</section>\n",
+            plot.svg
         )?;
-        page += &plot::svg(subject, &lines)?;
-        page += "<ul class=\"legend\">\n";
-        for (nth, line) in lines.iter().enumerate() {
-            let class = if line.is_own() { "own" } else { "peer" };
-            let (colour, label) = (plot::colour(nth), escaped(&line.label));
-            writeln!(
-                page,
-                "<li class=\"{class}\"><span style=\"border-color:{colour}\"></span>{label}</li>"
-            )?;
-        }
-        page += "</ul>\n</figure>\n";
     }
-    page += &table(rows);
-    page += "<h2>Where the other figures come from</h2>\n<ul>\n";
+    page += &written_table(&written);
+    page += &table(&others);
+    page += "<section>\n<h2>Where the other figures come from</h2>\n<ul>\n";
     for peer in [&reference.peers.sel4, &reference.peers.linux] {
         page += &provenance(peer);
     }
-    page += "</ul>\n</body>\n</html>\n";
+    page += "</ul>\n</section>\n</body>\n</html>\n";
     Ok(page)
+}
+
+/// What messages cost whose receiver writes; nothing if it was not measured.
+fn written_table(rows: &[Row]) -> String {
+    let (shares, lines) = written::table(rows);
+    if lines.is_empty() {
+        return String::new();
+    }
+    let mut table = "<section>\n<h2>Messages that are written to afterwards</h2>\n\
+                     <div class=\"scroll\"><table>\n<tr><th>pages</th><th>the message is</th>"
+        .to_owned();
+    for share in shares {
+        table += &format!("<th>{share} %</th>");
+    }
+    table += "<th>pays up to</th></tr>\n";
+    for line in lines {
+        table += &format!("<tr><td>{}</td><td>{}</td>", line.nr_pages, line.way);
+        for cell in line.cells {
+            table += &match cell {
+                Some((cost, true)) => format!("<td><b>{}</b></td>", grouped(cost.round())),
+                Some((cost, false)) => format!("<td>{}</td>", grouped(cost.round())),
+                None => "<td></td>".to_owned(),
+            };
+        }
+        let share = line.crossover.map(|share| format!("{share:.0} %"));
+        table += &format!("<td>{}</td></tr>\n", share.unwrap_or_default());
+    }
+    table
+        + "</table></div>\n<p>Instructions a page, by the share of pages that the receiver writes to; \
+           bold is the cheapest way.</p>\n</section>\n"
 }
 
 fn table(rows: &[Row]) -> String {
     let mut table =
-        "<h2>All operations</h2>\n<div class=\"scroll\"><table>\n<tr><th>operation</th>\
+        "<section>\n<h2>All operations</h2>\n<div class=\"scroll\"><table>\n<tr><th>operation</th>\
                      <th>Cowslip</th><th>seL4</th><th>Linux</th><th>ratio</th><th>goal</th></tr>\n"
             .to_owned();
     let or_dash = |value: Option<u64>| value.map_or("–".into(), |value| grouped(value as f64));
@@ -104,19 +106,12 @@ fn table(rows: &[Row]) -> String {
             or_dash(row.goal),
         );
     }
-    table + "</table></div>\n"
+    table + "</table></div>\n</section>\n"
 }
 
 fn provenance(peer: &Peer) -> String {
     let [label, version, counted] = [&peer.label, &peer.version, &peer.counted].map(|s| escaped(s));
     format!("<li><b>{label}</b> {version}; {counted}.</li>\n")
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -138,10 +133,5 @@ mod tests {
         }
         assert_eq!(page.matches("<svg").count(), 1);
         assert!(page.contains("fork_call/1") && page.contains("prefers-color-scheme: dark"));
-    }
-
-    #[test]
-    fn text_is_escaped() {
-        assert_eq!(escaped("a<b & \"c\""), "a&lt;b &amp; &quot;c&quot;");
     }
 }

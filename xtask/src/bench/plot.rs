@@ -1,201 +1,445 @@
-//! Plots: cost over size, both on logarithmic axes, as SVG that takes the page's colour for its text.
-
-use anyhow::Result;
-use plotters::prelude::*;
+//! What is plotted: figures made of rows, and of the curves of other systems.
 
 use super::reference::Reference;
 use super::rows::Row;
+use super::svg::{Axis, Dot, Dots, Figure, Line, Mark, MarkKind, Note};
 use super::table::grouped;
+use super::written;
 
-/// Stands for the colour of the page's text while plotters draws, which knows only fixed colours.
-const INK: RGBColor = RGBColor(1, 2, 3);
-const INK_IN_SVG: &str = "#010203";
-
-const SIZE: (u32, u32) = (820, 440);
-
-/// Colours that stand out from white and from black; Cowslip's own lines come first.
-const COLOURS: [RGBColor; 7] = [
-    RGBColor(0xd9, 0x9a, 0x00),
-    RGBColor(0x2f, 0x8f, 0xd0),
-    RGBColor(0x3a, 0xa7, 0x6d),
-    RGBColor(0xd0, 0x58, 0x6b),
-    RGBColor(0xa0, 0x6b, 0xd0),
-    RGBColor(0x80, 0x8c, 0x94),
-    RGBColor(0x9a, 0x7b, 0x55),
-];
-
-/// What a plot is of.
-pub(super) struct Subject {
+/// A figure with its heading, and one sentence below it.
+pub(super) struct Plot {
     pub(super) title: &'static str,
-    /// The name of the plot in the reference's curves.
-    plot: &'static str,
-    /// Cowslip's lines: the first part of the operations' names, and what they are called.
-    families: &'static [(&'static str, &'static str)],
-    x_axis: &'static str,
+    pub(super) caption: String,
+    pub(super) svg: String,
 }
 
-/// All plots.
-pub(super) const SUBJECTS: [Subject; 2] = [
-    Subject {
-        title: "A message of N pages with a short reply",
-        plot: "messages",
-        families: &[
-            ("send_cow", "Cowslip: copy-on-write"),
-            ("send_copy", "Cowslip: copied"),
-            ("send_move", "Cowslip: moved"),
-        ],
-        x_axis: "pages in the message",
-    },
-    Subject {
-        title: "Fork of a process with M MiB of written memory",
-        plot: "forks",
-        families: &[
-            ("fork_call", "Cowslip: fork until the parent goes on"),
-            ("fork_exit_wait", "Cowslip: fork, exit, wait"),
-        ],
-        x_axis: "MiB that the parent has written",
-    },
+/// Points: (size, cost).
+type Points = Vec<(f64, f64)>;
+
+/// Cowslip's lines: the operations' family, the class of its colour, and its name.
+type Families = &'static [(&'static str, &'static str, &'static str)];
+
+const MESSAGES: Families = &[
+    ("send_cow", "cow", "Cowslip, copy-on-write"),
+    ("send_cow_fresh", "fresh", "Cowslip, all pages just written"),
+    ("send_move", "move", "Cowslip, moved"),
+    ("send_copy", "copy", "Cowslip, copied"),
 ];
 
-/// A line of a plot.
-#[derive(Debug, PartialEq)]
-pub(super) struct Line {
-    pub(super) label: String,
-    points: Vec<(f64, f64)>,
-    own: bool,
+const FORKS: Families = &[
+    ("fork_call", "cow", "Cowslip, until the parent goes on"),
+    ("fork_exit_wait", "copy", "Cowslip, fork, exit, wait"),
+];
+
+/// The class of seL4's lines and dots, and those of Linux's.
+const SEL4: &str = "other1";
+const LINUX: [&str; 3] = ["other2", "other3", "other4"];
+
+/// The message that the plot over written pages is of, in pages.
+const TYPICAL: u32 = 256;
+
+/// All plots that there are rows for.
+pub(super) fn plots(rows: &[Row], reference: &Reference) -> Vec<Plot> {
+    let plots = [
+        operations(rows),
+        messages(rows, reference),
+        written_pages(rows),
+        crossovers(rows),
+        forks(rows, reference),
+    ];
+    plots.into_iter().flatten().collect()
 }
 
-impl Line {
-    /// Whether it is Cowslip's; others' lines are dashed.
-    pub(super) fn is_own(&self) -> bool {
-        self.own
-    }
-}
-
-/// The lines of a plot that have points.
-pub(super) fn lines(subject: &Subject, rows: &[Row], reference: &Reference) -> Vec<Line> {
-    let own = subject.families.iter().map(|&(family, label)| Line {
-        label: label.to_owned(),
-        points: rows
-            .iter()
-            .filter_map(|row| Some((row.size(family)?, row.value)))
-            .collect(),
-        own: true,
-    });
-    let curves = reference.curves.iter();
-    let others = curves
-        .filter(|curve| curve.plot == subject.plot)
-        .map(|curve| Line {
-            label: curve.label.clone(),
-            points: curve.points.clone(),
-            own: false,
-        });
-    own.chain(others)
-        .filter(|line| !line.points.is_empty())
-        .collect()
-}
-
-/// The colour of a plot's nth line, as CSS has it.
-pub(super) fn colour(nth: usize) -> String {
-    let RGBColor(red, green, blue) = COLOURS[nth % COLOURS.len()];
-    format!("#{red:02x}{green:02x}{blue:02x}")
-}
-
-/// Draws a plot.
-pub(super) fn svg(subject: &Subject, lines: &[Line]) -> Result<String> {
-    let costs = lines
-        .iter()
-        .flat_map(|line| &line.points)
-        .map(|&(_, cost)| height(cost));
-    let low = costs.clone().fold(f64::INFINITY, f64::min).floor();
-    let high = costs.fold(low + 1.0, f64::max).ceil();
-    let sizes = lines
-        .iter()
-        .flat_map(|line| &line.points)
-        .map(|&(size, _)| place(size));
-    let left = sizes.clone().fold(0.0, f64::min);
-    let right = sizes.fold(1.0, f64::max);
-
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        let mut chart = ChartBuilder::on(&area)
-            .margin(14)
-            .margin_right(32)
-            .x_label_area_size(48)
-            .y_label_area_size(96)
-            .build_cartesian_2d(left..right, low..high)?;
-        chart
-            .configure_mesh()
-            .x_desc(subject.x_axis)
-            .y_desc("guest instructions")
-            .x_labels((right - left) as usize / 2 + 1)
-            .y_labels((high - low) as usize + 1)
-            .x_label_formatter(&|&x| size_at(x))
-            .y_label_formatter(&|&y| cost_at(y))
-            .label_style(("sans-serif", 14, &INK))
-            .axis_desc_style(("sans-serif", 15, &INK))
-            .axis_style(INK)
-            .bold_line_style(INK.mix(0.18))
-            .light_line_style(TRANSPARENT)
-            .draw()?;
-        for (nth, line) in lines.iter().enumerate() {
-            let colour = COLOURS[nth % COLOURS.len()];
-            let points = between(&line.points);
-            if line.own {
-                chart.draw_series(LineSeries::new(points, colour.stroke_width(3)))?;
-            } else {
-                let style = colour.stroke_width(2);
-                chart.draw_series(DashedLineSeries::new(points, 7, 5, style))?;
-            }
-            let dots = line
-                .points
+/// Small operations beside other systems'.
+fn operations(rows: &[Row]) -> Option<Plot> {
+    let dot = |class, shape| move |value: u64| dot(value as f64, class, shape);
+    let compared = |row: &&Row| {
+        row.unit == "instructions"
+            && !["send_", "fork_", "boot_"]
                 .iter()
-                .map(|&(size, cost)| Circle::new((place(size), height(cost)), 4, colour.filled()));
-            chart.draw_series(dots)?;
-        }
-        area.present()?;
+                .any(|prefix| row.name.starts_with(prefix))
+            && (row.sel4.is_some() || row.linux.is_some())
+    };
+    let rows: Vec<_> = rows
+        .iter()
+        .filter(compared)
+        .map(|row| {
+            let mut dots = Vec::new();
+            dots.extend(row.linux.map(dot(LINUX[0], "square")));
+            dots.extend(row.sel4.map(dot(SEL4, "ring")));
+            dots.extend(row.goal.map(dot(goal_class(row.met()), "diamond")));
+            dots.push(self::dot(row.value, "cow", "dot"));
+            (row.name.clone(), dots)
+        })
+        .collect();
+    let values = rows.iter().flat_map(|(_, dots)| dots).map(|dot| dot.value);
+    let x = Axis::costs("guest instructions (logarithmic)", values);
+    let legend = vec![
+        (self::dot(0.0, "cow", "dot"), "Cowslip"),
+        (self::dot(0.0, SEL4, "ring"), "seL4"),
+        (self::dot(0.0, LINUX[0], "square"), "Linux"),
+        (self::dot(0.0, "goal met", "diamond"), "goal, met"),
+        (self::dot(0.0, "goal missed", "diamond"), "goal, not met"),
+    ];
+    (!rows.is_empty()).then(|| Plot {
+        title: "Single operations",
+        caption: "One operation each, measured alone, in instructions: further left is cheaper. \
+                  The table below says where a peer's operation differs."
+            .into(),
+        svg: Dots { x, rows, legend }.svg(),
+    })
+}
+
+fn dot(value: f64, class: &'static str, shape: &'static str) -> Dot {
+    Dot {
+        value,
+        class,
+        shape,
     }
-    Ok(svg.replace(INK_IN_SVG, "currentColor"))
+}
+
+fn goal_class(met: Option<bool>) -> &'static str {
+    if met == Some(true) {
+        "goal met"
+    } else {
+        "goal missed"
+    }
+}
+
+/// The cost of each page of a message, over its length.
+fn messages(rows: &[Row], reference: &Reference) -> Option<Plot> {
+    let (own, totals) = totals(rows, reference, MESSAGES, "messages");
+    if !own {
+        return None;
+    }
+    let lines: Vec<_> = totals
+        .iter()
+        .map(|(line, points)| a_page(line, points))
+        .collect();
+    let mut marks = crossings(&totals, |other, size| {
+        format!("{other} is cheaper beyond {} pages", grouped(size.round()))
+    });
+    for mark in &mut marks {
+        mark.at.1 /= mark.at.0;
+    }
+    marks.extend(rows.iter().filter_map(goal_a_page));
+    let values = lines
+        .iter()
+        .flat_map(|line| &line.dots)
+        .chain(marks.iter().map(|mark| &mark.at));
+    let (sizes, costs) = (values.clone().map(|at| at.0), values.map(|at| at.1));
+    Some(Plot {
+        title: "A message of N pages: what each page costs",
+        caption: "A request of N pages and a short reply, divided by N; the receiver reads a word of every page. \
+                  Copy-on-write messages come from two buffers in turn, so that every page differs from the one before; \
+                  in the dearer case the sender has also written to every page since it last sent it."
+            .into(),
+        svg: Figure {
+            x: Axis::sizes("pages in the message", sizes),
+            y: Axis::costs("guest instructions a page", costs),
+            lines,
+            marks,
+            notes: Vec::new(),
+        }
+        .svg(),
+    })
+}
+
+/// A line of totals, divided by the size.
+fn a_page(line: &Named, points: &Points) -> Line {
+    let divided = |points: &Points| {
+        points
+            .iter()
+            .map(|&(size, cost)| (size, cost / size))
+            .collect()
+    };
+    Line {
+        label: line.label.clone(),
+        class: line.class,
+        is_own: line.is_own,
+        dots: divided(points),
+        path: divided(&between(points)),
+    }
+}
+
+/// The goal of a message, in instructions a page.
+fn goal_a_page(row: &Row) -> Option<Mark> {
+    let goal = row.goal? as f64;
+    let (family, size) = row.name.split_once('/')?;
+    let size: f64 = size.parse().ok()?;
+    let (family, cost) = match family.strip_suffix("_per_page") {
+        Some(family) => (family, goal),
+        None => (family, goal / size),
+    };
+    let of_message = MESSAGES.iter().any(|&(name, ..)| name == family);
+    of_message.then(|| Mark {
+        at: (size, cost),
+        kind: MarkKind::Goal(row.met() == Some(true)),
+        label: format!("goal {}", grouped(cost)),
+    })
+}
+
+/// What it costs if the receiver writes to some of the pages.
+fn written_pages(rows: &[Row]) -> Option<Plot> {
+    const LINES: Families = &[
+        ("send_cow", "cow", "copy-on-write"),
+        ("send_move", "move", "moved"),
+        ("send_copy", "copy", "copied"),
+    ];
+    let mut lines = Vec::new();
+    for &(family, class, label) in LINES {
+        let dots: Points = written::points(rows, family)
+            .into_iter()
+            .filter(|point| point.nr_pages == TYPICAL)
+            .map(|point| (f64::from(point.share), point.cost_per_page))
+            .collect();
+        if !dots.is_empty() {
+            let named = Named::own(class, label);
+            lines.push((named, dots));
+        }
+    }
+    if lines.len() < 2 {
+        return None;
+    }
+    let marks = crossings(&lines, |_, share| format!("pays up to {share:.0} %"));
+    let most = lines.iter().flat_map(|(_, dots)| dots).map(|dot| dot.1);
+    let most = most.fold(0.0, f64::max);
+    Some(Plot {
+        title: "When does copy-on-write pay?",
+        caption: format!(
+            "A message of {TYPICAL} pages whose receiver then writes to some of them, divided by {TYPICAL}. \
+             A page that is written after all costs a fault and a copy of its own; \
+             beyond the crossing it would have been cheaper to copy the message."
+        ),
+        svg: Figure {
+            x: Axis::even("pages that the receiver writes to", 100.0, 10.0, " %"),
+            y: Axis::even("guest instructions a page", most, step(most), ""),
+            lines: lines
+                .into_iter()
+                .map(|(line, dots)| line.with(dots.clone(), dots))
+                .collect(),
+            marks,
+            notes: Vec::new(),
+        }
+        .svg(),
+    })
+}
+
+/// A round step that makes four to ten of a length.
+fn step(length: f64) -> f64 {
+    let decade = 10f64.powf(length.max(1.0).log10().floor());
+    let steps = [0.1, 0.2, 0.5, 1.0].map(|step| step * decade);
+    let enough = |step: &&f64| length / **step <= 10.0;
+    steps.iter().find(enough).copied().unwrap_or(decade)
+}
+
+/// Where copy-on-write and moving cross copying, over the length of the message.
+fn crossovers(rows: &[Row]) -> Option<Plot> {
+    let mut lines = Vec::new();
+    for (family, class, label) in [
+        ("send_cow", "cow", "copy-on-write"),
+        ("send_move", "move", "moved"),
+    ] {
+        let mut sizes: Vec<_> = written::points(rows, family)
+            .iter()
+            .map(|point| point.nr_pages)
+            .collect();
+        sizes.dedup();
+        let dots: Points = sizes
+            .into_iter()
+            .filter_map(|size| Some((f64::from(size), written::crossover(rows, family, size)?)))
+            .collect();
+        if dots.len() > 1 {
+            lines.push(Named::own(class, label).with(dots.clone(), dots));
+        }
+    }
+    let sizes: Vec<_> = lines
+        .iter()
+        .flat_map(|line| &line.dots)
+        .map(|&(size, _)| size)
+        .collect();
+    let middle = sizes.iter().fold(1.0, |a, &b| f64::max(a, b)).sqrt();
+    let note = |share, text| Note {
+        at: (middle, share),
+        text,
+    };
+    (!lines.is_empty()).then(|| Plot {
+        title: "Up to which share of written pages it pays",
+        caption: "The crossing of the plot above, for messages of every length: below the line the message is cheaper \
+                  than a copy of it, above it is dearer."
+            .into(),
+        svg: Figure {
+            x: Axis::sizes("pages in the message", sizes.into_iter()),
+            y: Axis::even("pages that the receiver writes to", 100.0, 20.0, " %"),
+            lines,
+            marks: Vec::new(),
+            notes: vec![
+                note(75.0, "copying is cheaper"),
+                note(12.0, "not copying is cheaper"),
+            ],
+        }
+        .svg(),
+    })
+}
+
+/// fork, over the memory that the parent has written.
+fn forks(rows: &[Row], reference: &Reference) -> Option<Plot> {
+    let (own, totals) = totals(rows, reference, FORKS, "forks");
+    if !own {
+        return None;
+    }
+    let lines: Vec<_> = totals
+        .into_iter()
+        .map(|(line, points)| {
+            let path = between(&points);
+            line.with(points, path)
+        })
+        .collect();
+    let values = lines.iter().flat_map(|line| &line.dots);
+    let (sizes, costs) = (values.clone().map(|at| at.0), values.map(|at| at.1));
+    Some(Plot {
+        title: "Fork of a process with M MiB of written memory",
+        caption: "The parent writes to all of its memory and forks; the child ends at once. Both systems share \
+                  every page copy-on-write; the lines between dots assume a cost that grows evenly."
+            .into(),
+        svg: Figure {
+            x: Axis::sizes("MiB that the parent has written", sizes),
+            y: Axis::costs("guest instructions", costs),
+            lines,
+            marks: Vec::new(),
+            notes: Vec::new(),
+        }
+        .svg(),
+    })
+}
+
+/// A line without its points.
+struct Named {
+    label: String,
+    class: &'static str,
+    is_own: bool,
+}
+
+impl Named {
+    fn own(class: &'static str, label: &str) -> Named {
+        Named {
+            label: label.into(),
+            class,
+            is_own: true,
+        }
+    }
+
+    fn with(self, dots: Points, path: Points) -> Line {
+        Line {
+            label: self.label,
+            class: self.class,
+            is_own: self.is_own,
+            dots,
+            path,
+        }
+    }
+}
+
+/// Cowslip's lines and those of others that have points, and whether one is Cowslip's.
+fn totals(
+    rows: &[Row],
+    reference: &Reference,
+    families: Families,
+    plot: &str,
+) -> (bool, Vec<(Named, Points)>) {
+    let own = families.iter().map(|&(family, class, label)| {
+        let point = |row: &Row| Some((row.size(family)?, row.value));
+        let points = rows.iter().filter_map(point).collect();
+        (Named::own(class, label), points)
+    });
+    let curves = reference.curves.iter().filter(|curve| curve.plot == plot);
+    let mut colours = LINUX.into_iter().cycle();
+    let others = curves.map(|curve| {
+        let is_sel4 = curve.label.starts_with(&reference.peers.sel4.label);
+        let class = if is_sel4 { Some(SEL4) } else { colours.next() };
+        let named = Named {
+            label: curve.label.clone(),
+            class: class.unwrap_or_default(),
+            is_own: false,
+        };
+        (named, curve.points.clone())
+    });
+    let lines: Vec<_> = own
+        .chain(others)
+        .filter(|(_, points): &(_, Points)| !points.is_empty())
+        .collect();
+    (lines.iter().any(|(line, _)| line.is_own), lines)
+}
+
+/// Marks where the first line crosses others.
+fn crossings(lines: &[(Named, Points)], label: impl Fn(&str, f64) -> String) -> Vec<Mark> {
+    let Some(((_, first), others)) = lines.split_first() else {
+        return Vec::new();
+    };
+    let crossings = others.iter().filter_map(|(line, other)| {
+        let at = crossing(first, other)?;
+        Some(Mark {
+            at,
+            kind: MarkKind::Crossing,
+            label: label(&line.label, at.0),
+        })
+    });
+    crossings.collect()
+}
+
+/// Where a line that begins below another one comes to lie above it; both go straight from point to
+/// point.
+fn crossing(low: &Points, high: &Points) -> Option<(f64, f64)> {
+    let mut places: Vec<f64> = low.iter().chain(high).map(|&(x, _)| x).collect();
+    places.sort_by(f64::total_cmp);
+    let mut before: Option<(f64, f64)> = None;
+    for x in places {
+        let (Some(y), Some(other)) = (at(low, x), at(high, x)) else {
+            continue;
+        };
+        let ahead = other - y;
+        match before {
+            Some((from, was)) if was > 0.0 && ahead < 0.0 => {
+                let x = from + (x - from) * was / (was - ahead);
+                return Some((x, at(low, x)?));
+            }
+            _ => before = Some((x, ahead)),
+        }
+    }
+    None
+}
+
+/// The height of a line at a place.
+fn at(points: &Points, x: f64) -> Option<f64> {
+    let within = |pair: &&[(f64, f64)]| (pair[0].0..=pair[1].0).contains(&x);
+    let pair = points.windows(2).find(within)?;
+    let [(from, low), (to, high)] = [pair[0], pair[1]];
+    Some(low + (high - low) * (x - from) / (to - from))
 }
 
 /// The line through measured points: in between, a cost that grows evenly with the size, which is
-/// no straight line on these axes.
-fn between(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    const STEPS: u32 = 8;
+/// no straight line on logarithmic axes.
+fn between(points: &Points) -> Points {
+    const STEPS: u32 = 12;
+    let Some(&last) = points.last() else {
+        return Vec::new();
+    };
     let mut line = Vec::new();
     for pair in points.windows(2) {
         let [(from, low), (to, high)] = [pair[0], pair[1]];
-        for step in 0..=STEPS {
+        if from == 0.0 {
+            // Nothing on a logarithmic axis is between.
+            line.push(pair[0]);
+            continue;
+        }
+        for step in 0..STEPS {
             let share = f64::from(step) / f64::from(STEPS);
-            let at = place(from) + (place(to) - place(from)) * share;
-            let size = at.exp2().clamp(from, to);
-            let cost = low + (high - low) * (size - from) / (to - from);
-            line.push((at, height(cost)));
+            let size = from * (to / from).powf(share);
+            line.push((size, low + (high - low) * (size - from) / (to - from)));
         }
     }
+    line.push(last);
     line
-}
-
-/// Where a size is on its axis: its logarithm, with 0 two steps below 1.
-fn place(size: f64) -> f64 {
-    size.max(0.25).log2()
-}
-
-/// The label at a place: the size, at the places that are one.
-fn size_at(place: f64) -> String {
-    if place < 0.0 {
-        return "0".into();
-    }
-    grouped(place.exp2().round())
-}
-
-fn height(cost: f64) -> f64 {
-    cost.max(1.0).log10()
-}
-
-fn cost_at(height: f64) -> String {
-    grouped(10f64.powf(height).round())
 }
 
 #[cfg(test)]
@@ -204,37 +448,66 @@ mod tests {
     use crate::bench::reading::Reading;
     use crate::bench::rows::rows;
 
-    #[test]
-    fn axes_are_logarithmic_with_a_place_for_zero() {
-        assert_eq!((place(0.0), place(1.0), place(1024.0)), (-2.0, 0.0, 10.0));
-        assert_eq!((size_at(-2.0), size_at(8.0)), ("0".into(), "256".into()));
-        assert_eq!(cost_at(height(1000.0)), "1,000");
+    fn of(readings: &[(&str, u64)]) -> Vec<Row> {
+        let readings: Vec<_> = readings
+            .iter()
+            .map(|&(name, value)| Reading::once(name, value))
+            .collect();
+        rows(&readings, &Reference::read().unwrap())
     }
 
     #[test]
     fn costs_grow_evenly_between_points() {
-        let line = between(&[(1.0, 100.0), (1024.0, 1123.0)]);
-        for (at, high) in line {
-            assert!((10f64.powf(high) - (99.0 + at.exp2())).abs() < 0.01);
+        let line = between(&vec![(1.0, 100.0), (1024.0, 1123.0)]);
+        for (size, cost) in line {
+            assert!((cost - (99.0 + size)).abs() < 0.01);
         }
-        assert!(between(&[(1.0, 1.0)]).is_empty());
+        assert_eq!(between(&vec![(0.0, 1.0), (4.0, 5.0)])[0], (0.0, 1.0));
     }
 
     #[test]
-    fn plots_have_lines_of_their_own_and_of_peers() {
+    fn lines_cross_where_the_cheaper_becomes_the_dearer() {
+        let (low, high) = (
+            vec![(0.0, 0.0), (10.0, 10.0)],
+            vec![(0.0, 5.0), (5.0, 5.0), (20.0, 5.0)],
+        );
+        assert_eq!(crossing(&low, &high), None);
+        let high = vec![(0.0, 6.0), (20.0, 6.0)];
+        let (x, y) = crossing(&low, &high).unwrap();
+        assert!((x - 6.0).abs() < 1e-9 && (y - 6.0).abs() < 1e-9);
+        assert_eq!(crossing(&high, &low), None);
+    }
+
+    #[test]
+    fn goals_are_by_the_page() {
+        let rows = of(&[("send_cow/1", 500), ("send_cow/256", 256_000), ("map", 1)]);
+        let goals: Vec<_> = rows.iter().filter_map(goal_a_page).collect();
+        assert_eq!(goals[0].kind, MarkKind::Goal(true));
+        assert_eq!(goals[1].at.0, 256.0);
+        assert_eq!(goals[1].kind, MarkKind::Goal(false));
+        assert_eq!(goals.len(), 2);
+    }
+
+    #[test]
+    fn steps_are_round() {
+        assert_eq!([100.0, 1740.0, 3.0].map(step), [10.0, 200.0, 0.5]);
+    }
+
+    #[test]
+    fn there_is_a_plot_for_what_was_measured() {
         let reference = Reference::read().unwrap();
-        let readings = [
-            Reading::once("send_cow/1", 500),
-            Reading::once("send_cow/4", 600),
+        let titles = |readings: &[(&str, u64)]| -> Vec<&str> {
+            let plots = plots(&of(readings), &reference);
+            plots.iter().map(|plot| plot.title).collect()
+        };
+        assert_eq!(titles(&[("null_syscall", 161)]), ["Single operations"]);
+        assert_eq!(titles(&[("fork_call/0", 1), ("fork_call/4", 2)]).len(), 1);
+        let written = [
+            ("send_cow_written/256/0", 100),
+            ("send_cow_written/256/100", 300),
+            ("send_copy_written/256/0", 200),
+            ("send_copy_written/256/100", 200),
         ];
-        let rows = rows(&readings, &reference);
-        let drawn = lines(&SUBJECTS[0], &rows, &reference);
-        assert_eq!(drawn[0].label, "Cowslip: copy-on-write");
-        assert_eq!(drawn[0].points, [(1.0, 500.0), (4.0, 600.0)]);
-        assert!(drawn[1..].iter().all(|line| !line.own));
-        assert!(drawn.len() > 1);
-        let svg = svg(&SUBJECTS[0], &drawn).unwrap();
-        assert!(svg.starts_with("<svg") && svg.contains("currentColor"));
-        assert!(!svg.contains(INK_IN_SVG) && svg.contains(&colour(0).to_uppercase()));
+        assert_eq!(titles(&written), ["When does copy-on-write pay?"]);
     }
 }

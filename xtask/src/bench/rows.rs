@@ -6,6 +6,23 @@ use super::reference::Reference;
 /// What counts unless the reference says otherwise.
 const INSTRUCTIONS: &str = "instructions";
 
+/// Messages of N pages, which have a cost for each page.
+const MESSAGES: [&str; 4] = ["send_cow", "send_cow_fresh", "send_move", "send_copy"];
+
+/// What stands at the end of the table, in this order.
+const LAST: [&str; 10] = [
+    "thread_create_join",
+    "spawn_wait",
+    "fork_exec_wait",
+    "fork_call",
+    "fork_exit_wait",
+    "irq_late",
+    "worst_irq_off",
+    "boot_to_init",
+    "boot_to_shell",
+    "least_memory",
+];
+
 /// An operation.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
@@ -49,19 +66,35 @@ pub(super) fn rows(readings: &[Reading], reference: &Reference) -> Vec<Row> {
         ));
     }
     for reading in readings {
-        let Some((family @ ("send_cow" | "send_move" | "send_copy"), nr_pages)) =
-            reading.name.split_once('/')
-        else {
+        let Some((family, nr_pages)) = reading.name.split_once('/') else {
             continue;
         };
+        if !MESSAGES.contains(&family) {
+            continue;
+        }
         if let Ok(pages @ 1..) = nr_pages.parse::<u64>() {
             let per_page = reading.median as f64 / pages as f64;
             let name = format!("{family}_per_page/{nr_pages}");
             rows.push(row(&name, per_page, INSTRUCTIONS, reference));
         }
     }
+    if let Some(stretch) = worst_irq_off(readings) {
+        rows.push(row("worst_irq_off", stretch, INSTRUCTIONS, reference));
+    }
     rows.sort_by_key(|row| section(&row.name));
     rows
+}
+
+/// The longest that interrupts were kept off: how late the latest was, beyond one in user mode.
+fn worst_irq_off(readings: &[Reading]) -> Option<f64> {
+    let late = readings
+        .iter()
+        .filter(|reading| reading.name.starts_with("irq_late/"));
+    let worst = late.clone().map(|reading| reading.max).max()?;
+    let usual = late
+        .clone()
+        .find(|reading| reading.name == "irq_late/user")?;
+    Some(worst.saturating_sub(usual.median) as f64)
 }
 
 fn row(name: &str, value: f64, unit: &str, reference: &Reference) -> Row {
@@ -80,23 +113,13 @@ fn row(name: &str, value: f64, unit: &str, reference: &Reference) -> Row {
 /// Puts what belongs together side by side; within a section the order stays.
 fn section(name: &str) -> usize {
     let family = name.split('/').next().unwrap_or(name);
-    let prefixes = [
-        "send_copy_per",
-        "send_copy",
-        "send_cow_per",
-        "send_cow",
-        "send_",
-    ];
-    match prefixes
-        .iter()
-        .position(|prefix| family.starts_with(prefix))
-    {
-        // Copies last: copy-on-write is what is of interest.
-        Some(at) => 1 + prefixes.len() - at,
-        None if ["fork_call", "fork_exit_wait"].contains(&family) => 8 + family.len(),
-        None if ["boot_to_init", "boot_to_shell", "least_memory"].contains(&family) => 100,
-        None if ["thread_create_join", "spawn_wait", "fork_exec_wait"].contains(&family) => 7,
-        None => 0,
+    let message = family.strip_suffix("_per_page").unwrap_or(family);
+    let place = |families: &[&str], family| families.iter().position(|&other| other == family);
+    match (place(&MESSAGES, message), place(&LAST, family)) {
+        (Some(at), _) => 1 + 2 * at + usize::from(message != family),
+        (None, Some(at)) => 100 + at,
+        (None, None) if family.starts_with("send_") => 99,
+        (None, None) => 0,
     }
 }
 
@@ -122,6 +145,18 @@ mod tests {
             ("send_cow_per_page/256", 2.0),
         ];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn the_latest_interrupt_is_the_worst() {
+        let readings = [
+            Reading::once("irq_late/user", 100),
+            Reading::once("irq_late/fork_256", 5100),
+            Reading::once("irq_late/exit_256", 2100),
+        ];
+        let rows = rows(&readings, &reference());
+        let worst = rows.iter().find(|row| row.name == "worst_irq_off");
+        assert_eq!(worst.map(|row| row.value), Some(5000.0));
     }
 
     #[test]

@@ -57,7 +57,7 @@ fn cells(row: &Row) -> [String; 7] {
 }
 
 /// How many goals are met.
-fn tally(rows: &[Row]) -> String {
+pub(super) fn tally(rows: &[Row]) -> String {
     let goals: Vec<_> = rows.iter().filter_map(Row::met).collect();
     let met = goals.iter().filter(|&&met| met).count();
     let better = rows

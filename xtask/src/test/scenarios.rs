@@ -173,7 +173,7 @@ fn panic_with_names(output: &str) -> Result<(), String> {
         "\n  at kernel/src/arch/power.rs:",
         " cowslip::arch::power::shutdown+0x",
         " cowslip::arch::trap::system_call+0x",
-        "\nrunning thread #",
+        "\nrunning thread: ",
         "    rip: 0x2",
     ] {
         contains(panic, words)?;

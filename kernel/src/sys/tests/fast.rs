@@ -127,7 +127,7 @@ impl World {
         }
         regs.set_words(step.words);
         if !self.is_fast || !self.try_fast(id, step.words) {
-            sys::syscall(&mut self.machine.kernel, id);
+            sys::syscall(&mut self.machine.kernel);
         }
     }
 
@@ -135,12 +135,14 @@ impl World {
         let before = self.snapshot();
         let kernel = &mut self.machine.kernel;
         let number = kernel.threads.get(id).unwrap().regs.rax as u32;
-        let next = match Call::from_number(number) {
-            Some(Call::Send) => kernel.fast_send(id, 0),
-            Some(Call::ReplyRecv) => kernel.fast_reply_recv(id, 0),
+        let is_done = match Call::from_number(number) {
+            Some(Call::Send) => kernel.fast_send(|| 0, |_| ()).is_some(),
+            Some(Call::ReplyRecv) => kernel.fast_reply_recv(|| 0, |_| ()).is_some(),
+            Some(Call::Notify) => kernel.fast_notify().is_some(),
+            Some(Call::Recv) => kernel.fast_recv(|| 0).is_some(),
             _ => return false,
         };
-        let Some((next, _)) = next else {
+        if !is_done {
             assert_eq!(
                 before,
                 self.snapshot(),
@@ -148,13 +150,13 @@ impl World {
             );
             return false;
         };
-        self.machine
-            .kernel
-            .threads
-            .get_mut(next)
-            .unwrap()
-            .regs
-            .set_words(words);
+        let kernel = &mut self.machine.kernel;
+        // What the entry code does.
+        let regs = &mut kernel.threads.pinned_mut().unwrap().regs;
+        if number != Call::Recv as u32 {
+            regs.rax = 0;
+            regs.set_words(words);
+        }
         self.nr_fast += 1;
         true
     }
@@ -172,7 +174,7 @@ impl World {
         let kernel = &self.machine.kernel;
         let mut text = format!(
             "current {:?} free {}\n",
-            kernel.current,
+            kernel.current(),
             self.machine.free()
         );
         for program in &self.programs {
@@ -192,7 +194,7 @@ impl World {
             index = id.index() + 1;
             text += &format!("{:?}\n", kernel.endpoints.get(id).unwrap());
         }
-        text + &format!("{:?} {}", kernel.run_queue, kernel.reply_sequence)
+        text + &format!("{:?} {:?}", kernel.run_queue, kernel.tokens)
     }
 }
 

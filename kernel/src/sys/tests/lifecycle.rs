@@ -266,7 +266,7 @@ fn a_fault_says_what_was_touched_and_what_is_there() {
         [report.r8, 0, 0, 0, 0, 0],
     );
     let thread = machine.kernel.threads.get(program.thread).unwrap();
-    assert!(matches!(thread.state, State::Runnable) && thread.fault.is_none());
+    assert!(matches!(thread.state, State::Runnable) && thread.fault().is_none());
     assert_eq!(thread.regs.rip, 0x1000);
     machine.finish();
 }

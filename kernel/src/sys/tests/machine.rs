@@ -152,7 +152,7 @@ impl Machine {
         let regs = &mut self.kernel.threads.get_mut(thread).unwrap().regs;
         [regs.rdi, regs.rsi, regs.rdx, regs.r8, regs.r9, regs.r10] = args;
         regs.rax = rax;
-        sys::syscall(&mut self.kernel, thread);
+        sys::syscall(&mut self.kernel);
     }
 
     /// What a thread's last call came to; `None` while it waits or when it is gone.
@@ -172,11 +172,11 @@ impl Machine {
             matches!(state, State::Runnable),
             "{thread:?} cannot run: {state:?}"
         );
-        if kernel.current == Some(thread) {
+        if kernel.current() == Some(thread) {
             return;
         }
         kernel.run_queue.remove(&mut kernel.threads, thread);
-        if let Some(previous) = kernel.current.take()
+        if let Some(previous) = kernel.current()
             && kernel
                 .threads
                 .get(previous)
@@ -184,7 +184,7 @@ impl Machine {
         {
             kernel.run_queue.push_back(&mut kernel.threads, previous);
         }
-        kernel.current = Some(thread);
+        kernel.set_current(Some(thread));
     }
 
     pub(super) fn set_words(&mut self, thread: Id<Thread>, words: [u64; 4]) {

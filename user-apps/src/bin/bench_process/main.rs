@@ -1,7 +1,10 @@
-//! What processes and threads cost: fork, spawn, exec, and a thread from its creation to its end.
+//! What processes and threads cost: fork, spawn, exec, a thread from its creation to its end, and
+//! how long the largest of these keep interrupts waiting.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 extern crate alloc;
+
+mod latency;
 
 use libipc::object::Entry;
 use libipc::services::Error;
@@ -39,7 +42,7 @@ fn run() -> Result<(), Error> {
     for mib in SIZES {
         forks(mib)?;
     }
-    Ok(())
+    latency::run()
 }
 
 /// Forks a parent that has written so much: until it goes on, and until the child has ended.

@@ -1,7 +1,9 @@
-//! What memory costs: mapping, faults, and messages of many pages.
+//! What memory costs: messages of many pages, mappings and faults.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 extern crate alloc;
+
+mod messages;
 
 use libipc::abi::{Call, FaultVerdict};
 use libipc::raw::{Args, Words, call, message_call};
@@ -22,13 +24,8 @@ const HERE: u64 = SCRATCH + PAGE;
 /// A second one, far away.
 const THERE: u64 = SCRATCH + (1 << 30) + PAGE;
 
-/// Message lengths in pages.
-const NR_PAGES: [usize; 6] = [1, 4, 16, 64, 256, 1024];
-
-/// How far the buffer of a message that is to be copied lies off the page boundary.
-const SHIFT: usize = 64;
-
 fn run() -> Result<(), Error> {
+    messages::run()?;
     let neighbours = [map(HERE - PAGE, 1), map(THERE - PAGE, 1)];
     for neighbour in &neighbours {
         poke(neighbour.addr(), 1);
@@ -36,9 +33,6 @@ fn run() -> Result<(), Error> {
     mappings();
     faults();
     pager()?;
-    for nr_pages in NR_PAGES {
-        messages(nr_pages)?;
-    }
     Ok(())
 }
 
@@ -168,60 +162,6 @@ fn handle_faults(endpoint: Handle, space: Handle) {
         let verdict = FaultVerdict::Resume as u64;
         let args = [got[3], verdict, 0, 0, 0, 0];
         (code, got, words) = message_call(Call::ReplyRecv as u32, endpoint, args, NO_WORDS);
-    }
-}
-
-/// Requests of many pages with a short reply; the receiver reads one word of each page.
-fn messages(nr_pages: usize) -> Result<(), Error> {
-    let endpoint = Endpoint::create()?;
-    let gift = Gift(endpoint.handle(), Rights::RECV | Rights::COPY, 0);
-    let len = nr_pages * PAGE as usize;
-    let mut buffer = PageBuffer::new(len + PAGE as usize)?;
-    let twin = Twin::start(&system(), &[gift], move |[endpoint, ..]| {
-        let buffer = PageBuffer::new(len).expect("buffer");
-        take_pages(endpoint, &buffer);
-    });
-    let rounds = if nr_pages < 64 {
-        Rounds::MANY
-    } else {
-        Rounds::FEW
-    };
-    let (to, start) = (endpoint.handle(), buffer.addr());
-    let mut generation = 0;
-    let mut renew = |buffer: &mut PageBuffer| {
-        generation += 1;
-        for page in buffer.chunks_mut(PAGE as usize) {
-            page[SHIFT] = generation;
-        }
-    };
-    let send = |from: u64| {
-        let args = [0, 0, from, len as u64, 0, 0];
-        message_call(Call::Send as u32, to, args, NO_WORDS).0
-    };
-    // Each message has pages that nobody else has: the ones before were written anew.
-    for (name, from) in [("send_cow", start), ("send_copy", start + SHIFT as u64)] {
-        measure_with(
-            &alloc::format!("{name}/{nr_pages}"),
-            rounds,
-            || renew(&mut buffer),
-            |()| send(from),
-            succeeded,
-        );
-    }
-    twin.kill();
-    Ok(())
-}
-
-/// A server that looks at each page of what it gets.
-fn take_pages(endpoint: Handle, buffer: &PageBuffer) {
-    let (at, capacity) = (buffer.addr(), buffer.mapped_len() as u64);
-    let args = [0, 0, 0, 0, at, capacity];
-    let (mut code, mut got, _) = message_call(Call::Recv as u32, endpoint, args, NO_WORDS);
-    while code == 0 {
-        let end = at + got[2];
-        let sum = (at..end).step_by(PAGE as usize).map(peek).sum();
-        let args = [got[3], 0, 0, 0, at, capacity];
-        (code, got, _) = message_call(Call::ReplyRecv as u32, endpoint, args, [sum, 0, 0, 0]);
     }
 }
 

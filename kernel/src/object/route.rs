@@ -1,0 +1,138 @@
+//! What a thread's handles meant when it sent or received last.
+//!
+//! A handle is looked up in its space's table, checked for its type and rights, and then names an
+//! endpoint. Programs use the same handle again and again, so each thread remembers the answer for
+//! its last send and its last receive. Entries of a table never change, so the answer is true until
+//! a handle is closed, which ends the epoch of the pool of endpoints, or the endpoint dies, which
+//! does so too.
+
+use cowslip_abi::{Handle, Rights};
+
+use super::{Endpoint, Hint, Id, Kernel, Object, Registers, Space, Thread};
+
+/// The space that a call acted on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SpaceRoute {
+    handle: Handle,
+    rights: Rights,
+    space: Hint<Space>,
+}
+
+impl SpaceRoute {
+    /// Fits no call.
+    pub(super) const NONE: Self = Self {
+        handle: Handle::NONE,
+        rights: Rights::empty(),
+        space: Hint::NONE,
+    };
+}
+
+/// An endpoint that a call went to.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// `rax` of the call: its number and the handle.
+    call: u64,
+    /// Where the call went.
+    pub(crate) endpoint: Hint<Endpoint>,
+    /// The handle's badge.
+    pub(crate) badge: u64,
+}
+
+impl Route {
+    /// Fits no call.
+    pub(super) const NONE: Self = Self {
+        call: u64::MAX,
+        endpoint: Hint::NONE,
+        badge: 0,
+    };
+
+    /// Whether the call in these registers goes the same way, if the hint is still good.
+    #[inline(always)]
+    pub(crate) fn fits(&self, regs: &Registers) -> bool {
+        self.call == regs.rax
+    }
+}
+
+impl Kernel {
+    /// The space that a handle of the running thread named last time, if it is the same handle and
+    /// has these rights.
+    #[inline]
+    pub(crate) fn known_space(&self, handle: Handle, rights: Rights) -> Option<Id<Space>> {
+        let route = &self.threads.pinned()?.acts_on;
+        if route.handle == handle && route.rights.contains(rights) {
+            self.spaces.hinted_id(route.space)
+        } else {
+            None
+        }
+    }
+
+    /// Remembers what a handle of the running thread names.
+    pub(crate) fn note_space(&mut self, handle: Handle, rights: Rights, space: Id<Space>) {
+        if let Some(space) = self.spaces.hint(space)
+            && let Some(thread) = self.threads.pinned_mut()
+        {
+            thread.acts_on = SpaceRoute {
+                handle,
+                rights,
+                space,
+            };
+        }
+    }
+
+    /// Sees to it that the way of the running thread's send is known.
+    #[inline(always)]
+    pub(crate) fn find_way_to_send(&mut self) -> Option<()> {
+        let thread = self.threads.pinned()?;
+        self.find_way(thread.sends_by, Rights::SEND, |thread| &mut thread.sends_by)
+    }
+
+    /// Sees to it that the way of the running thread's receive is known.
+    #[inline(always)]
+    pub(crate) fn find_way_to_receive(&mut self) -> Option<()> {
+        let thread = self.threads.pinned()?;
+        self.find_way(thread.receives_by, Rights::RECV, |thread| {
+            &mut thread.receives_by
+        })
+    }
+
+    /// Sees to it that the way of the running thread's notification is known.
+    #[inline(always)]
+    pub(crate) fn find_way_to_notify(&mut self) -> Option<()> {
+        let thread = self.threads.pinned()?;
+        self.find_way(thread.notifies_by, Rights::NOTIFY, |thread| {
+            &mut thread.notifies_by
+        })
+    }
+
+    #[inline(always)]
+    fn find_way(
+        &mut self,
+        known: Route,
+        right: Rights,
+        place: fn(&mut Thread) -> &mut Route,
+    ) -> Option<()> {
+        let thread = self.threads.pinned()?;
+        if known.fits(&thread.regs) && self.endpoints.is_current(known.endpoint) {
+            return Some(());
+        }
+        let route = self.find_route(right)?;
+        *place(self.threads.pinned_mut()?) = route;
+        Some(())
+    }
+
+    /// Finds the way of the running thread's call, for which its handle must have a right.
+    #[inline(never)]
+    fn find_route(&self, right: Rights) -> Option<Route> {
+        let Thread { regs, space, .. } = self.threads.pinned()?;
+        let handle = Handle((regs.rax >> 32) as u32);
+        let (_, entry) = self.spaces.get(*space)?.handles.find(handle)?;
+        match entry.object {
+            Object::Endpoint(endpoint) if entry.rights.contains(right) => Some(Route {
+                call: regs.rax,
+                endpoint: self.endpoints.hint(endpoint)?,
+                badge: entry.badge,
+            }),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Reply tokens: what a receiver addresses its reply with.
+//!
+//! ```text
+//!  63                        24 23                      0
+//! +----------------------------+-------------------------+
+//! | sequence number            | place of the sender     |
+//! +----------------------------+-------------------------+
+//! ```
+//!
+//! The sender's state has the token that it waits for, so one comparison tells whether a token is
+//! good; the sequence number makes it good once.
+
+use super::pool::PLACE_BITS;
+use super::{Id, Thread};
+
+/// Makes tokens.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    /// The last one without its place.
+    last: u64,
+}
+
+impl Tokens {
+    /// A new token for the reply to a thread.
+    #[inline(always)]
+    pub(crate) fn next(&mut self, sender: Id<Thread>) -> u64 {
+        self.last = self.last.wrapping_add(1 << PLACE_BITS);
+        self.last | sender.place()
+    }
+}
