@@ -160,6 +160,7 @@ impl<'m> Space<'m> {
             &self.table,
             from,
             nr_pages * PAGE,
+            vm::Transfer::Copy,
         );
         sent.expect("memory");
     }

@@ -101,7 +101,7 @@ pub fn copy(
         return Err(CopyError::new(Side::Destination, Error::Overlap));
     }
     let is_page = len == FRAME_SIZE && (dst_addr | src_addr).is_multiple_of(FRAME_SIZE);
-    if is_page && transfer == Transfer::Copy && lend_page(mm, dst, dst_addr, src, src_addr) {
+    if is_page && give_page(mm, (dst, dst_addr), (src, src_addr), transfer) {
         return Ok(());
     }
     let distance = src_addr.wrapping_sub(dst_addr);
@@ -115,9 +115,14 @@ pub fn copy(
     job.run(&Parts::new(dst_addr..dst_addr + len, distance))
 }
 
-/// Makes one private page copy-on-write on both sides, in place of another; or copies it, if one page
-/// is too short to be remapped. `false`: it is not that simple, and nothing has changed.
-fn lend_page(mm: &Mm, dst: Frame, dst_addr: u64, src: Frame, src_addr: u64) -> bool {
+/// Remaps one private page, in place of another; or copies it, if one page is too short to be
+/// remapped. `false`: it is not that simple, and nothing has changed.
+fn give_page(
+    mm: &Mm,
+    (dst, dst_addr): (Frame, u64),
+    (src, src_addr): (Frame, u64),
+    transfer: Transfer,
+) -> bool {
     let (Ok(from), Ok(to)) = (walk(&mm.map, src, src_addr), walk(&mm.map, dst, dst_addr)) else {
         return false;
     };
@@ -130,22 +135,36 @@ fn lend_page(mm: &Mm, dst: Frame, dst_addr: u64, src: Frame, src_addr: u64) -> b
         return false;
     }
     let mut counts = CountCursor::new(&mm.counts);
-    if mm.remap_min_pages() > 1 && counts.of(old).is_one() {
-        mm.stats.copied.add(1);
-        mm.map.copy_frame(frame, old);
-        return true;
+    let mut flush = Flush::page(dst, dst_addr);
+    match transfer {
+        Transfer::Copy if mm.remap_min_pages() > 1 && counts.of(old).is_one() => {
+            mm.stats.copied.add(1);
+            mm.map.copy_frame(frame, old);
+            return true;
+        }
+        Transfer::Copy if frame == old => {
+            mm.stats.remapped.add(1);
+            return true;
+        }
+        Transfer::Copy => {
+            mm.counts.add_shared(counts.of(frame).increment().into());
+            if entry.is_writable() {
+                from.set(entry.with_writable(false));
+                flush.add(src, src_addr);
+            }
+            to.set(Entry::private(frame, replaced.rights(), false));
+        }
+        Transfer::Move => {
+            from.set(Entry::zero(entry.rights()));
+            flush.add(src, src_addr);
+            to.set(Entry::private(
+                frame,
+                replaced.rights(),
+                entry.is_writable(),
+            ));
+        }
     }
     mm.stats.remapped.add(1);
-    if frame == old {
-        return true;
-    }
-    mm.counts.add_shared(counts.of(frame).increment().into());
-    let mut flush = Flush::page(dst, dst_addr);
-    if entry.is_writable() {
-        from.set(entry.with_writable(false));
-        flush.add(src, src_addr);
-    }
-    to.set(Entry::private(frame, replaced.rights(), false));
     let flushed = mm.flush(flush);
     mm.release_counted(old, counts.of(old), &flushed);
     true

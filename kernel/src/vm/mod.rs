@@ -6,15 +6,20 @@
 //! (fork is one call), and [`copy`](fn@copy) moves the bytes of messages, by remapping where it can.
 //!
 //! Every operation has two phases. The *plan* walks, checks and reserves, and may fail; after an
-//! error both spaces, all bytes and all frames are as before, except that nodes of the reference
-//! counts may have been made. The *commit* cannot fail, and flushes once:
+//! error both spaces, all bytes and all frames are as before. The *commit* cannot fail:
 //!
 //! ```text
-//! plan     check entries, prepare counts, reserve frames        | may fail
-//! pass 1   count up, clear W in sources, condemn what goes      |
-//! flush    once, both spaces                                    | cannot fail
-//! pass 2   write what comes, release what was condemned         |
+//! plan     check entries, reserve frames                        | may fail
+//! pass 1   count up, clear W in sources, replace entries and    |
+//!          note what they named; condemn what is to be copied   | cannot fail
+//! flush    both spaces                                          |
+//! pass 2   release what was noted; copy, publish the copies     |
 //! ```
+//!
+//! Whether a page is replaced in pass 1 or condemned is a question of who may see what before the
+//! flush: a buffer that receives may show either page for that long, but the original and the copy
+//! of a page must not be in use at once ([`own`]). One flush serves an operation, or 511 frames
+//! that it gives up: see [`Departing`](crate::mm::Departing).
 //!
 //! Callers hold the locks of the spaces that they pass: only the hardware (accessed and dirty bits)
 //! changes entries at the same time. Addresses and lengths have been checked by [`PageRange`] and
