@@ -149,3 +149,10 @@ pub fn halt() -> ! {
         hlt();
     }
 }
+
+/// Flushes what this CPU remembers of the page at an address.
+#[inline]
+pub fn flush_page(addr: u64) {
+    // SAFETY: forgetting a translation changes nothing but time.
+    unsafe { asm!("invlpg [{}]", in(reg) addr, options(nostack, preserves_flags)) };
+}

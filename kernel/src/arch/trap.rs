@@ -8,7 +8,7 @@ use core::{hint, mem::MaybeUninit};
 use cowslip_abi::Access;
 
 use kernel::{
-    mm::{Flush, FlushPages, Frame},
+    mm::{Flush, FlushPages, Frame, phys::FRAME_SIZE},
     object::{Kernel, Registers, Thread},
     sys,
 };
@@ -245,6 +245,8 @@ fn leave(mut guard: Guard) -> *const Registers {
     reschedule(guard)
 }
 
+/// The same when there is something to be decided.
+#[inline(never)]
 fn reschedule(mut guard: Guard) -> *const Registers {
     let cpu = PerCpu::get();
     loop {
@@ -294,18 +296,24 @@ pub fn retire(root: Frame) {
 
 /// Flushes what a change of page tables has made stale.
 pub fn flush(flush: &Flush) {
-    let cpu = PerCpu::get();
-    for space in flush
-        .spaces()
-        .filter(|space| cpu.root.get() == space.root.addr().0)
-    {
-        match space.pages {
-            FlushPages::Range { start, end } if end - start <= MAX_SINGLE_FLUSHES * 4096 => {
-                (start..end)
-                    .step_by(4096)
-                    .for_each(|page| tlb::flush(VirtAddr::new(page)));
-            }
-            _ => tlb::flush_all(),
+    let root = PerCpu::get().root.get();
+    for space in flush.spaces() {
+        if space.root.addr().0 == root {
+            flush_pages(space.pages);
         }
+    }
+}
+
+#[inline]
+fn flush_pages(pages: FlushPages) {
+    match pages {
+        FlushPages::Range { start, end } if end - start <= MAX_SINGLE_FLUSHES * FRAME_SIZE => {
+            let mut page = start;
+            while page < end {
+                cpu::flush_page(page);
+                page += FRAME_SIZE;
+            }
+        }
+        _ => tlb::flush_all(),
     }
 }

@@ -120,7 +120,7 @@ impl Flush {
 
     /// The spaces to flush.
     pub fn spaces(&self) -> impl Iterator<Item = &SpaceFlush> {
-        self.spaces.iter().flatten()
+        self.spaces.iter().map_while(Option::as_ref)
     }
 }
 
