@@ -281,10 +281,17 @@ impl Entry {
         Self(self.0.wrapping_sub(WRITABLE))
     }
 
-    /// Notes the entry as that of a frame that [departs](crate::mm::Departing::room).
+    /// Notes the entry as that of a frame that [departs](crate::mm::Departing::room). Returns 1 if it
+    /// has other references.
     #[inline(always)]
-    pub(super) fn note_in(self, place: &AtomicU64, is_sole: bool) {
-        place.store(if is_sole { self.0 } else { self.0 | COUNTED }, Relaxed);
+    pub(super) fn note_in(self, place: &AtomicU64, count: Count<'_>) -> usize {
+        if count.is_one() {
+            place.store(self.0, Relaxed);
+            0
+        } else {
+            place.store(self.0 | COUNTED, Relaxed);
+            1
+        }
     }
 
     /// Whether both are present private pages of the same frame.

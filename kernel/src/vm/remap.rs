@@ -53,8 +53,8 @@ impl Run<'_> {
             .count()
     }
 
-    /// Makes pages copy-on-write on both sides, as long as source and destination fit and the old
-    /// frames have no other reference; these are noted. Returns how many pages.
+    /// Makes pages copy-on-write on both sides, as long as source and destination fit, and notes the
+    /// old frames.
     pub(super) fn lend<'m>(
         self,
         counts: &'m RefCounts,
@@ -98,10 +98,7 @@ impl Run<'_> {
             let (Some(count), Some(old_count)) = (from.count(entry), to.count(old)) else {
                 break;
             };
-            if !old_count.is_one() {
-                break;
-            }
-            old.note_in(note, true);
+            lent.nr_counted += old.note_in(note, old_count);
             lent.nr_seconds += count_up::<WRITABLE>(count, src, entry);
             dst.set(entry.plus(difference));
             lent.nr_pages += 1;
@@ -152,54 +149,54 @@ impl Run<'_> {
     }
 
     /// Moves pages like the first one, a private page, and leaves demand-zero pages with its rights,
-    /// as long as the destination fits and the old frames have no other reference; these are noted.
-    /// Returns how many pages.
+    /// as long as the destination fits; notes the old frames.
     pub(super) fn take<'m>(
         self,
         counts: &'m RefCounts,
         first: Entry,
         mut to: Pattern<'m>,
         notes: &[AtomicU64],
-    ) -> usize {
+    ) -> Lent {
         let len = self.len().min(notes.len());
-        let mut nr_pages = 0;
+        let mut taken = Lent::default();
         loop {
-            nr_pages += self.skip(nr_pages).take_as(first, to, &notes[nr_pages..]);
-            if nr_pages == len {
-                return nr_pages;
+            let (rest, notes) = (self.skip(taken.nr_pages), &notes[taken.nr_pages..]);
+            taken += rest.take_as(first, to, notes);
+            if taken.nr_pages == len {
+                return taken;
             }
-            let old = self.page(nr_pages).1.get();
+            let old = self.page(taken.nr_pages).1.get();
             if to.count(old).is_some() {
-                return nr_pages;
+                return taken;
             }
             match to.near(old, counts) {
                 Some(pattern) => to = pattern,
-                None => return nr_pages,
+                None => return taken,
             }
         }
     }
 
     #[inline(never)]
-    fn take_as(self, first: Entry, to: Pattern<'_>, notes: &[AtomicU64]) -> usize {
+    fn take_as(self, first: Entry, to: Pattern<'_>, notes: &[AtomicU64]) -> Lent {
         let flags = Flags::of(first);
         let left = Entry::zero(first.rights());
         let difference = to.difference(flags, first.is_writable());
-        let mut nr_pages = 0;
+        let mut taken = Lent::default();
         for ((src, dst), note) in self.src.iter().zip(self.dst).zip(notes) {
             let (src, dst) = (Slot::new(src), Slot::new(dst));
             let (entry, old) = (src.get(), dst.get());
             let Some(old_count) = to.count(old) else {
                 break;
             };
-            if Flags::of(entry) != flags || !old_count.is_one() {
+            if Flags::of(entry) != flags {
                 break;
             }
-            old.note_in(note, true);
+            taken.nr_counted += old.note_in(note, old_count);
             src.set(left);
             dst.set(entry.plus(difference));
-            nr_pages += 1;
+            taken.nr_pages += 1;
         }
-        nr_pages
+        taken
     }
 }
 
@@ -218,10 +215,8 @@ pub(super) fn drop_alike(
         let Some(count) = pattern.count(entry) else {
             break;
         };
-        let is_sole = count.is_one();
-        entry.note_in(note, is_sole);
+        nr_counted += entry.note_in(note, count);
         slot.set(Entry::EMPTY);
-        nr_counted += usize::from(!is_sole);
         nr_pages += 1;
     }
     (nr_pages, nr_counted)
@@ -256,13 +251,15 @@ fn other_blocks<'m>(
     }
 }
 
-/// What was lent.
+/// What was lent or taken.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Lent {
     /// How many pages.
     pub(super) nr_pages: usize,
     /// How many frames of these got their second reference.
     pub(super) nr_seconds: u64,
+    /// How many of the frames that were replaced have other references.
+    pub(super) nr_counted: usize,
 }
 
 impl Lent {
@@ -279,5 +276,6 @@ impl AddAssign for Lent {
     fn add_assign(&mut self, more: Self) {
         self.nr_pages += more.nr_pages;
         self.nr_seconds += more.nr_seconds;
+        self.nr_counted += more.nr_counted;
     }
 }
