@@ -281,17 +281,10 @@ impl Entry {
         Self(self.0.wrapping_sub(WRITABLE))
     }
 
-    /// Notes the entry as that of a frame that [departs](crate::mm::Departing::room). Returns 1 if it
-    /// has other references.
+    /// Notes the entry as that of a frame that [departs](crate::mm::Departing::room).
     #[inline(always)]
-    pub(super) fn note_in(self, place: &AtomicU64, count: Count<'_>) -> usize {
-        if count.is_one() {
-            place.store(self.0, Relaxed);
-            0
-        } else {
-            place.store(self.0 | COUNTED, Relaxed);
-            1
-        }
+    pub(super) fn note_in(self, place: &AtomicU64, is_sole: bool) {
+        place.store(if is_sole { self.0 } else { self.0 | COUNTED }, Relaxed);
     }
 
     /// Whether both are present private pages of the same frame.
@@ -371,12 +364,21 @@ impl<'m> Pattern<'m> {
     }
 
     /// The same for another block: fits entries like this one, if it differs only in the frame.
-    #[inline]
+    #[inline(never)]
     pub(super) fn near(self, entry: Entry, counts: &'m RefCounts) -> Option<Self> {
         if Flags::of(entry) != self.flags() {
             return None;
         }
         Self::like(entry, counts)
+    }
+
+    /// This pattern, if the entry fits, or else the one for another block.
+    #[inline]
+    pub(super) fn fitting(self, entry: Entry, counts: &'m RefCounts) -> Option<Self> {
+        match self.count(entry) {
+            Some(_) => Some(self),
+            None => self.near(entry, counts),
+        }
     }
 
     /// The count of the entry's frame, if the entry fits.

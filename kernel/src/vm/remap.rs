@@ -62,29 +62,31 @@ impl Run<'_> {
         mut to: Pattern<'m>,
         notes: &[AtomicU64],
     ) -> Lent {
-        let len = self.len().min(notes.len());
         let mut lent = Lent::default();
         loop {
             let (rest, notes) = (self.skip(lent.nr_pages), &notes[lent.nr_pages..]);
-            lent += if from.is_writable() {
-                rest.lend_as::<true>(from, to, notes)
-            } else {
-                rest.lend_as::<false>(from, to, notes)
-            };
-            if lent.nr_pages == len {
+            if rest.len().min(notes.len()) == 0 {
                 return lent;
             }
-            let (source, target) = self.page(lent.nr_pages);
-            match other_blocks(counts, (from, source.get()), (to, target.get())) {
-                Some(patterns) => (from, to) = patterns,
-                None => return lent,
-            }
+            let (source, target) = rest.page(0);
+            let (entry, old) = (source.get(), target.get());
+            let Some((fit_from, fit_to)) = fitting(counts, (from, entry), (to, old)) else {
+                return lent;
+            };
+            (from, to) = (fit_from, fit_to);
+            let is_sole = to.count(old).is_some_and(Count::is_one);
+            lent += match (from.is_writable(), is_sole) {
+                (true, true) => rest.lend_as::<true, true>(from, to, notes),
+                (true, false) => rest.lend_as::<true, false>(from, to, notes),
+                (false, true) => rest.lend_as::<false, true>(from, to, notes),
+                (false, false) => rest.lend_as::<false, false>(from, to, notes),
+            };
         }
     }
 
     // A function of its own, so that the loop has the registers for itself.
     #[inline(never)]
-    fn lend_as<const WRITABLE: bool>(
+    fn lend_as<const WRITABLE: bool, const SOLE: bool>(
         self,
         from: Pattern<'_>,
         to: Pattern<'_>,
@@ -98,11 +100,15 @@ impl Run<'_> {
             let (Some(count), Some(old_count)) = (from.count(entry), to.count(old)) else {
                 break;
             };
-            lent.nr_counted += old.note_in(note, old_count);
+            if old_count.is_one() != SOLE {
+                break;
+            }
+            old.note_in(note, SOLE);
             lent.nr_seconds += count_up::<WRITABLE>(count, src, entry);
             dst.set(entry.plus(difference));
             lent.nr_pages += 1;
         }
+        lent.nr_counted = if SOLE { 0 } else { lent.nr_pages };
         lent.all_seconds_if(WRITABLE)
     }
 
@@ -157,27 +163,30 @@ impl Run<'_> {
         mut to: Pattern<'m>,
         notes: &[AtomicU64],
     ) -> Lent {
-        let len = self.len().min(notes.len());
         let mut taken = Lent::default();
         loop {
             let (rest, notes) = (self.skip(taken.nr_pages), &notes[taken.nr_pages..]);
-            taken += rest.take_as(first, to, notes);
-            if taken.nr_pages == len {
+            if rest.len().min(notes.len()) == 0 {
                 return taken;
             }
-            let old = self.page(taken.nr_pages).1.get();
-            if to.count(old).is_some() {
+            let (source, target) = rest.page(0);
+            if Flags::of(source.get()) != Flags::of(first) {
                 return taken;
             }
-            match to.near(old, counts) {
-                Some(pattern) => to = pattern,
-                None => return taken,
-            }
+            let Some(fit) = to.fitting(target.get(), counts) else {
+                return taken;
+            };
+            to = fit;
+            taken += if to.count(target.get()).is_some_and(Count::is_one) {
+                rest.take_as::<true>(first, to, notes)
+            } else {
+                rest.take_as::<false>(first, to, notes)
+            };
         }
     }
 
     #[inline(never)]
-    fn take_as(self, first: Entry, to: Pattern<'_>, notes: &[AtomicU64]) -> Lent {
+    fn take_as<const SOLE: bool>(self, first: Entry, to: Pattern<'_>, notes: &[AtomicU64]) -> Lent {
         let flags = Flags::of(first);
         let left = Entry::zero(first.rights());
         let difference = to.difference(flags, first.is_writable());
@@ -188,14 +197,15 @@ impl Run<'_> {
             let Some(old_count) = to.count(old) else {
                 break;
             };
-            if Flags::of(entry) != flags {
+            if Flags::of(entry) != flags || old_count.is_one() != SOLE {
                 break;
             }
-            taken.nr_counted += old.note_in(note, old_count);
+            old.note_in(note, SOLE);
             src.set(left);
             dst.set(entry.plus(difference));
             taken.nr_pages += 1;
         }
+        taken.nr_counted = if SOLE { 0 } else { taken.nr_pages };
         taken
     }
 }
@@ -215,7 +225,9 @@ pub(super) fn drop_alike(
         let Some(count) = pattern.count(entry) else {
             break;
         };
-        nr_counted += entry.note_in(note, count);
+        let is_sole = count.is_one();
+        entry.note_in(note, is_sole);
+        nr_counted += usize::from(!is_sole);
         slot.set(Entry::EMPTY);
         nr_pages += 1;
     }
@@ -235,20 +247,14 @@ fn count_up<const WRITABLE: bool>(count: Count<'_>, slot: Slot<'_>, entry: Entry
     }
 }
 
-/// The patterns for entries that only have their frames in other blocks; nothing if that is not what
-/// keeps them from fitting.
-#[inline(never)]
-fn other_blocks<'m>(
+/// Patterns that the entries fit, if they differ from the last ones at most in the block.
+#[inline]
+fn fitting<'m>(
     counts: &'m RefCounts,
     (from, entry): (Pattern<'m>, Entry),
     (to, old): (Pattern<'m>, Entry),
 ) -> Option<(Pattern<'m>, Pattern<'m>)> {
-    match (from.count(entry), to.count(old)) {
-        (Some(_), Some(_)) => None,
-        (Some(_), None) => Some((from, to.near(old, counts)?)),
-        (None, Some(_)) => Some((from.near(entry, counts)?, to)),
-        (None, None) => Some((from.near(entry, counts)?, to.near(old, counts)?)),
-    }
+    Some((from.fitting(entry, counts)?, to.fitting(old, counts)?))
 }
 
 /// What was lent or taken.
