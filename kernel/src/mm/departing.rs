@@ -178,18 +178,20 @@ impl<'m> Departing<'m> {
         let (mut nr_kept, mut nr_seconds) = (0, 0);
         for note in &notes[..self.len] {
             let note = note.load(Relaxed);
-            if note & COUNTED != 0 {
-                match self.counts.of(Frame::of_entry(note)).decrement() {
-                    Dropped::Last => {}
-                    Dropped::Second => {
-                        nr_seconds += 1;
-                        continue;
-                    }
-                    Dropped::Remaining => continue,
+            let frame = Frame::of_entry(note);
+            if note & COUNTED == 0 {
+                notes[nr_kept].store(note, Relaxed);
+                nr_kept += 1;
+                continue;
+            }
+            match self.counts.of(frame).decrement() {
+                Dropped::Remaining => {}
+                Dropped::Second => nr_seconds += 1,
+                Dropped::Last => {
+                    notes[nr_kept].store(note, Relaxed);
+                    nr_kept += 1;
                 }
             }
-            notes[nr_kept].store(note, Relaxed);
-            nr_kept += 1;
         }
         self.mm.counts.subtract_shared(nr_seconds);
         self.len = nr_kept;

@@ -573,31 +573,32 @@ impl<'m> Remapping<'_, 'm> {
         let counts = &self.job.mm.counts;
         let (source, target) = run.page(0);
         let (entry, replaced) = (source.get(), target.get());
+        let is_copy = self.job.transfer == Transfer::Copy;
+        if is_copy && entry.is_same_page(replaced) {
+            return 0;
+        }
         let Some(to) = self.pattern(self.to, replaced) else {
             return 0;
         };
         self.to = Some(to);
-        let nr_pages = match self.job.transfer {
-            Transfer::Copy => {
-                let Some(from) = self.pattern(self.from, entry) else {
-                    return 0;
-                };
-                self.from = Some(from);
-                if from.is_writable() && !self.is_source_flushed {
-                    self.flush_source(run, page);
-                }
-                let lent = run.lend(counts, from, to, self.departing.room(run.len()));
-                self.nr_seconds += lent.nr_seconds;
-                lent.nr_pages
+        let given = if is_copy {
+            let Some(from) = self.pattern(self.from, entry) else {
+                return 0;
+            };
+            self.from = Some(from);
+            if from.is_writable() && !self.is_source_flushed {
+                self.flush_source(run, page);
             }
-            Transfer::Move => match entry.kind() {
-                Kind::Private(_) => run.take(counts, entry, to, self.departing.room(run.len())),
-                _ => 0,
-            },
+            run.lend(counts, from, to, self.departing.room(run.len()))
+        } else if let Kind::Private(_) = entry.kind() {
+            run.take(counts, entry, to, self.departing.room(run.len()))
+        } else {
+            return 0;
         };
-        self.departing.noted(nr_pages, 0);
-        self.nr_remapped += nr_pages as u64;
-        nr_pages
+        self.departing.noted(given.nr_pages, given.nr_counted);
+        self.nr_seconds += given.nr_seconds;
+        self.nr_remapped += given.nr_pages as u64;
+        given.nr_pages
     }
 
     /// A pattern that the entry fits: the last one, if possible.

@@ -364,12 +364,21 @@ impl<'m> Pattern<'m> {
     }
 
     /// The same for another block: fits entries like this one, if it differs only in the frame.
-    #[inline]
+    #[inline(never)]
     pub(super) fn near(self, entry: Entry, counts: &'m RefCounts) -> Option<Self> {
         if Flags::of(entry) != self.flags() {
             return None;
         }
         Self::like(entry, counts)
+    }
+
+    /// This pattern, if the entry fits, or else the one for another block.
+    #[inline]
+    pub(super) fn fitting(self, entry: Entry, counts: &'m RefCounts) -> Option<Self> {
+        match self.count(entry) {
+            Some(_) => Some(self),
+            None => self.near(entry, counts),
+        }
     }
 
     /// The count of the entry's frame, if the entry fits.

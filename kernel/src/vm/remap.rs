@@ -53,8 +53,8 @@ impl Run<'_> {
             .count()
     }
 
-    /// Makes pages copy-on-write on both sides, as long as source and destination fit and the old
-    /// frames have no other reference; these are noted. Returns how many pages.
+    /// Makes pages copy-on-write on both sides, as long as source and destination fit, and notes the
+    /// old frames.
     pub(super) fn lend<'m>(
         self,
         counts: &'m RefCounts,
@@ -62,29 +62,31 @@ impl Run<'_> {
         mut to: Pattern<'m>,
         notes: &[AtomicU64],
     ) -> Lent {
-        let len = self.len().min(notes.len());
         let mut lent = Lent::default();
         loop {
             let (rest, notes) = (self.skip(lent.nr_pages), &notes[lent.nr_pages..]);
-            lent += if from.is_writable() {
-                rest.lend_as::<true>(from, to, notes)
-            } else {
-                rest.lend_as::<false>(from, to, notes)
-            };
-            if lent.nr_pages == len {
+            if rest.len().min(notes.len()) == 0 {
                 return lent;
             }
-            let (source, target) = self.page(lent.nr_pages);
-            match other_blocks(counts, (from, source.get()), (to, target.get())) {
-                Some(patterns) => (from, to) = patterns,
-                None => return lent,
-            }
+            let (source, target) = rest.page(0);
+            let (entry, old) = (source.get(), target.get());
+            let Some((fit_from, fit_to)) = fitting(counts, (from, entry), (to, old)) else {
+                return lent;
+            };
+            (from, to) = (fit_from, fit_to);
+            let is_sole = to.count(old).is_some_and(Count::is_one);
+            lent += match (from.is_writable(), is_sole) {
+                (true, true) => rest.lend_as::<true, true>(from, to, notes),
+                (true, false) => rest.lend_as::<true, false>(from, to, notes),
+                (false, true) => rest.lend_as::<false, true>(from, to, notes),
+                (false, false) => rest.lend_as::<false, false>(from, to, notes),
+            };
         }
     }
 
     // A function of its own, so that the loop has the registers for itself.
     #[inline(never)]
-    fn lend_as<const WRITABLE: bool>(
+    fn lend_as<const WRITABLE: bool, const SOLE: bool>(
         self,
         from: Pattern<'_>,
         to: Pattern<'_>,
@@ -98,14 +100,15 @@ impl Run<'_> {
             let (Some(count), Some(old_count)) = (from.count(entry), to.count(old)) else {
                 break;
             };
-            if !old_count.is_one() {
+            if old_count.is_one() != SOLE {
                 break;
             }
-            old.note_in(note, true);
+            old.note_in(note, SOLE);
             lent.nr_seconds += count_up::<WRITABLE>(count, src, entry);
             dst.set(entry.plus(difference));
             lent.nr_pages += 1;
         }
+        lent.nr_counted = if SOLE { 0 } else { lent.nr_pages };
         lent.all_seconds_if(WRITABLE)
     }
 
@@ -152,54 +155,58 @@ impl Run<'_> {
     }
 
     /// Moves pages like the first one, a private page, and leaves demand-zero pages with its rights,
-    /// as long as the destination fits and the old frames have no other reference; these are noted.
-    /// Returns how many pages.
+    /// as long as the destination fits; notes the old frames.
     pub(super) fn take<'m>(
         self,
         counts: &'m RefCounts,
         first: Entry,
         mut to: Pattern<'m>,
         notes: &[AtomicU64],
-    ) -> usize {
-        let len = self.len().min(notes.len());
-        let mut nr_pages = 0;
+    ) -> Lent {
+        let mut taken = Lent::default();
         loop {
-            nr_pages += self.skip(nr_pages).take_as(first, to, &notes[nr_pages..]);
-            if nr_pages == len {
-                return nr_pages;
+            let (rest, notes) = (self.skip(taken.nr_pages), &notes[taken.nr_pages..]);
+            if rest.len().min(notes.len()) == 0 {
+                return taken;
             }
-            let old = self.page(nr_pages).1.get();
-            if to.count(old).is_some() {
-                return nr_pages;
+            let (source, target) = rest.page(0);
+            if Flags::of(source.get()) != Flags::of(first) {
+                return taken;
             }
-            match to.near(old, counts) {
-                Some(pattern) => to = pattern,
-                None => return nr_pages,
-            }
+            let Some(fit) = to.fitting(target.get(), counts) else {
+                return taken;
+            };
+            to = fit;
+            taken += if to.count(target.get()).is_some_and(Count::is_one) {
+                rest.take_as::<true>(first, to, notes)
+            } else {
+                rest.take_as::<false>(first, to, notes)
+            };
         }
     }
 
     #[inline(never)]
-    fn take_as(self, first: Entry, to: Pattern<'_>, notes: &[AtomicU64]) -> usize {
+    fn take_as<const SOLE: bool>(self, first: Entry, to: Pattern<'_>, notes: &[AtomicU64]) -> Lent {
         let flags = Flags::of(first);
         let left = Entry::zero(first.rights());
         let difference = to.difference(flags, first.is_writable());
-        let mut nr_pages = 0;
+        let mut taken = Lent::default();
         for ((src, dst), note) in self.src.iter().zip(self.dst).zip(notes) {
             let (src, dst) = (Slot::new(src), Slot::new(dst));
             let (entry, old) = (src.get(), dst.get());
             let Some(old_count) = to.count(old) else {
                 break;
             };
-            if Flags::of(entry) != flags || !old_count.is_one() {
+            if Flags::of(entry) != flags || old_count.is_one() != SOLE {
                 break;
             }
-            old.note_in(note, true);
+            old.note_in(note, SOLE);
             src.set(left);
             dst.set(entry.plus(difference));
-            nr_pages += 1;
+            taken.nr_pages += 1;
         }
-        nr_pages
+        taken.nr_counted = if SOLE { 0 } else { taken.nr_pages };
+        taken
     }
 }
 
@@ -220,8 +227,8 @@ pub(super) fn drop_alike(
         };
         let is_sole = count.is_one();
         entry.note_in(note, is_sole);
-        slot.set(Entry::EMPTY);
         nr_counted += usize::from(!is_sole);
+        slot.set(Entry::EMPTY);
         nr_pages += 1;
     }
     (nr_pages, nr_counted)
@@ -240,29 +247,25 @@ fn count_up<const WRITABLE: bool>(count: Count<'_>, slot: Slot<'_>, entry: Entry
     }
 }
 
-/// The patterns for entries that only have their frames in other blocks; nothing if that is not what
-/// keeps them from fitting.
-#[inline(never)]
-fn other_blocks<'m>(
+/// Patterns that the entries fit, if they differ from the last ones at most in the block.
+#[inline]
+fn fitting<'m>(
     counts: &'m RefCounts,
     (from, entry): (Pattern<'m>, Entry),
     (to, old): (Pattern<'m>, Entry),
 ) -> Option<(Pattern<'m>, Pattern<'m>)> {
-    match (from.count(entry), to.count(old)) {
-        (Some(_), Some(_)) => None,
-        (Some(_), None) => Some((from, to.near(old, counts)?)),
-        (None, Some(_)) => Some((from.near(entry, counts)?, to)),
-        (None, None) => Some((from.near(entry, counts)?, to.near(old, counts)?)),
-    }
+    Some((from.fitting(entry, counts)?, to.fitting(old, counts)?))
 }
 
-/// What was lent.
+/// What was lent or taken.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Lent {
     /// How many pages.
     pub(super) nr_pages: usize,
     /// How many frames of these got their second reference.
     pub(super) nr_seconds: u64,
+    /// How many of the frames that were replaced have other references.
+    pub(super) nr_counted: usize,
 }
 
 impl Lent {
@@ -279,5 +282,6 @@ impl AddAssign for Lent {
     fn add_assign(&mut self, more: Self) {
         self.nr_pages += more.nr_pages;
         self.nr_seconds += more.nr_seconds;
+        self.nr_counted += more.nr_counted;
     }
 }
