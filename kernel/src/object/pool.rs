@@ -684,4 +684,64 @@ mod tests {
             .collect();
         assert_eq!(seen, expected);
     }
+
+    #[test]
+    fn a_pinned_object_is_found_until_it_is_removed() {
+        let memory = SimMemory::new(16);
+        let mut pool = Small::new();
+        assert!(pool.pinned().is_none() && pool.pinned_id().is_none());
+        let [a, b] = [1, 2].map(|n| pool.insert(memory.mm(), [n; 60]).unwrap());
+        pool.pin(Some(a));
+        assert_eq!((pool.pinned_id(), pool.pinned()), (Some(a), Some(&[1; 60])));
+
+        assert!(pool.pair(a).is_none(), "an object is no pair");
+        let mut pair = pool.pair(b).unwrap();
+        let (first, second) = pair.both();
+        core::mem::swap(first, second);
+        assert_eq!(pair.pin_other(), &[1; 60]);
+        assert_eq!((pool.pinned_id(), pool.get(a)), (Some(b), Some(&[2; 60])));
+
+        pool.remove(memory.mm(), a);
+        assert_eq!(pool.pinned_id(), Some(b));
+        assert!(pool.pair(a).is_none());
+        pool.remove(memory.mm(), b);
+        assert!(pool.pinned().is_none() && pool.pinned_mut().is_none());
+    }
+
+    #[test]
+    fn a_hint_finds_nothing_once_anything_is_removed() {
+        let memory = SimMemory::new(16);
+        let (mut pool, mut other) = (Small::new(), Small::new());
+        let [a, b] = [1, 2].map(|n| pool.insert(memory.mm(), [n; 60]).unwrap());
+        let hint = pool.hint(a).unwrap();
+        assert_eq!(pool.hinted_mut(hint), Some((a, &mut [1; 60])));
+        assert!(
+            other.hinted_mut(hint).is_none(),
+            "epochs belong to one pool"
+        );
+        assert!(pool.hinted_mut(Hint::NONE).is_none());
+
+        pool.remove(memory.mm(), b);
+        assert!(pool.hinted_mut(hint).is_none() && !pool.is_current(hint));
+        let hint = pool.hint(a).unwrap();
+        pool.end_epoch();
+        assert!(pool.hinted_id(hint).is_none());
+        pool.remove(memory.mm(), a);
+        assert!(pool.hint(a).is_none());
+    }
+
+    #[test]
+    fn any_number_is_a_place_and_never_within_an_object() {
+        let memory = SimMemory::new(16);
+        let mut pool = Small::new();
+        let [a, b] = [u64::MAX, 7].map(|n| pool.insert(memory.mm(), [n; 60]).unwrap());
+        pool.pin(Some(a));
+        for place in (0..5 << CHUNK_SHIFT).step_by(8).chain([u64::MAX, 1 << 40]) {
+            let found = pool.id_at_place(place);
+            assert!(found.is_none_or(|id| id == a || id == b), "{place:#x}");
+            let other = pool.pair_at(place).map(|mut pair| *pair.both().1);
+            assert!(other.is_none_or(|object| object == [7; 60]), "{place:#x}");
+        }
+        assert_eq!(pool.id_at_place(b.place()), Some(b));
+    }
 }
