@@ -84,6 +84,10 @@ pub fn start(boot: BootInfo) -> ! {
     for [start, end] in usable() {
         mm.cover(start, end).expect("there is memory at boot");
     }
+    if let Some(nr_pages) = boot.option("remap_min_pages").and_then(|n| n.parse().ok()) {
+        mm.set_remap_min_pages(nr_pages);
+        info!("pages are remapped from {nr_pages} in a row on");
+    }
     let archive = Archive::take_over(mm, &boot);
     if let Some(list) = archive.file("boot/kernel.sym") {
         archive.keep(mm, list);
