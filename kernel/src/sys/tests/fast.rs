@@ -249,7 +249,7 @@ proptest! {
             }
             prop_assert_eq!(worlds[0].snapshot(), worlds[1].snapshot());
         }
-        for world in worlds {
+        for mut world in worlds {
             world.machine.finish();
         }
     }

@@ -243,7 +243,7 @@ impl Machine {
     }
 
     /// Ends every program and checks that no frame was lost.
-    pub(super) fn finish(mut self) {
+    pub(super) fn finish(&mut self) {
         while let Some(space) = self.kernel.spaces.next_id(0) {
             self.kernel.kill_space(space);
         }
