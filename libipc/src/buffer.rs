@@ -43,6 +43,15 @@ impl PageBuffer {
         self.mapped
     }
 
+    /// Makes its pages shared memory, which is never copy-on-write: what is shared from them afterwards is a
+    /// copy that the kernel makes, so that writing to them never takes a frame.
+    ///
+    /// # Errors
+    /// Those of the call `share`; `NoMemory` also when no addresses are left.
+    pub fn make_shared(&self) -> Result<(), Error> {
+        memory::make_shared(self.addr, self.mapped)
+    }
+
     /// The bytes.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
@@ -79,8 +88,8 @@ impl Drop for PageBuffer {
 }
 
 #[cfg(target_os = "none")]
-mod memory {
-    use abi::{Error, PAGE_SIZE, Perm};
+pub(crate) mod memory {
+    use abi::{Error, PAGE_SIZE, Perm, ShareMode};
     use spin::mutex::SpinMutex;
 
     use crate::object::Space;
@@ -91,32 +100,62 @@ mod memory {
     const TABLE: u64 = 1 << 21;
     const DIRECTORY: u64 = 1 << 30;
 
-    /// Where buffers are: 16 TiB.
-    static RANGES: SpinMutex<Ranges, YieldRelax> =
-        SpinMutex::new(Ranges::new(0x2000_0000_0000, 0x3000_0000_0000));
+    /// Where buffers and the heap end.
+    const END: u64 = 0x3000_0000_0000;
 
-    pub(super) fn map(len: usize) -> Result<u64, Error> {
-        let len = len as u64;
+    /// The free addresses, from the end of the program on: what is small lies below the same page table as the
+    /// program and its stack. Set up on first use.
+    static RANGES: SpinMutex<Option<Ranges>, YieldRelax> = SpinMutex::new(None);
+
+    unsafe extern "C" {
+        /// The end of the program, from the linker.
+        #[link_name = "_end"]
+        static PROGRAM_END: u8;
+    }
+
+    fn with_ranges<T>(f: impl FnOnce(&mut Ranges) -> T) -> T {
+        f(RANGES.lock().get_or_insert_with(|| {
+            let end = &raw const PROGRAM_END as u64;
+            Ranges::new(end.next_multiple_of(PAGE), END)
+        }))
+    }
+
+    fn take(len: u64) -> Result<u64, Error> {
         let align = match len {
             DIRECTORY.. => DIRECTORY,
             TABLE.. => TABLE,
             _ => PAGE,
         };
-        let addr = RANGES.lock().take(len, align).ok_or(Error::NoMemory)?;
-        match Space::own().map(addr, len, Perm::RW) {
-            Ok(()) => Ok(addr),
-            Err(error) => {
-                RANGES.lock().give(addr, len);
-                Err(error)
-            }
-        }
+        with_ranges(|ranges| ranges.take(len, align)).ok_or(Error::NoMemory)
+    }
+
+    fn give(addr: u64, len: u64) {
+        with_ranges(|ranges| ranges.give(addr, len));
+    }
+
+    /// Maps fresh memory; `len` is a multiple of the page size.
+    pub(crate) fn map(len: usize) -> Result<u64, Error> {
+        let len = len as u64;
+        let addr = take(len)?;
+        let mapped = Space::own().map(addr, len, Perm::RW);
+        mapped.inspect_err(|_| give(addr, len)).map(|()| addr)
     }
 
     pub(super) fn unmap(addr: u64, len: usize) {
         // Addresses that could not be unmapped are not free.
         if Space::own().unmap(addr, len as u64).is_ok() {
-            RANGES.lock().give(addr, len as u64);
+            give(addr, len as u64);
         }
+    }
+
+    /// Maps the pages a second time as shared memory, which they then are in both places.
+    pub(super) fn make_shared(addr: u64, len: usize) -> Result<(), Error> {
+        let own = Space::own();
+        let alias = take(len as u64)?;
+        let mode = ShareMode::Shared;
+        let shared = own.share(&own, addr, alias, len as u64, mode, Some(Perm::RW));
+        unmap(alias, len);
+        shared
     }
 }
 
@@ -125,6 +164,10 @@ mod memory {
     use std::alloc::{Layout, alloc_zeroed, dealloc};
 
     use abi::{Error, PAGE_SIZE};
+
+    pub(super) fn make_shared(_: u64, _: usize) -> Result<(), Error> {
+        Ok(())
+    }
 
     fn layout(len: usize) -> Result<Layout, Error> {
         Layout::from_size_align(len, PAGE_SIZE).map_err(|_| Error::TooLong)

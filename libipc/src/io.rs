@@ -1,6 +1,7 @@
 //! Text out and lines in: to the console server, else the kernel's log, else nowhere.
 
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use abi::Error;
 use spin::mutex::SpinMutex;
@@ -68,14 +69,27 @@ impl Write for Buffer {
     }
 }
 
+/// Whether nothing is buffered: known without the lock, which would be a write to a page that a
+/// program that prints nothing need not have.
+static EMPTY: AtomicBool = AtomicBool::new(true);
+
 /// Prints; [`print!`](crate::print) is the way in.
 pub fn print(args: fmt::Arguments<'_>) {
-    let _ = OUTPUT.lock().write_fmt(args);
+    let mut output = OUTPUT.lock();
+    let _ = output.write_fmt(args);
+    let is_empty = output.len == 0;
+    if is_empty != EMPTY.load(Ordering::Relaxed) {
+        EMPTY.store(is_empty, Ordering::Relaxed);
+    }
 }
 
 /// Sends what is buffered on its way.
 pub fn flush() {
-    OUTPUT.lock().flush();
+    if !EMPTY.load(Ordering::Relaxed) {
+        let mut output = OUTPUT.lock();
+        output.flush();
+        EMPTY.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Prints a panic's message, past a buffer that the panicking thread may hold locked.

@@ -51,6 +51,14 @@ impl Message {
         self
     }
 
+    /// The same message, whose whole private pages leave the sender on arrival: they are demand-zero
+    /// there afterwards. Nobody has to copy a page then when either side writes to it.
+    #[must_use]
+    pub const fn moving_pages(mut self) -> Self {
+        self.tag = self.tag.moving_pages();
+        self
+    }
+
     /// What the message is about.
     #[must_use]
     pub const fn label(&self) -> u32 {

@@ -29,8 +29,7 @@ pub fn exec(path: &str, args: &[&str]) -> Result<core::convert::Infallible, Erro
 
 /// Starts a copy of this process: returns the child's pid here, and 0 there.
 ///
-/// The child has this thread alone, all memory copy-on-write, and the standard handles under its
-/// own numbers. Other handles that this process owns are the parent's only: in the child their
+/// The child has this thread alone, all memory copy-on-write, and the standard handles. Other handles that this process owns are the parent's only: in the child their
 /// owners name nothing.
 ///
 /// # Errors
@@ -131,7 +130,7 @@ mod stub {
     }
 
     /// Sends `FORK` with the place where the child comes back: below the saved registers, at the
-    /// label 3, with nothing in its registers but its stack pointer.
+    /// label 3, with nothing in its registers but its stack pointer and its pid.
     #[unsafe(naked)]
     extern "C" fn send(call: u64, tag: u64) -> Outcome {
         core::arch::naked_asm!(
@@ -164,10 +163,15 @@ mod stub {
             "pop rbp",
             "pop rbx",
             "ret",
+            // In the child.
             "3:",
+            "sub rsp, 8", // calls want the stack at a multiple of 16
+            "call {forked}",
+            "add rsp, 8",
             "xor eax, eax",
             "xor edx, edx",
             "jmp 2b",
+            forked = sym crate::start::forked,
         )
     }
 

@@ -152,7 +152,8 @@ fn refuse(token: ReplyToken, error: Error) {
 fn touch_stack() {
     let here = 0u8;
     let lowest = &raw const here as u64 - STACK;
-    let mut page = STACK_TOP - PAGE_SIZE as u64;
+    // Init's stack is the kernel's choice: there the frames above this one are small.
+    let mut page = STACK_TOP.max(&raw const here as u64) - PAGE_SIZE as u64;
     while page >= lowest {
         // SAFETY: whoever started the server mapped the stack there, much longer than this.
         unsafe { core::ptr::read_volatile(page as *const u8) };

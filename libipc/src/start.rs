@@ -1,42 +1,47 @@
-//! What a program starts with: a read-only page that names its handles, and one with arguments.
+//! What a program starts with: handles and arguments, at the top of its stack.
 //!
-//! Whoever starts a program puts the page at [`START_INFO`] and passes that address in `rdi`. The
-//! kernel does the same for the first program with a page of another form ([`InitInfo`]), told
-//! apart by the magic number; a program started with 0 in `rdi` has nothing.
+//! ```text
+//!   STACK_TOP - STACK_LEN                          START_INFO    STACK_TOP
+//!   |  stack, untouched ...        ... stack | arguments | StartInfo |
+//!                                            |<- stack pointer
+//! ```
 //!
-//! The page is read anew each time. After a fork the child finds its own page in the place of its
-//! parent's, with its own handle numbers, so nothing here may be cached.
+//! A small program needs no further page: it is the one that it touches first. Whoever starts a program passes
+//! [`START_INFO`] in `rdi`. The kernel starts the first program with a page of another form
+//! ([`InitInfo`]), told apart by the magic number; a program started with 0 in `rdi` has nothing.
+//!
+//! Handles that few programs use are asked for when they are first used. A forked child finds its parent's
+//! memory and puts its own number in the place of its parent's, so nothing here may be cached.
 
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use abi::{Handle, INIT_INFO, INIT_MAGIC, InitInfo, PAGE_SIZE};
+use abi::{Handle, INIT_MAGIC, InitInfo};
+
+use crate::object::Endpoint;
+use crate::services::procd::{self, Thing};
 
 /// First word of [`StartInfo`].
 pub const START_MAGIC: u64 = u64::from_le_bytes(*b"cowslipP");
 
-/// Where the page is, in every process.
-pub const START_INFO: u64 = INIT_INFO;
+/// The first address above the first thread's stack. The stack lies below everything else, with
+/// nothing mapped between it and address 0: where it ends, no other memory begins.
+pub const STACK_TOP: u64 = 0x5_0000;
 
-/// Where the argument page is, in every process: the length of the argument block in bytes, as a
-/// word, and the block: path and arguments, each ended by a zero byte. A page of its own, because a
-/// forked child keeps its parent's.
-pub const START_ARGS: u64 = START_INFO - PAGE_SIZE as u64;
+/// Size of the first thread's stack in bytes.
+pub const STACK_LEN: u64 = 256 * 1024;
 
-/// The longest argument block in bytes.
+/// Where [`StartInfo`] is, in every process.
+pub const START_INFO: u64 = STACK_TOP - size_of::<StartInfo>() as u64;
+
+/// The longest argument block in bytes: path and arguments, each ended by a zero byte. With
+/// [`StartInfo`] it leaves some room on the stack's first page.
 pub const MAX_ARGS: usize = 3072;
 
 /// Handles beyond the standard set that a spawner may give.
 pub const MAX_EXTRA: usize = 8;
 
-/// The first address above the first thread's stack. Whoever starts a program leaves an unmapped
-/// guard page below the stack, and nothing above it.
-pub const STACK_TOP: u64 = 0x5f00_0000_0000;
-
-/// Size of the first thread's stack in bytes.
-pub const STACK_LEN: u64 = 256 * 1024;
-
-/// The page. Handles that a program has not been given are [`Handle::NONE`].
+/// What a program has. Handles that it has not been given are [`Handle::NONE`].
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct StartInfo {
@@ -50,8 +55,10 @@ pub struct StartInfo {
     pub archive: u64,
     /// For the file server: its length in bytes.
     pub archive_len: u64,
-    /// Where the argument page is mapped: [`START_ARGS`], or 0 for none.
+    /// Where the argument block is, or 0 for none.
     pub args: u64,
+    /// Its length in bytes.
+    pub args_len: u64,
     /// Its own space.
     pub space: Handle,
     /// Its first thread.
@@ -76,10 +83,10 @@ pub struct StartInfo {
     pub extra: [Handle; MAX_EXTRA],
 }
 
-const _: () = assert!(size_of::<StartInfo>() == 6 * 8 + (10 + MAX_EXTRA) * 4);
+const _: () = assert!(size_of::<StartInfo>() == 7 * 8 + (10 + MAX_EXTRA) * 4);
 
 impl StartInfo {
-    /// A page with no handles and no arguments.
+    /// No handles and no arguments.
     pub const EMPTY: StartInfo = StartInfo {
         magic: START_MAGIC,
         pid: 0,
@@ -87,6 +94,7 @@ impl StartInfo {
         archive: 0,
         archive_len: 0,
         args: 0,
+        args_len: 0,
         space: Handle::NONE,
         thread: Handle::NONE,
         inbox: Handle::NONE,
@@ -100,36 +108,107 @@ impl StartInfo {
         extra: [Handle::NONE; MAX_EXTRA],
     };
 
-    /// The page's bytes.
+    /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: the structure is `repr(C)` and has no padding: six words, ten and eight handles.
+        // SAFETY: the structure is `repr(C)` and has no padding: seven words, ten and eight handles.
         unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
     }
 }
 
-/// The page's address, 0 when there is none.
-static INFO: AtomicU64 = AtomicU64::new(0);
+/// Its address, 0 when there is none. That of a process stands here from the beginning: then nothing has to
+/// be written, and the page with this word stays shared among all processes of the program.
+static INFO: AtomicU64 = AtomicU64::new(if cfg!(target_os = "none") {
+    START_INFO
+} else {
+    0
+});
 
 /// Takes the address that the program was started with.
 #[cfg(target_os = "none")]
 pub(crate) fn set(info: u64) {
-    INFO.store(info, Ordering::Relaxed);
+    if info != START_INFO {
+        INFO.store(info, Ordering::Relaxed);
+    }
 }
 
-/// Puts a page in place for a host test and leaves it there.
+/// Puts other information in place for a host test and leaves it there.
 #[cfg(not(target_os = "none"))]
 pub fn set_for_test(info: &'static StartInfo) {
     INFO.store(core::ptr::from_ref(info) as u64, Ordering::Relaxed);
 }
 
-/// Reads a value out of the page.
+/// Reads a value.
 fn read<T: Copy>(offset: usize) -> T {
     let address = INFO.load(Ordering::Relaxed) as usize + offset;
-    // SAFETY: callers have seen the magic number of the structure that has a `T` at `offset`, so
-    // the page is mapped; it is never written while the program runs. Volatile, because a fork
-    // exchanges the page.
+    // SAFETY: callers have seen the magic number of the structure that has a `T` at `offset`, so it
+    // is mapped. Volatile, because it may change: see `replace` and `keep`.
     unsafe { core::ptr::read_volatile(address as *const T) }
+}
+
+/// Makes these the numbers and handles of the program, for one that runs as a copy of another and
+/// finds the other's here. Addresses stay as they are. No other thread may run yet.
+pub fn replace(info: &StartInfo) {
+    if magic() != START_MAGIC {
+        return;
+    }
+    let own = INFO.load(Ordering::Relaxed) as *mut StartInfo;
+    // SAFETY: the magic number says that the structure is there, on the stack of the program's own; nobody
+    // has a reference to it, and the addresses in it, which others trust, stay.
+    unsafe {
+        let old = own.read_volatile();
+        own.write_volatile(StartInfo {
+            magic: old.magic,
+            archive: old.archive,
+            archive_len: old.archive_len,
+            args: old.args,
+            args_len: old.args_len,
+            ..*info
+        });
+    }
+}
+
+/// In a forked child: takes its number. It has the handles that every process starts with, under
+/// the same numbers as its parent, and asks for the others anew.
+#[cfg(target_os = "none")]
+pub(crate) extern "C" fn forked(pid: u64) {
+    replace(&StartInfo {
+        pid,
+        ppid: self::pid(),
+        space: space(),
+        thread: thread(),
+        procd: self::procd(),
+        supervisor: supervisor(),
+        console: console(),
+        ..StartInfo::EMPTY
+    });
+}
+
+/// Reads a handle that is asked for on first use; [`Handle::NONE`] where there is none to be had.
+fn on_demand(offset: usize, thing: Thing) -> Handle {
+    if magic() != START_MAGIC {
+        return Handle::NONE;
+    }
+    let handle: Handle = read(offset);
+    if !handle.is_none() || procd().is_none() {
+        return handle;
+    }
+    procd::handle(&Endpoint::borrow(procd()), thing)
+        .map_or(Handle::NONE, |handle| keep(offset, handle))
+}
+
+/// Keeps a handle, unless another thread has kept one before; returns the one that is kept.
+fn keep(offset: usize, handle: Handle) -> Handle {
+    let address = INFO.load(Ordering::Relaxed) as usize + offset;
+    // SAFETY: `on_demand` has read the handle there; it lies in memory of the program's own.
+    let kept = unsafe { AtomicU32::from_ptr(address as *mut u32) };
+    match kept.compare_exchange(0, handle.0, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => handle,
+        Err(other) => {
+            drop(Endpoint::from_raw(handle));
+            Handle(other)
+        }
+    }
 }
 
 fn magic() -> u64 {
@@ -186,10 +265,12 @@ getter! {
     /// This program's first thread.
     thread: Handle, init read(offset_of!(InitInfo, thread)), none Handle::NONE
 }
-getter! {
-    /// This program's own endpoint.
-    inbox: Handle, init Handle::NONE, none Handle::NONE
+/// This program's own endpoint.
+#[must_use]
+pub fn inbox() -> Handle {
+    on_demand(offset_of!(StartInfo, inbox), Thing::Inbox)
 }
+
 getter! {
     /// The process server.
     procd: Handle, init Handle::NONE, none Handle::NONE
@@ -202,18 +283,24 @@ getter! {
     /// The console server.
     console: Handle, init Handle::NONE, none Handle::NONE
 }
-getter! {
-    /// The name server.
-    names: Handle, init Handle::NONE, none Handle::NONE
+/// The name server.
+#[must_use]
+pub fn names() -> Handle {
+    on_demand(offset_of!(StartInfo, names), Thing::Names)
 }
-getter! {
-    /// The file server.
-    files: Handle, init Handle::NONE, none Handle::NONE
+
+/// The file server.
+#[must_use]
+pub fn files() -> Handle {
+    on_demand(offset_of!(StartInfo, files), Thing::Files)
 }
-getter! {
-    /// The memory statistics server.
-    memstat: Handle, init Handle::NONE, none Handle::NONE
+
+/// The memory statistics server.
+#[must_use]
+pub fn memstat() -> Handle {
+    on_demand(offset_of!(StartInfo, memstat), Thing::Memstat)
 }
+
 getter! {
     /// The system object.
     system: Handle, init read(offset_of!(InitInfo, system)), none Handle::NONE
@@ -226,19 +313,19 @@ getter! {
 /// The argument block: path and arguments, each ended by a zero byte.
 #[must_use]
 pub fn arg_block() -> &'static [u8] {
-    let page = match magic() {
-        START_MAGIC => read::<u64>(offset_of!(StartInfo, args)),
-        _ => 0,
-    };
-    if page == 0 {
+    if magic() != START_MAGIC {
         return &[];
     }
-    // SAFETY: whoever started the program mapped the page there, read-only, for good; a forked
-    // child has it too.
-    unsafe {
-        let len = *(page as *const u64) as usize;
-        core::slice::from_raw_parts((page + 8) as *const u8, len.min(MAX_ARGS))
+    let (args, len) = (
+        read::<u64>(offset_of!(StartInfo, args)),
+        read::<u64>(offset_of!(StartInfo, args_len)),
+    );
+    if args == 0 {
+        return &[];
     }
+    // SAFETY: whoever started the program put the block there, above all that its stack will ever
+    // hold, where nobody writes; a forked child has it too.
+    unsafe { core::slice::from_raw_parts(args as *const u8, len as usize) }
 }
 
 /// The program's path and arguments.

@@ -1,10 +1,9 @@
-//! The file server: the boot archive, read-only, each file on pages of its own.
+//! The file server: the boot archive, read-only.
 //!
-//! The archive packs files at multiples of 512 bytes. The server copies them once to page
-//! boundaries; from there on the kernel gives them to readers page by page, copy-on-write.
+//! `cargo xtask` makes the archive so that programs begin at page boundaries: the kernel gives them to
+//! readers page by page, copy-on-write, right from the frames that the loader put them in. Files of an archive that
+//! was made otherwise are read as well, but copied.
 
-use libipc::abi::{Error, PAGE_SIZE};
-use libipc::buffer::PageBuffer;
 use libipc::message::{Incoming, Message};
 use libipc::server::{Answer, Service};
 use libipc::services::Refusal;
@@ -20,64 +19,40 @@ const LISTING: usize = 2048;
 
 struct File {
     path: Path,
-    /// Where its first page is in the buffer.
-    start: usize,
-    size: usize,
+    data: &'static [u8],
 }
 
 /// The file server.
 pub struct Files {
     table: heapless::Vec<File, MAX_FILES>,
-    contents: PageBuffer,
     listing: [u8; LISTING],
 }
 
 impl Files {
     /// A server of the files of an archive. Files beyond the table's size are left out.
-    ///
-    /// # Errors
-    /// Those of the call `map`.
-    pub fn new(archive: &[u8]) -> Result<Self, Error> {
-        let pages = |data: &[u8]| data.len().next_multiple_of(PAGE_SIZE);
-        let mut table = heapless::Vec::new();
-        let mut contents = PageBuffer::new(
-            entries(archive)
-                .take(MAX_FILES)
-                .map(|(_, data)| pages(data))
-                .sum(),
-        )?;
-        let mut start = 0;
-        for (path, data) in entries(archive).take(MAX_FILES) {
-            contents[start..start + data.len()].copy_from_slice(data);
-            // The iterators are as long as the table.
-            let _ = table.push(File {
-                path,
-                start,
-                size: data.len(),
-            });
-            start += pages(data);
-        }
-        Ok(Files {
-            table,
-            contents,
+    #[must_use]
+    pub fn new(archive: &'static [u8]) -> Self {
+        let files = entries(archive).map(|(path, data)| File { path, data });
+        Files {
+            table: files.take(MAX_FILES).collect(),
             listing: [0; LISTING],
-        })
+        }
     }
 
     fn open(&self, path: &[u8]) -> Result<Message, Refusal> {
         let path = parse(path)?;
         let number = self.table.iter().position(|file| file.path == path);
         let number = number.ok_or(Refusal::NotFound)?;
-        Ok(Message::new(0).with_words([number as u64, self.table[number].size as u64]))
+        Ok(Message::new(0).with_words([number as u64, self.table[number].data.len() as u64]))
     }
 
     fn read(&self, number: u64, offset: u64, count: u64) -> Result<&[u8], Refusal> {
         let number = usize::try_from(number).map_err(|_| Refusal::NotFound)?;
-        let file = self.table.get(number).ok_or(Refusal::NotFound)?;
-        let from = usize::try_from(offset).map_or(file.size, |offset| offset.min(file.size));
-        let rest = file.size - from;
-        let count = usize::try_from(count).map_or(rest, |count| count.min(rest));
-        Ok(&self.contents[file.start + from..][..count])
+        let data = self.table.get(number).ok_or(Refusal::NotFound)?.data;
+        let from = usize::try_from(offset).map_or(data.len(), |offset| offset.min(data.len()));
+        let rest = &data[from..];
+        let count = usize::try_from(count).map_or(rest.len(), |count| count.min(rest.len()));
+        Ok(&rest[..count])
     }
 
     /// Fills the listing; returns the number of names and bytes.
@@ -161,7 +136,7 @@ mod tests {
         fake::serve(
             Handle(1),
             1,
-            Rc::new(RefCell::new(Files::new(&archive).unwrap())),
+            Rc::new(RefCell::new(Files::new(archive.leak()))),
         );
         Endpoint::borrow(Handle(1))
     }

@@ -4,6 +4,10 @@
 //! | --- | --- |
 //! | `bin/NAME` | a user program, without debug information and symbol table |
 //! | `boot/kernel.sym` | the kernel's functions, `%016x NAME\n` by address, for backtraces |
+//! | `boot/padding` | zeros |
+//!
+//! Programs begin at page boundaries, so that they can be mapped where they are. Zeros at the end of each see to that;
+//! before the first, and after a program that is no ELF file, stands padding.
 //!
 //! The same programs give the same bytes: entries are sorted and have no owner and no time.
 
@@ -19,6 +23,15 @@ use object::{Object, ObjectSection, ObjectSymbol, SymbolKind, elf};
 /// The section in which a test program names its cases, each ended by a zero byte.
 const SCENARIOS: &str = ".cowslip.scenarios";
 
+/// Where programs are.
+const PROGRAMS: &str = "bin/";
+
+/// A unit of the archive: headers are as long, and contents end with one.
+const BLOCK: usize = 512;
+
+/// What programs begin at a multiple of.
+const PAGE: usize = 4096;
+
 /// Entries by name.
 #[derive(Default)]
 pub(crate) struct Archive {
@@ -29,12 +42,16 @@ impl Archive {
     /// Adds a program as `bin/NAME`, stripped. A later one of the same name replaces it.
     pub(crate) fn add_program(&mut self, path: &Path) -> Result<()> {
         let bytes = read(path)?;
-        let stripped = strip(&bytes).with_context(|| format!("cannot strip {}", path.display()))?;
+        let mut stripped =
+            strip(&bytes).with_context(|| format!("cannot strip {}", path.display()))?;
+        if is_elf(&stripped) {
+            stripped.resize(padded(stripped.len()), 0);
+        }
         let name = path
             .file_name()
             .context("a program needs a name")?
             .to_string_lossy();
-        self.entries.insert(format!("bin/{name}"), stripped);
+        self.entries.insert(format!("{PROGRAMS}{name}"), stripped);
         Ok(())
     }
 
@@ -49,23 +66,45 @@ impl Archive {
     pub(crate) fn into_tar(self) -> Result<Vec<u8>> {
         let mut tar = tar::Builder::new(Vec::new());
         for (name, bytes) in &self.entries {
-            let mut header = tar::Header::new_ustar();
-            header
-                .set_path(name)
-                .with_context(|| format!("{name} is too long for an archive"))?;
-            header.set_size(bytes.len() as u64);
-            header.set_mode(if name.starts_with("bin/") {
-                0o755
-            } else {
-                0o644
-            });
-            header.set_mtime(0);
-            header.set_uid(0);
-            header.set_gid(0);
-            header.set_cksum();
-            tar.append(&header, &bytes[..])?;
+            if name.starts_with(PROGRAMS) {
+                align(&mut tar)?;
+            }
+            append(&mut tar, name, bytes)?;
         }
         Ok(tar.into_inner()?)
+    }
+}
+
+/// Appends an entry.
+fn append(tar: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]) -> Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header
+        .set_path(name)
+        .with_context(|| format!("{name} is too long for an archive"))?;
+    header.set_size(bytes.len() as u64);
+    header.set_mode(if name.starts_with(PROGRAMS) {
+        0o755
+    } else {
+        0o644
+    });
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_cksum();
+    Ok(tar.append(&header, bytes)?)
+}
+
+/// The length of a program with zeros behind it, as many as make the next header's end a page's end.
+fn padded(len: usize) -> usize {
+    (len + BLOCK).next_multiple_of(PAGE) - BLOCK
+}
+
+/// Appends padding, if it takes some, so that the contents of the next entry begin at a page boundary.
+fn align(tar: &mut tar::Builder<Vec<u8>>) -> Result<()> {
+    match padded(tar.get_ref().len()) - tar.get_ref().len() {
+        0 => Ok(()),
+        // Padding has a header too.
+        room => append(tar, "boot/padding", &vec![0; room - BLOCK]),
     }
 }
 
@@ -93,9 +132,14 @@ fn zero_separated(data: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// Whether this is a 64-bit ELF file.
+fn is_elf(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x7fELF\x02")
+}
+
 /// Drops what only a debugger needs. Anything but a 64-bit ELF file is left as it is.
 fn strip(bytes: &[u8]) -> Result<Vec<u8>> {
-    if !bytes.starts_with(b"\x7fELF\x02") {
+    if !is_elf(bytes) {
         return Ok(bytes.to_vec());
     }
     let mut builder = Builder::read(bytes)?;
@@ -166,10 +210,37 @@ mod tests {
         assert_eq!(
             entries,
             [
+                ("boot/padding".into(), 0, 3072),
                 ("bin/init".into(), 0, 1000),
                 ("boot/kernel.sym".into(), 0, 4)
             ]
         );
+    }
+
+    #[test]
+    fn programs_begin_at_page_boundaries() {
+        let mut archive = Archive::default();
+        archive
+            .add_program(&std::env::current_exe().unwrap())
+            .unwrap();
+        for (name, len) in [
+            ("bin/a", 1),
+            ("bin/b", 4096),
+            ("bin/c", 3000),
+            ("bin/d", 3072),
+        ] {
+            archive.entries.insert(name.into(), vec![0x5a; len]);
+        }
+        let bytes = archive.into_tar().unwrap();
+        let mut tar = tar::Archive::new(&bytes[..]);
+        let entries = tar.entries().unwrap().map(Result::unwrap);
+        let programs: Vec<_> = entries
+            .filter(|entry| entry.path().unwrap().starts_with(PROGRAMS))
+            .collect();
+        assert_eq!(programs.len(), 5);
+        for program in programs {
+            assert_eq!(program.raw_file_position() % PAGE as u64, 0);
+        }
     }
 
     #[test]

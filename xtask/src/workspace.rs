@@ -12,6 +12,14 @@ pub(crate) const BARE_METAL: &str = "x86_64-unknown-none";
 /// 2 GiB; a model of their own would keep them from being optimised together with `alloc`.
 const RUSTFLAGS: [&str; 2] = ["-Crelocation-model=static", "-Cforce-frame-pointers=yes"];
 
+/// Flags for user programs alone, so that a small one is few pages and one page table: right above the stack, constants on
+/// the pages of the code, and all that is written in one segment.
+const USER_FLAGS: [&str; 3] = [
+    "-Clink-arg=--image-base=0x60000",
+    "-Clink-arg=--no-rosegment",
+    "-Clink-arg=-znorelro",
+];
+
 /// The workspace's root folder.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -60,6 +68,15 @@ impl Part {
         })
     }
 
+    /// The flags of its builds.
+    fn rust_flags(self) -> Vec<&'static str> {
+        let own: &[&str] = match self {
+            Part::Kernel => &[],
+            Part::User => &USER_FLAGS,
+        };
+        [&RUSTFLAGS, own].concat()
+    }
+
     /// The packages and targets that make up the part.
     fn selection(self) -> &'static [&'static str] {
         match self {
@@ -76,7 +93,7 @@ impl Part {
         let mut command = cargo();
         command
             .env_remove("RUSTFLAGS")
-            .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f"))
+            .env("CARGO_ENCODED_RUSTFLAGS", self.rust_flags().join("\x1f"))
             .arg(subcommand)
             .args(self.selection())
             .args(["--target", BARE_METAL, "--target-dir"])

@@ -10,6 +10,7 @@
 //!                                              |
 //!                                              +--> trap::{system_call, from_user} --> resume --> user
 //!  user   --vector n--> stub n --> trap_entry -+
+//!  user   --#PF--> stub ----> page_fault_entry --(resolved)--> user
 //!  kernel --vector n--> stub n --> trap_entry ----> trap::from_kernel --> iretq --> kernel (idle)
 //!  any    --NMI, #DF, #MC--> stub --> fatal_entry ----> trap::fatal
 //! ```
@@ -51,6 +52,8 @@ vector_stubs:
     pushq $vector
     .if vector == 2 || vector == 8 || vector == 18
     jmp fatal_entry
+    .elseif vector == 14
+    jmp page_fault_entry
     .else
     jmp trap_entry
     .endif
@@ -242,6 +245,50 @@ trap_entry:
     add rsp, 16
     iretq
 
+    // Most page faults are resolved at once, and then the registers that Rust preserves are still
+    // the user's.
+    .balign 64
+page_fault_entry:
+    test byte ptr [rsp + {cs} - {load_vector}], 3
+    jz trap_entry
+    swapgs
+    mov [rsp + {load_rax} - {load_vector}], rax
+    mov [rsp + {load_rcx} - {load_vector}], rcx
+    mov [rsp + {load_rdx} - {load_vector}], rdx
+    mov [rsp + {load_rdi} - {load_vector}], rdi
+    mov [rsp + {load_rsi} - {load_vector}], rsi
+    mov [rsp + {load_r8} - {load_vector}], r8
+    mov [rsp + {load_r9} - {load_vector}], r9
+    mov [rsp + {load_r10} - {load_vector}], r10
+    mov [rsp + {load_r11} - {load_vector}], r11
+    mov [rsp + {load_rbx} - {load_vector}], rbx
+    mov [rsp + {load_rbp} - {load_vector}], rbp
+    mov [rsp + {load_r12} - {load_vector}], r12
+    mov [rsp + {load_r13} - {load_vector}], r13
+    mov [rsp + {load_r14} - {load_vector}], r14
+    mov [rsp + {load_r15} - {load_vector}], r15
+    mov rsp, gs:[{kernel_stack}]
+    push 2
+    popfq
+    xor ebp, ebp
+    call {page_fault}
+    test edx, edx
+    jz resume
+    mov rsp, rax
+    mov rbp, [rsp + {load_rbp}]
+    mov rax, [rsp + {load_rax}]
+    mov rcx, [rsp + {load_rcx}]
+    mov rdx, [rsp + {load_rdx}]
+    mov rdi, [rsp + {load_rdi}]
+    mov rsi, [rsp + {load_rsi}]
+    mov r8, [rsp + {load_r8}]
+    mov r9, [rsp + {load_r9}]
+    mov r10, [rsp + {load_r10}]
+    mov r11, [rsp + {load_r11}]
+    add rsp, {load_rip}
+    swapgs
+    iretq
+
     // Whatever was interrupted: between an entry and its swapgs, `gs` is still the user's, whose
     // base is never negative.
     .balign 64
@@ -269,6 +316,8 @@ fatal_entry:
     rflags = const from_end(offset_of!(Registers, rflags)),
     load_rflags = const offset_of!(Registers, rflags),
     vector = const from_end(offset_of!(Registers, vector)),
+    load_rcx = const offset_of!(Registers, rcx),
+    load_r11 = const offset_of!(Registers, r11),
     rax = const from_end(offset_of!(Registers, rax)),
     rbx = const from_end(offset_of!(Registers, rbx)),
     rbp = const from_end(offset_of!(Registers, rbp)),
@@ -307,6 +356,7 @@ fatal_entry:
     fast_recv = sym trap::fast_recv,
     fast_reply_recv = sym trap::fast_reply_recv,
     system_call = sym trap::system_call,
+    page_fault = sym trap::page_fault,
     from_user = sym trap::from_user,
     from_kernel = sym trap::from_kernel,
     fatal = sym trap::fatal,

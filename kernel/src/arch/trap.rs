@@ -94,16 +94,45 @@ fn switch_fast(next: &Thread) -> *const Registers {
 pub extern "C" fn system_call() -> *const Registers {
     let mut guard = KERNEL.lock();
     let kernel = of(&mut guard);
-    if let Some(registers) = kernel.fast_handle(clock::ticks, switch_fast) {
+    if let Some(registers) = kernel.fast_with_frames(clock::ticks, switch_fast) {
         return registers;
     }
     sys::syscall(kernel);
     leave(guard)
 }
 
+/// How the entry code goes on.
+#[repr(C)]
+pub struct Exit {
+    registers: *const Registers,
+    /// The thread goes on as if nothing had happened, so not all its registers need to be loaded.
+    is_same: u64,
+}
+
+/// A thread accessed a page that the page table does not let it access, or not yet.
+pub extern "C" fn page_fault() -> Exit {
+    let address = Cr2::read_raw();
+    let mut guard = KERNEL.lock();
+    let kernel = of(&mut guard);
+    let registers = PerCpu::get().registers();
+    // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
+    let error = unsafe { (*registers).error };
+    let is_same = if error & USER == 0 {
+        // Not an access of the user's own: QEMU does the loads of a user's `iretq` with kernel
+        // rights.
+        sys::exception(kernel, PAGE_FAULT);
+        false
+    } else {
+        sys::page_fault(kernel, address, access(error))
+    };
+    Exit {
+        registers: if is_same { registers } else { leave(guard) },
+        is_same: is_same.into(),
+    }
+}
+
 /// A thread was interrupted, or cannot go on.
 pub extern "C" fn from_user() -> *const Registers {
-    let address = Cr2::read_raw();
     let cpu = PerCpu::get();
     let mut guard = KERNEL.lock();
     let kernel = of(&mut guard);
@@ -111,19 +140,16 @@ pub extern "C" fn from_user() -> *const Registers {
         return leave(guard);
     };
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
-    let (vector, error) = unsafe { ((*cpu.registers()).vector, (*cpu.registers()).error) };
+    let vector = unsafe { (*cpu.registers()).vector };
     match vector {
-        // Not an access of the user's own: QEMU does the loads of a user's `iretq` with kernel rights.
-        PAGE_FAULT if error & USER == 0 => sys::exception(kernel, id, vector),
-        PAGE_FAULT => sys::page_fault(kernel, id, address, access(error)),
         DEVICE_NOT_AVAILABLE => {
             if !fpu::first_use(cpu, kernel, id) {
                 // SAFETY: as above.
                 let ip = unsafe { (*cpu.registers()).rip };
-                sys::fault_out_of_memory(kernel, id, ip);
+                sys::fault_out_of_memory(kernel, ip);
             }
         }
-        ..FIRST_INTERRUPT => sys::exception(kernel, id, vector),
+        ..FIRST_INTERRUPT => sys::exception(kernel, vector),
         _ => interrupt(cpu, kernel, vector as u8),
     }
     leave(guard)
@@ -203,14 +229,24 @@ fn interrupt(cpu: &PerCpu, kernel: &mut Kernel, vector: u8) {
 }
 
 /// Finds out who runs next, waits until somebody can, and returns the registers to resume with.
+#[inline]
 fn leave(mut guard: Guard) -> *const Registers {
-    let cpu = PerCpu::get();
     let kernel = of(&mut guard);
     if !kernel.reschedule
         && let Some(thread) = kernel.threads.pinned()
     {
-        return switch(cpu, kernel, thread);
+        // A thread that made an end of itself has left this place to nobody who could run already.
+        return if PerCpu::get().registers().cast_const() == &raw const thread.regs {
+            &thread.regs
+        } else {
+            switch(PerCpu::get(), kernel, thread)
+        };
     }
+    reschedule(guard)
+}
+
+fn reschedule(mut guard: Guard) -> *const Registers {
+    let cpu = PerCpu::get();
     loop {
         let next = sys::next(of(&mut guard));
         apic::set_timer(cpu, next.timer);
@@ -228,7 +264,6 @@ fn leave(mut guard: Guard) -> *const Registers {
 }
 
 /// Makes the CPU ready for a thread.
-#[inline]
 fn switch(cpu: &PerCpu, kernel: &Kernel, thread: &Thread) -> *const Registers {
     fpu::switch(cpu, kernel, thread);
     use_root(thread.root);

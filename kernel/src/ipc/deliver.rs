@@ -39,7 +39,7 @@ impl Kernel {
             None => {
                 let words = self.transfer(from, client, server, message, buffer)?;
                 let tag = message.tag.with_kind(MessageKind::Message);
-                (Tag(tag.0 & !MOVE_MARK), words, message.data.len())
+                (Tag(tag.0 & !MOVE_MARKS), words, message.data.len())
             }
         };
         let accepted = len.min(buffer.len());
@@ -80,7 +80,7 @@ impl Kernel {
 
         let truncated = message.data.len() > reply.len();
         if let Some(client) = self.threads.get_mut(to) {
-            let tag = Tag(message.tag.0 & !MOVE_MARK)
+            let tag = Tag(message.tag.0 & !MOVE_MARKS)
                 .with_truncation(truncated, client.special.contains(Special::TRUNCATED));
             client.regs.set_message(tag, message.data.len());
             client.regs.set_words(words);
@@ -103,7 +103,7 @@ impl Kernel {
         };
         let count = message.tag.handles();
         if count == 0 {
-            self.copy_bytes(from, to, message.data, buffer)?;
+            self.copy_bytes(from, to, message, buffer)?;
             return Ok(words);
         }
 
@@ -114,7 +114,7 @@ impl Kernel {
         let installed = self
             .install_all(to, &entries[..count])
             .map_err(Fault::OfSender)?;
-        if let Err(fault) = self.copy_bytes(from, to, message.data, buffer) {
+        if let Err(fault) = self.copy_bytes(from, to, message, buffer) {
             self.close_all(to, &installed[..count]);
             return Err(fault);
         }
@@ -129,9 +129,10 @@ impl Kernel {
         &self,
         from: Id<Space>,
         to: Id<Space>,
-        data: ByteRange,
+        message: Outgoing,
         buffer: ByteRange,
     ) -> Result<(), Fault> {
+        let (data, transfer) = (message.data, Transfer::of(message.tag));
         let len = data.len().min(buffer.len());
         if len == 0 {
             return Ok(());
@@ -145,7 +146,7 @@ impl Kernel {
             &source.table,
             data.addr(),
             len,
-            Transfer::Copy,
+            transfer,
         )
         .map_err(|failure| match failure.side {
             Side::Destination if failure.error != Error::Overlap => {
@@ -196,5 +197,16 @@ impl Kernel {
     }
 }
 
-/// The mark that handles move means nothing to the receiver.
-const MOVE_MARK: u64 = Tag(0).moving_handles().0;
+/// The marks that handles and pages move mean nothing to the receiver.
+pub(super) const MOVE_MARKS: u64 = Tag(0).moving_handles().moving_pages().0;
+
+impl Transfer {
+    /// What the sender's tag asks for.
+    pub(super) const fn of(tag: Tag) -> Self {
+        if tag.moves_pages() {
+            Self::Move
+        } else {
+            Self::Copy
+        }
+    }
+}

@@ -22,10 +22,11 @@
 //! Each function comes twice. The one for a label and words, whose thread goes the way that it went
 //! last time, calls nothing, so that all it works with is in registers.
 
-use cowslip_abi::{Call, Handle, Tag};
+use cowslip_abi::{Call, FaultVerdict, Handle, Tag};
 
+use super::deliver::MOVE_MARKS;
 use crate::mm::Mm;
-use crate::object::{Kernel, Object, Registers, Spaces, State, Thread};
+use crate::object::{Kernel, Object, Registers, Spaces, Special, State, Thread};
 use crate::vm::{self, ByteRange, Transfer};
 
 impl Kernel {
@@ -61,27 +62,33 @@ impl Kernel {
         }
     }
 
-    /// Does the send or the reply and receive of the running thread, if it is an ordinary one with
-    /// exactly one handle, which moves, and no bytes. All registers are in the frames, before and
-    /// after.
+    /// Does the call of the running thread, if it is an ordinary one of these: a send or a reply and
+    /// receive with exactly one handle, which moves, and no bytes; or a reply and receive that lets
+    /// a faulted thread go on. All registers are in the frames, before and after.
     #[inline]
-    pub fn fast_handle<R>(
+    pub fn fast_with_frames<R>(
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
+        const SEND: u32 = Call::Send as u32;
+        const REPLY_RECV: u32 = Call::ReplyRecv as u32;
         let regs = &self.threads.pinned()?.regs;
-        if regs.rsi >> 32 != ONE_MOVES >> 32 || regs.r8 | regs.r10 != 0 {
+        if regs.r8 | regs.r10 != 0 {
             return None;
         }
-        match Call::from_number(regs.rax as u32)? {
-            Call::Send => {
+        match (regs.rax as u32, regs.rsi) {
+            (SEND, tag) if has_one_handle(tag) => {
                 self.find_way_to_send()?;
                 self.send_ordinary::<HANDLE, R>(now_ticks, switch)
             }
-            Call::ReplyRecv => {
+            (REPLY_RECV, tag) if has_one_handle(tag) => {
                 self.find_way_to_receive()?;
                 self.reply_recv_ordinary::<HANDLE, R>(now_ticks, switch)
+            }
+            (REPLY_RECV, RESUME) => {
+                self.find_way_to_receive()?;
+                self.reply_recv_ordinary::<VERDICT, R>(now_ticks, switch)
             }
             _ => None,
         }
@@ -93,7 +100,7 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        if has_marks(&self.threads.pinned()?.regs) {
+        if has_handles(&self.threads.pinned()?.regs) {
             return None;
         }
         self.find_way_to_send()?;
@@ -106,7 +113,7 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        if has_marks(&self.threads.pinned()?.regs) {
+        if has_handles(&self.threads.pinned()?.regs) {
             return None;
         }
         self.find_way_to_receive()?;
@@ -180,7 +187,7 @@ impl Kernel {
         let (server, client) = pair.both();
         let mut is_endpoint = false;
         if !client.awaits(token, server.space)
-            || !client.special.is_empty()
+            || client.special != expected_special(PAYLOAD)
             || PAYLOAD != PLAIN && !server.special.is_empty()
             || self.run_queue.any_above(client.priority)
             || PAYLOAD == BYTES && !copy_bytes(self.mm, &self.spaces, server, client, &server.regs)
@@ -201,8 +208,12 @@ impl Kernel {
         server.stop_clock(now_ticks);
         client.start_clock(now_ticks);
         client.state = State::Runnable;
-        client.regs.rsi = server.regs.rsi & tag_mask(PAYLOAD);
-        client.regs.rdx = if PAYLOAD == BYTES { server.regs.r8 } else { 0 };
+        if PAYLOAD == VERDICT {
+            client.set_fault(None);
+        } else {
+            client.regs.rsi = server.regs.rsi & tag_mask(PAYLOAD);
+            client.regs.rdx = if PAYLOAD == BYTES { server.regs.r8 } else { 0 };
+        }
         Some(switch(pair.pin_other()))
     }
 }
@@ -214,22 +225,40 @@ const BYTES: u8 = 1;
 /// One handle, which moves.
 const HANDLE: u8 = 2;
 
-/// The tag of a message with one handle that moves.
-const ONE_MOVES: u64 = Tag(0).with_handles(1).moving_handles().0;
+/// The answer to a fault: the thread shall go on.
+const VERDICT: u8 = 3;
 
-/// What the receiver sees of a tag: only that handles move is not its business.
+/// The tag of that answer.
+const RESUME: u64 = Tag::new(FaultVerdict::Resume as u32).0;
+
+/// Whether a message with this tag has one handle, which moves, and nothing else.
+#[inline(always)]
+const fn has_one_handle(tag: u64) -> bool {
+    tag >> 32 == Tag(0).with_handles(1).moving_handles().0 >> 32
+}
+
+/// What the receiver sees of a tag: that handles or pages move is not its business.
 const fn tag_mask(payload: u8) -> u64 {
-    if payload == HANDLE {
-        !Tag(0).moving_handles().0
-    } else {
+    if payload == PLAIN {
         u64::MAX
+    } else {
+        !MOVE_MARKS
     }
 }
 
-/// Whether the tag is more than a label.
+/// What is special about the thread that gets an answer.
+const fn expected_special(payload: u8) -> Special {
+    if payload == VERDICT {
+        Special::FAULT
+    } else {
+        Special::empty()
+    }
+}
+
+/// Whether the tag is more than a label and the mark that pages move.
 #[inline(always)]
-fn has_marks(regs: &Registers) -> bool {
-    regs.rsi >> 32 != 0
+fn has_handles(regs: &Registers) -> bool {
+    (regs.rsi & !Tag(0).moving_pages().0) >> 32 != 0
 }
 
 /// Whether nothing is special about the thread, and its message has no bytes, no room for any, no
@@ -254,14 +283,24 @@ fn move_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
     if len > capacity || !ByteRange::is_good(data, len) || !ByteRange::is_good(buffer, capacity) {
         return false;
     }
-    if vm::copy_in_place(mm, to.root, buffer, from.root, data, len) {
+    let moves = Tag(from.regs.rsi).moves_pages();
+    if !moves && vm::copy_in_place(mm, to.root, buffer, from.root, data, len) {
         return true;
     }
     let (Some(source), Some(target)) = (spaces.get(from.space), spaces.get(to.space)) else {
         return false;
     };
-    let (to, from) = (&target.table, &source.table);
-    vm::copy(mm, to, buffer, from, data, len, Transfer::Copy).is_ok()
+    let transfer = Transfer::of(Tag(from.regs.rsi));
+    vm::copy(
+        mm,
+        &target.table,
+        buffer,
+        &source.table,
+        data,
+        len,
+        transfer,
+    )
+    .is_ok()
 }
 
 /// Moves the handle of a message and passes the words. `false`: that is not possible, and nothing

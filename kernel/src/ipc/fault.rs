@@ -6,7 +6,7 @@
 
 use cowslip_abi::{FaultVerdict, MessageKind, Tag};
 
-use crate::object::{Fault, Id, Kernel, Outgoing, Registers, State, Thread};
+use crate::object::{Fault, Id, Kernel, Outgoing, Registers, State, Supervisor, Thread};
 use crate::vm::ByteRange;
 
 impl Fault {
@@ -23,6 +23,33 @@ impl Fault {
 }
 
 impl Kernel {
+    /// Reports a fault of the running thread to its supervisor, if that waits for one: then it runs.
+    /// Otherwise nothing has happened.
+    pub fn fast_fault(&mut self, fault: Fault) -> Option<()> {
+        let Supervisor { endpoint, badge } = self.threads.pinned()?.supervisor?;
+        let endpoint = self.endpoints.get_mut(endpoint)?;
+        let mut pair = self.threads.pair(endpoint.receivers.first()?)?;
+        endpoint.receivers.take_first();
+        let token = self.tokens.next(pair.pinned_id());
+        let (thread, receiver) = pair.both();
+        thread.set_fault(Some(fault));
+        thread.state = State::AwaitingReply {
+            server: receiver.space,
+            token,
+        };
+        let now_ticks = self.platform.now_ticks();
+        thread.stop_clock(now_ticks);
+        receiver.start_clock(now_ticks);
+        receiver.state = State::Runnable;
+        receiver.borrow_priority(thread.priority);
+        receiver.unanswered += 1;
+        receiver.regs.set_message(fault.tag(), 0);
+        (receiver.regs.rdi, receiver.regs.r8) = (badge, token);
+        receiver.regs.set_words(fault.words(&thread.regs));
+        pair.pin_other();
+        Some(())
+    }
+
     /// Reports a fault of a running thread to its supervisor; without one the thread ends.
     pub fn report_fault(&mut self, id: Id<Thread>, fault: Fault) {
         let Some(thread) = self.threads.get_mut(id) else {

@@ -10,6 +10,15 @@ use cowslip_abi::{Handle, Rights};
 
 use super::{Endpoint, Hint, Id, Kernel, Object, Registers, Space, Thread};
 
+/// Where a call names a space.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// By its handle.
+    Handle,
+    /// By an argument.
+    Argument,
+}
+
 /// The space that a call acted on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SpaceRoute {
@@ -54,11 +63,16 @@ impl Route {
 }
 
 impl Kernel {
-    /// The space that a handle of the running thread named last time, if it is the same handle and
-    /// has these rights.
+    /// The space that a handle of the running thread named last time in the same place of a call, if
+    /// it is the same handle and has these rights.
     #[inline]
-    pub(crate) fn known_space(&self, handle: Handle, rights: Rights) -> Option<Id<Space>> {
-        let route = &self.threads.pinned()?.acts_on;
+    pub(crate) fn known_space(
+        &self,
+        place: Place,
+        handle: Handle,
+        rights: Rights,
+    ) -> Option<Id<Space>> {
+        let route = &self.threads.pinned()?.acts_on[place as usize];
         if route.handle == handle && route.rights.contains(rights) {
             self.spaces.hinted_id(route.space)
         } else {
@@ -67,11 +81,17 @@ impl Kernel {
     }
 
     /// Remembers what a handle of the running thread names.
-    pub(crate) fn note_space(&mut self, handle: Handle, rights: Rights, space: Id<Space>) {
+    pub(crate) fn note_space(
+        &mut self,
+        place: Place,
+        handle: Handle,
+        rights: Rights,
+        space: Id<Space>,
+    ) {
         if let Some(space) = self.spaces.hint(space)
             && let Some(thread) = self.threads.pinned_mut()
         {
-            thread.acts_on = SpaceRoute {
+            thread.acts_on[place as usize] = SpaceRoute {
                 handle,
                 rights,
                 space,

@@ -136,8 +136,8 @@ pub struct Thread {
     /// Messages that it has received less those that it has answered. Only the sum over a space
     /// has a meaning, as any thread of the space may answer: how many wait for a reply.
     pub unanswered: i64,
-    /// What its last call on a space acted on.
-    pub(super) acts_on: SpaceRoute,
+    /// What its last calls on spaces acted on.
+    pub(super) acts_on: [SpaceRoute; 2],
     /// How its last send went.
     pub sends_by: Route,
     /// How its last notification went.
@@ -172,7 +172,7 @@ impl Thread {
             timer: None,
             run_ticks: 0,
             unanswered: 0,
-            acts_on: SpaceRoute::NONE,
+            acts_on: [SpaceRoute::NONE; 2],
             sends_by: Route::NONE,
             receives_by: Route::NONE,
             notifies_by: Route::NONE,

@@ -21,21 +21,21 @@ pub(super) fn space_create(kernel: &mut Kernel, request: &Request) -> Answer {
 }
 
 pub(super) fn map(kernel: &mut Kernel, request: &Request) -> Answer {
-    let space = request.space(kernel, request.handle, Rights::MAP)?;
+    let space = request.space(kernel, Rights::MAP)?;
     let (range, perm) = range_and_perm(request)?;
     table(kernel, space)?.map_zero(kernel.mm, range.addr(), range.len(), perm)?;
     Ok(Done::Nothing)
 }
 
 pub(super) fn unmap(kernel: &mut Kernel, request: &Request) -> Answer {
-    let space = request.space(kernel, request.handle, Rights::MAP)?;
+    let space = request.space(kernel, Rights::MAP)?;
     let range = PageRange::from_user(request.args[0], request.args[1], u64::MAX)?;
     table(kernel, space)?.unmap(kernel.mm, range.addr(), range.len());
     Ok(Done::Nothing)
 }
 
 pub(super) fn protect(kernel: &mut Kernel, request: &Request) -> Answer {
-    let space = request.space(kernel, request.handle, Rights::MAP)?;
+    let space = request.space(kernel, Rights::MAP)?;
     let (range, perm) = range_and_perm(request)?;
     table(kernel, space)?.protect(kernel.mm, range.addr(), range.len(), perm)?;
     Ok(Done::Nothing)
@@ -43,7 +43,7 @@ pub(super) fn protect(kernel: &mut Kernel, request: &Request) -> Answer {
 
 pub(super) fn share(kernel: &mut Kernel, request: &Request) -> Answer {
     let [from_space, from, to, len, mode, perm] = request.args;
-    let to_space = request.space(kernel, request.handle, Rights::MAP)?;
+    let to_space = request.space(kernel, Rights::MAP)?;
     // Which rights the source needs depends on two arguments, which come after number, type and life
     // of its handle.
     request.space_or_own(kernel, from_space, Rights::empty())?;

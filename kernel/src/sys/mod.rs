@@ -36,10 +36,7 @@ type Answer = Result<Done, Error>;
 
 /// Carries out the system call that is in the registers of the running thread.
 pub fn syscall(kernel: &mut Kernel) {
-    let Some(caller) = kernel.current() else {
-        return;
-    };
-    let Some(request) = Request::of(kernel, caller) else {
+    let Some(request) = Request::of(kernel) else {
         return;
     };
     let answer = match Call::from_number(request.number) {

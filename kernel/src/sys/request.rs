@@ -2,7 +2,7 @@
 
 use cowslip_abi::{Error, Handle, Rights};
 
-use crate::object::{Endpoint, HandleEntry, Id, Kernel, Object, Registers, Space, Thread};
+use crate::object::{Endpoint, HandleEntry, Id, Kernel, Object, Place, Registers, Space, Thread};
 
 /// A system call's registers.
 pub(super) struct Request {
@@ -19,12 +19,13 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Reads the registers of a thread.
-    pub(super) fn of(kernel: &Kernel, thread: Id<Thread>) -> Option<Self> {
-        let caller = kernel.threads.get(thread)?;
+    /// Reads the registers of the running thread.
+    #[inline]
+    pub(super) fn of(kernel: &Kernel) -> Option<Self> {
+        let caller = kernel.threads.pinned()?;
         let regs = &caller.regs;
         Some(Self {
-            thread,
+            thread: kernel.current()?,
             space: caller.space,
             number: regs.rax as u32,
             handle: Handle((regs.rax >> 32) as u32),
@@ -88,16 +89,22 @@ impl Request {
         self.endpoint(kernel, handle, rights).map(Some)
     }
 
-    /// A space.
-    pub(super) fn space(
+    /// The space that the call acts on.
+    pub(super) fn space(&self, kernel: &mut Kernel, rights: Rights) -> Result<Id<Space>, Error> {
+        self.space_at(kernel, Place::Handle, self.handle, rights)
+    }
+
+    #[inline]
+    fn space_at(
         &self,
         kernel: &mut Kernel,
+        place: Place,
         handle: Handle,
         rights: Rights,
     ) -> Result<Id<Space>, Error> {
-        match kernel.known_space(handle, rights) {
+        match kernel.known_space(place, handle, rights) {
             Some(space) => Ok(space),
-            None => self.find_space(kernel, handle, rights),
+            None => self.find_space(kernel, place, handle, rights),
         }
     }
 
@@ -105,6 +112,7 @@ impl Request {
     fn find_space(
         &self,
         kernel: &mut Kernel,
+        place: Place,
         handle: Handle,
         rights: Rights,
     ) -> Result<Id<Space>, Error> {
@@ -113,7 +121,7 @@ impl Request {
             _ => None,
         })?;
         let all_rights = self.entry(kernel, handle)?.rights;
-        kernel.note_space(handle, all_rights, id);
+        kernel.note_space(place, handle, all_rights, id);
         Ok(id)
     }
 
@@ -128,7 +136,7 @@ impl Request {
         if handle.is_none() {
             Ok(self.space)
         } else {
-            self.space(kernel, handle, rights)
+            self.space_at(kernel, Place::Argument, handle, rights)
         }
     }
 

@@ -7,7 +7,7 @@ use super::{Answer, Done};
 use crate::object::{Id, Kernel, MAX_PRIORITY, Object, State, Supervisor, Thread};
 
 pub(super) fn create(kernel: &mut Kernel, request: &Request) -> Answer {
-    let space = request.space(kernel, request.handle, Rights::MANAGE)?;
+    let space = request.space(kernel, Rights::MANAGE)?;
     let supervisor = request.optional_endpoint(kernel, request.args[0], Rights::SEND)?;
     let supervisor = supervisor.map(|(endpoint, badge)| Supervisor { endpoint, badge });
     let priority = allowed_priority(kernel, request, request.args[1])?;

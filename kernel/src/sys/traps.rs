@@ -2,61 +2,66 @@
 
 use cowslip_abi::{Access, FaultKind, FoundEntry};
 
-use crate::object::{Fault, Id, Kernel, Thread};
+use crate::object::{Fault, Kernel};
 use crate::vm;
 
-/// A page fault of the running thread, in user mode.
-pub fn page_fault(kernel: &mut Kernel, id: Id<Thread>, address: u64, access: Access) {
-    let space = kernel
-        .threads
-        .get(id)
-        .and_then(|thread| kernel.spaces.get(thread.space));
-    let Some(space) = space else { return };
+/// A page fault of the running thread, in user mode. Returns whether it is resolved, and the thread
+/// goes on.
+#[inline]
+pub fn page_fault(kernel: &mut Kernel, address: u64, access: Access) -> bool {
+    let thread = kernel.threads.pinned();
+    let Some(space) = thread.and_then(|thread| kernel.spaces.get(thread.space)) else {
+        return false;
+    };
     let (kind, found) = match vm::fault(kernel.mm, &space.table, address, access) {
-        vm::Fault::Resolved => return,
+        vm::Fault::Resolved => return true,
         vm::Fault::Denied(found) => (FaultKind::Page, found),
         vm::Fault::OutOfMemory => {
             let found = space.table.lookup(kernel.mm, address).found();
             (FaultKind::OutOfMemory, found)
         }
     };
-    report(
-        kernel,
-        id,
-        Fault {
-            kind,
-            address,
-            access,
-            found,
-        },
-    );
+    let fault = Fault {
+        kind,
+        address,
+        access,
+        found,
+    };
+    report(kernel, fault);
+    false
 }
 
 /// Another processor exception of the running thread, in user mode.
-pub fn exception(kernel: &mut Kernel, id: Id<Thread>, vector: u64) {
+pub fn exception(kernel: &mut Kernel, vector: u64) {
     let fault = Fault {
         kind: FaultKind::Exception,
         address: vector,
         access: Access::Execute,
         found: FoundEntry::Empty,
     };
-    report(kernel, id, fault);
+    report(kernel, fault);
 }
 
 /// The running thread needs a frame for something that has no address of its own, such as room for
 /// its vector registers, and there is none.
-pub fn fault_out_of_memory(kernel: &mut Kernel, id: Id<Thread>, address: u64) {
+pub fn fault_out_of_memory(kernel: &mut Kernel, address: u64) {
     let fault = Fault {
         kind: FaultKind::OutOfMemory,
         address,
         access: Access::Execute,
         found: FoundEntry::Empty,
     };
-    report(kernel, id, fault);
+    report(kernel, fault);
 }
 
-fn report(kernel: &mut Kernel, id: Id<Thread>, fault: Fault) {
-    kernel.report_fault(id, fault);
+#[inline(never)]
+fn report(kernel: &mut Kernel, fault: Fault) {
+    if kernel.fast_fault(fault).is_some() {
+        return;
+    }
+    if let Some(id) = kernel.current() {
+        kernel.report_fault(id, fault);
+    }
     kernel.reap();
     kernel.switch_if_blocked();
 }

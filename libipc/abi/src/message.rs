@@ -33,14 +33,15 @@ pub enum MessageKind {
 /// The message tag, in `rsi`.
 ///
 /// ```text
-///  63          46 45  44 43  42  41   40   39    36 35   34      32 31         0
-/// +--------------+------+------+----+-----+--------+----+----------+------------+
-/// |       0      | kind |  0   | PT |  T  |    0   | MH | handles  |   label    |
-/// +--------------+------+------+----+-----+--------+----+----------+------------+
+///  63          46 45  44 43  42  41   40   39   37 36   35   34      32 31         0
+/// +--------------+------+------+----+-----+-------+----+----+----------+------------+
+/// |       0      | kind |  0   | PT |  T  |   0   | MP | MH | handles  |   label    |
+/// +--------------+------+------+----+-----+-------+----+----+----------+------------+
 /// ```
 ///
-/// A caller sets the label, the number of handles, and MH ("move handles": the sender's handles
-/// are closed when the message has arrived). The kernel sets kind, T ("truncated": the message was
+/// A caller sets the label, the number of handles, MH ("move handles": the sender's handles
+/// are closed when the message has arrived) and MP ("move pages": the sender's whole pages are
+/// demand-zero when they have arrived). The kernel sets kind, T ("truncated": the message was
 /// longer than the buffer that it arrived in) and PT ("peer truncated": what this side sent was
 /// longer than the other side's buffer). Handles lie in the last two words, two in each, low half
 /// first: a message with handles has two words left.
@@ -51,6 +52,7 @@ pub struct Tag(pub u64);
 impl Tag {
     const HANDLES_SHIFT: u32 = 32;
     const MOVE_HANDLES: u64 = 1 << 35;
+    const MOVE_PAGES: u64 = 1 << 36;
     const TRUNCATED: u64 = 1 << 40;
     const PEER_TRUNCATED: u64 = 1 << 41;
     const KIND_SHIFT: u32 = 44;
@@ -89,6 +91,18 @@ impl Tag {
     #[must_use]
     pub const fn moves_handles(self) -> bool {
         self.0 & Self::MOVE_HANDLES != 0
+    }
+
+    /// The same tag, with the pages leaving the sender.
+    #[must_use]
+    pub const fn moving_pages(self) -> Self {
+        Tag(self.0 | Self::MOVE_PAGES)
+    }
+
+    /// Whether the pages leave the sender.
+    #[must_use]
+    pub const fn moves_pages(self) -> bool {
+        self.0 & Self::MOVE_PAGES != 0
     }
 
     /// Whether the message was longer than the buffer that it arrived in.
@@ -132,10 +146,11 @@ impl Tag {
         Tag((self.0 & !(3 << Self::KIND_SHIFT)) | ((kind as u64) << Self::KIND_SHIFT))
     }
 
-    /// Whether a caller may use this tag: label, at most four handles, MH, and nothing else.
+    /// Whether a caller may use this tag: label, at most four handles, MH, MP, and nothing else.
     #[must_use]
     pub const fn is_valid_from_user(self) -> bool {
-        let allowed = 0xffff_ffff | (7 << Self::HANDLES_SHIFT) | Self::MOVE_HANDLES;
+        let marks = Self::MOVE_HANDLES | Self::MOVE_PAGES;
+        let allowed = 0xffff_ffff | (7 << Self::HANDLES_SHIFT) | marks;
         self.0 & !allowed == 0 && self.handles() <= MAX_HANDLES
     }
 }

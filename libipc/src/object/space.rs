@@ -122,6 +122,13 @@ impl Space {
         })
     }
 
+    /// Whether the space is dead: asked without counting what is in it, by a call that is an error
+    /// in any other case too.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.map(0, 0, Perm::R) == Err(Error::Died)
+    }
+
     /// Ends the space and every thread in it.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ impl<T: Exit, E: Display> Exit for Result<T, E> {
 #[macro_export]
 macro_rules! program {
     ($main:path) => {
-        /// The entry point: aligns the stack and passes on the address of the start page.
+        /// The entry point: aligns the stack and passes on where the start information is.
         #[cfg(target_os = "none")]
         #[unsafe(naked)]
         #[unsafe(no_mangle)]

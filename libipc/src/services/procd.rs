@@ -15,8 +15,11 @@
 //! | `LIST` | `w0`: pids above this one | | [`Entry`] after `Entry`, in the order of the pids; `w0`: how many |
 //! | `FOREGROUND` | `w0`: pid of a child that ^C ends, with its descendants, 0 for none | | |
 //! | `SYSTEM` | | | `w0`: handle, in the sender's table, with `CREATE`, `OBSERVE` and `COPY` |
+//! | `HANDLE` | `w0`: a [`Thing`] | | `w0`: handle, in the sender's table |
 //!
 //! An argument block is the path and the arguments, each ended by a zero byte.
+
+use core::mem::MaybeUninit;
 
 use abi::Handle;
 
@@ -47,6 +50,36 @@ pub const LIST: u32 = 9;
 pub const FOREGROUND: u32 = 10;
 /// Asks for the system object, to build address spaces with.
 pub const SYSTEM: u32 = 11;
+/// Asks for a handle that a process does not start with.
+pub const HANDLE: u32 = 12;
+
+/// What `HANDLE` gives a handle to. That to a server has `SEND`, and the pid as its badge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Thing {
+    /// The process's own endpoint, all rights.
+    Inbox = 1,
+    /// The name server.
+    Names = 2,
+    /// The file server.
+    Files = 3,
+    /// The memory statistics server.
+    Memstat = 4,
+}
+
+impl Thing {
+    /// Decodes a request's word.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Option<Self> {
+        match word {
+            1 => Some(Thing::Inbox),
+            2 => Some(Thing::Names),
+            3 => Some(Thing::Files),
+            4 => Some(Thing::Memstat),
+            _ => None,
+        }
+    }
+}
 
 /// The number of the first process, init: everyone's ancestor, and the parent of orphans.
 pub const INIT_PID: u64 = 1;
@@ -152,7 +185,8 @@ pub struct Ended {
 /// An argument block under construction.
 #[derive(Debug)]
 pub struct ArgBlock {
-    bytes: [u8; MAX_ARGS],
+    /// The first `len` bytes are set. Most blocks are short: the others are not even touched.
+    bytes: [MaybeUninit<u8>; MAX_ARGS],
     len: usize,
 }
 
@@ -161,29 +195,39 @@ impl ArgBlock {
     ///
     /// # Errors
     /// `BadRequest` when they are too long, or one contains a zero byte.
+    #[inline]
     pub fn new<'a>(
         path: &'a str,
         args: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, Refusal> {
         let mut block = ArgBlock {
-            bytes: [0; MAX_ARGS],
+            bytes: [MaybeUninit::uninit(); MAX_ARGS],
             len: 0,
         };
         for text in core::iter::once(path).chain(args) {
-            let end = block.len + text.len();
-            if end >= MAX_ARGS || text.as_bytes().contains(&0) {
-                return Err(Refusal::BadRequest);
-            }
-            block.bytes[block.len..end].copy_from_slice(text.as_bytes());
-            block.len = end + 1;
+            block.push(text.as_bytes())?;
         }
         Ok(block)
+    }
+
+    fn push(&mut self, text: &[u8]) -> Result<(), Refusal> {
+        let end = self.len + text.len();
+        if end >= MAX_ARGS || text.contains(&0) {
+            return Err(Refusal::BadRequest);
+        }
+        for (to, &from) in self.bytes[self.len..end].iter_mut().zip(text) {
+            to.write(from);
+        }
+        self.bytes[end].write(0);
+        self.len = end + 1;
+        Ok(())
     }
 
     /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        // SAFETY: `push` has set the first `len` bytes.
+        unsafe { core::slice::from_raw_parts(self.bytes.as_ptr().cast(), self.len) }
     }
 }
 
@@ -272,6 +316,14 @@ pub fn list(procd: &Endpoint, pid: u64) -> Result<([Entry; 16], usize), Error> {
         *entry = Entry::from_bytes(bytes);
     }
     Ok((entries, count))
+}
+
+/// A handle that a process does not start with. Each time it is another one.
+///
+/// # Errors
+/// `Full`, `NoMemory` when the handle finds no room.
+pub fn handle(procd: &Endpoint, thing: Thing) -> Result<Handle, Error> {
+    ask(procd, HANDLE, [thing as u64]).map(|words| Handle(words[0] as u32))
 }
 
 /// Names the child that ^C kills; 0 for none.

@@ -2,19 +2,16 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use libipc::services::files::MAX_PATH;
-use libipc::{Endpoint, Space, server, start};
+use libipc::{Endpoint, server, start};
 use servers::files::Files;
 
 libipc::program!(run);
 
 fn run() -> Result<(), libipc::Error> {
     let (archive, len) = (start::archive(), start::archive_len());
-    // SAFETY: init mapped the archive there, read-only; nobody else unmaps it.
+    // SAFETY: init mapped the archive there, read-only, for good.
     let bytes = unsafe { core::slice::from_raw_parts(archive as *const u8, len as usize) };
-    let mut files = Files::new(bytes)?;
-    // The files have pages of their own now.
-    let pages = len.next_multiple_of(libipc::PAGE_SIZE as u64);
-    Space::own().unmap(archive, pages)?;
+    let mut files = Files::new(bytes);
     let inbox = Endpoint::borrow(start::inbox());
     Err(server::serve(&inbox, &mut [0; MAX_PATH], &mut files))
 }

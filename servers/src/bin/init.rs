@@ -131,8 +131,8 @@ fn work(own: u64) {
 
 /// Starts everything; returns the program's exit status once it has ended.
 fn boot(info: &'static InitInfo, own: Borrowed<'static, Endpoint>) -> Result<u64, Failure> {
-    let machine = Machine::new(info, own)?;
-    let clients = start_servers(&machine)?;
+    let mut machine = Machine::new(info, own)?;
+    let clients = start_servers(&mut machine)?;
     let procd = clients.procd(INIT_PID)?;
     let pid = start_program(info, &procd).map_err(|error| {
         let _ = console::flush(&clients.console);
@@ -149,7 +149,7 @@ fn boot(info: &'static InitInfo, own: Borrowed<'static, Endpoint>) -> Result<u64
     }
 }
 
-fn start_servers(machine: &Machine) -> Result<Clients, Failure> {
+fn start_servers(machine: &mut Machine) -> Result<Clients, Failure> {
     // Gone when all have started: from then on an endpoint lives as long as its server.
     let mut endpoints = heapless::Vec::<Endpoint, { SERVERS.len() }>::new();
     for _ in SERVERS {

@@ -3,7 +3,9 @@
 
 use libipc::start::MAX_ARGS;
 use libipc::{Endpoint, System, server, start};
-use servers::procd::launch::Maker;
+use servers::loader::Stage;
+use servers::procd::launch::{DEATH_BITS, Maker};
+use servers::procd::programs::Programs;
 use servers::procd::{EXTRA_INIT, Procd};
 
 libipc::program!(run);
@@ -17,6 +19,9 @@ fn run() -> Result<(), libipc::Error> {
         names: Endpoint::from_raw(start::names()),
         files: Endpoint::from_raw(start::files()),
         memstat: Endpoint::from_raw(start::memstat()),
+        stage: Stage::new()?,
+        programs: Programs::default(),
+        deaths: [const { None }; DEATH_BITS],
     };
     let init = Endpoint::from_raw(start::extra()[EXTRA_INIT]);
     let mut procd = Procd::new(maker, init);

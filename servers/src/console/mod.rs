@@ -37,7 +37,7 @@ pub const NR_PORTS: u64 = 8;
 /// Its interrupt line.
 pub const LINE: u64 = 4;
 
-/// Which of the start page's extra handles stands for the ports,
+/// Which of a server's extra handles stands for the ports,
 pub const EXTRA_PORTS: usize = 0;
 
 /// which for the interrupt line,

@@ -9,16 +9,17 @@
 //! | procd | creating spaces; all other servers, to pass on; telling init of ended children |
 
 use core::fmt;
+use core::ops::Deref;
 
 use libipc::abi::{InitInfo, PAGE_SIZE};
-use libipc::start::{START_ARGS, StartInfo};
+use libipc::start::StartInfo;
 use libipc::thread::PRIORITY;
 use libipc::{
     Borrowed, Endpoint, Error, Interrupt, PageBuffer, Perm, Ports, Rights, ShareMode, Space,
     System, Thread,
 };
 
-use crate::loader::{self, LoadError};
+use crate::loader::{self, LoadError, Stage};
 use crate::{archive, console, procd};
 
 /// Where the file server finds the archive.
@@ -54,13 +55,18 @@ pub const SERVERS: [Server; 5] = [
 impl Server {
     /// The name of its program.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
+        self.path().trim_start_matches("/bin/")
+    }
+
+    /// The path of its program.
+    const fn path(self) -> &'static str {
         match self {
-            Server::Memstat => "memstat",
-            Server::Names => "names",
-            Server::Console => "console",
-            Server::Files => "files",
-            Server::Procd => "procd",
+            Server::Memstat => "/bin/memstat",
+            Server::Names => "/bin/names",
+            Server::Console => "/bin/console",
+            Server::Files => "/bin/files",
+            Server::Procd => "/bin/procd",
         }
     }
 
@@ -135,6 +141,25 @@ impl Clients {
     }
 }
 
+/// A program's file at the beginning of a page.
+enum Image {
+    /// Where it is, in an archive that `cargo xtask` made.
+    InArchive(&'static [u8]),
+    /// On pages of its own, from any other archive.
+    Copied(PageBuffer),
+}
+
+impl Deref for Image {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Image::InArchive(file) => file,
+            Image::Copied(copy) => copy,
+        }
+    }
+}
+
 /// What the kernel gave to init, and init's own endpoints.
 pub struct Machine {
     /// Faults and deaths of servers.
@@ -145,14 +170,16 @@ pub struct Machine {
     interrupts: Borrowed<'static, Interrupt>,
     ports: Borrowed<'static, Ports>,
     archive: &'static [u8],
+    programs: [Option<&'static [u8]>; SERVERS.len()],
     priority: u8,
+    stage: Stage,
 }
 
 impl Machine {
     /// Takes stock; `own` is the endpoint that hears of failures.
     ///
     /// # Errors
-    /// `NoMemory`, `TableFull`.
+    /// `NoMemory`, `TableFull`, and those of the call `share`.
     pub fn new(info: &'static InitInfo, own: Borrowed<'static, Endpoint>) -> Result<Self, Error> {
         // SAFETY: the kernel mapped the archive there, read-only, for good.
         let archive = unsafe {
@@ -166,7 +193,9 @@ impl Machine {
             interrupts: Interrupt::borrow(info.interrupts),
             ports: Ports::borrow(info.ports),
             archive,
+            programs: archive::find(archive, SERVERS.map(Server::path)),
             priority: SERVER_PRIORITY.min(own_priority as u8),
+            stage: Stage::new()?,
         })
     }
 
@@ -175,42 +204,40 @@ impl Machine {
     /// # Errors
     /// Why not.
     pub fn start(
-        &self,
+        &mut self,
         server: Server,
         endpoints: &[Endpoint],
         clients: &Clients,
     ) -> Result<(), BootError> {
-        let image = self.image(server.name())?;
+        let image = self.image(server)?;
         let death = self.own.copy(Rights::NOTIFY, 1 << server as u64)?;
         let space = self.system.create_space(Some(&death))?;
-        let ip = loader::load(&image, &space)?;
+        let ip = loader::load(&image, &space, &mut self.stage)?.entry;
         let supervisor = self.own.copy(Rights::SEND, server as u64)?;
         let thread = space.create_thread(Some(&supervisor), self.priority)?;
 
-        let mut info = StartInfo {
-            args: START_ARGS,
-            ..StartInfo::EMPTY
-        };
+        let mut info = StartInfo::EMPTY;
         info.space = space.copy_to(&space, Rights::SPACE, 0)?;
         info.thread = thread.copy_to(&space, Rights::THREAD, 0)?;
         info.inbox = server.of(endpoints).copy_to(&space, Rights::ENDPOINT, 0)?;
         self.equip(server, &space, endpoints, clients, &mut info)?;
-        let mut path = heapless::String::<24>::new();
-        let _ = fmt::Write::write_fmt(&mut path, format_args!("/bin/{}\0", server.name()));
-        loader::place_args(&space, path.as_bytes())?;
-        loader::place_info(&space, &info)?;
-        thread.start(loader::entry(ip))?;
+        let mut args = heapless::Vec::<u8, 24>::new();
+        let _ = args.extend_from_slice(server.path().as_bytes());
+        let _ = args.push(0);
+        let entry = loader::place_stack(&space, &mut info, &args, ip, &mut self.stage)?;
+        thread.start(entry)?;
         Ok(())
     }
 
     /// A server's file, at the beginning of a page.
-    fn image(&self, name: &str) -> Result<PageBuffer, BootError> {
-        let mut path = heapless::String::<24>::new();
-        let _ = fmt::Write::write_fmt(&mut path, format_args!("bin/{name}"));
-        let file = archive::find(self.archive, &path).ok_or(BootError::Missing)?;
-        let mut image = PageBuffer::new(file.len())?;
-        image.copy_from_slice(file);
-        Ok(image)
+    fn image(&self, server: Server) -> Result<Image, BootError> {
+        let file = self.programs[server as usize].ok_or(BootError::Missing)?;
+        if file.as_ptr().addr().is_multiple_of(PAGE_SIZE) {
+            return Ok(Image::InArchive(file));
+        }
+        let mut copy = PageBuffer::new(file.len())?;
+        copy.copy_from_slice(file);
+        Ok(Image::Copied(copy))
     }
 
     /// Gives a server what it alone needs.

@@ -5,16 +5,19 @@
 //! process of a program shares its text and constants, and data until they are written.
 
 pub mod plan;
+mod stage;
 
 use core::fmt;
+use core::ops::Range;
 
 use libipc::abi::PAGE_SIZE;
 use libipc::object::Entry;
 use libipc::services::Refusal;
-use libipc::start::{MAX_ARGS, STACK_LEN, STACK_TOP, START_ARGS, START_INFO, StartInfo};
-use libipc::{Error, PageBuffer, Perm, ShareMode, Space};
+use libipc::start::{MAX_ARGS, STACK_LEN, STACK_TOP, START_INFO, StartInfo};
+use libipc::{Error, Perm, ShareMode, Space};
 
 use plan::{BadElf, Pages, Source};
+pub use stage::Stage;
 
 /// Why a program could not be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,20 +58,37 @@ impl fmt::Display for LoadError {
     }
 }
 
-/// Puts the program in `image` and a stack into an empty space; returns where it starts.
+/// The stack's first page.
+const START_PAGE: u64 = STACK_TOP - PAGE_SIZE as u64;
+
+/// What has been put into a space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// Where the program starts.
+    pub entry: u64,
+    /// From its first page to its last.
+    pub memory: Range<u64>,
+}
+
+/// Puts the program in `image`, which begins at the beginning of a page, into an empty space. What lies behind it on
+/// its last page may come along.
 ///
 /// # Errors
 /// Afterwards the space may be half full, and is good for nothing but being dropped.
-pub fn load(image: &PageBuffer, space: &Space) -> Result<u64, LoadError> {
+pub fn load(image: &[u8], space: &Space, stage: &mut Stage) -> Result<Loaded, LoadError> {
     let plan = plan::plan(image)?;
     for pages in &plan.pages {
-        place(image, pages, space)?;
+        place(image, pages, space, stage)?;
     }
-    space.map(STACK_TOP - STACK_LEN, STACK_LEN, Perm::RW)?;
-    Ok(plan.entry)
+    let start = plan.pages.first().map_or(0, |first| first.at);
+    let end = plan.pages.last().map_or(0, |last| last.at + last.len);
+    Ok(Loaded {
+        entry: plan.entry,
+        memory: start..end,
+    })
 }
 
-fn place(image: &PageBuffer, pages: &Pages, space: &Space) -> Result<(), Error> {
+fn place(image: &[u8], pages: &Pages, space: &Space, stage: &mut Stage) -> Result<(), Error> {
     let &Pages {
         at,
         len,
@@ -77,72 +97,74 @@ fn place(image: &PageBuffer, pages: &Pages, space: &Space) -> Result<(), Error> 
     } = pages;
     match source {
         Source::File { offset } => {
-            let from = image.addr() + offset as u64;
-            space.share(
-                &Space::own(),
-                from,
-                at,
-                len,
-                ShareMode::CopyOnWrite,
-                Some(perm),
-            )
+            let from = (image.as_ptr().addr() + offset) as u64;
+            let mode = ShareMode::CopyOnWrite;
+            space.share(&Space::own(), from, at, len, mode, Some(perm))
         }
         Source::Built {
             offset,
             count,
             skip,
         } => {
-            let mut built = PageBuffer::new(len as usize)?;
-            built[skip..skip + count].copy_from_slice(&image[offset..offset + count]);
-            give(&built, space, at, perm)
+            let bytes = &image[offset..offset + count];
+            for page in (0..len as usize).step_by(PAGE_SIZE) {
+                let (skip, bytes) = part(page, skip, bytes);
+                stage.place(&[(skip, bytes)], space, at + page as u64, perm)?;
+            }
+            Ok(())
         }
         Source::Zero => space.map(at, len, perm),
     }
 }
 
-/// Moves a buffer's pages into a space.
-fn give(buffer: &PageBuffer, space: &Space, at: u64, perm: Perm) -> Result<(), Error> {
-    let len = buffer.mapped_len() as u64;
-    space.share(
-        &Space::own(),
-        buffer.addr(),
-        at,
-        len,
-        ShareMode::Move,
-        Some(perm),
-    )
+/// What of `bytes`, which begin `skip` bytes into some pages, is on the page at `page`, and how far into it.
+fn part(page: usize, skip: usize, bytes: &[u8]) -> (usize, &[u8]) {
+    let from = page.saturating_sub(skip).min(bytes.len());
+    let to = (page + PAGE_SIZE).saturating_sub(skip).min(bytes.len());
+    (skip.saturating_sub(page), &bytes[from..to])
 }
 
-/// Puts an argument page into a space; `args` is at most [`MAX_ARGS`] long.
+/// Puts a stack into a space, with arguments and `info`, which is told where they are; returns how the first thread
+/// starts at `ip`. `args` is at most [`MAX_ARGS`] long.
 ///
 /// # Errors
 /// Those of the calls `map` and `share`.
-pub fn place_args(space: &Space, args: &[u8]) -> Result<(), Error> {
-    let mut page = PageBuffer::new(PAGE_SIZE)?;
+pub fn place_stack(
+    space: &Space,
+    info: &mut StartInfo,
+    args: &[u8],
+    ip: u64,
+    stage: &mut Stage,
+) -> Result<Entry, Error> {
     let args = &args[..args.len().min(MAX_ARGS)];
-    page[..8].copy_from_slice(&(args.len() as u64).to_le_bytes());
-    page[8..8 + args.len()].copy_from_slice(args);
-    give(&page, space, START_ARGS, Perm::R)
-}
-
-/// Puts a start page into a space.
-///
-/// # Errors
-/// Those of the calls `map` and `share`.
-pub fn place_info(space: &Space, info: &StartInfo) -> Result<(), Error> {
-    let mut page = PageBuffer::new(PAGE_SIZE)?;
-    let bytes = info.as_bytes();
-    page[..bytes.len()].copy_from_slice(bytes);
-    give(&page, space, START_INFO, Perm::R)
-}
-
-/// Where a loaded program's first thread starts.
-#[must_use]
-pub const fn entry(ip: u64) -> Entry {
-    Entry {
+    info.args = START_INFO - args.len() as u64;
+    info.args_len = args.len() as u64;
+    let parts = [info.args, START_INFO].map(|address| (address - START_PAGE) as usize);
+    let parts = [(parts[0], args), (parts[1], info.as_bytes())];
+    stage.place(&parts, space, START_PAGE, Perm::RW)?;
+    let rest = STACK_TOP - STACK_LEN..START_PAGE;
+    space.map(rest.start, rest.end - rest.start, Perm::RW)?;
+    Ok(Entry {
         ip,
-        sp: STACK_TOP,
+        sp: info.args & !15,
         args: [START_INFO, 0, 0],
         fs_base: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_cut_at_pages() {
+        let bytes = [7; 5000];
+        let lens = |skip| {
+            [0, 4096, 8192]
+                .map(|page| (part(page, skip, &bytes).0, part(page, skip, &bytes).1.len()))
+        };
+        assert_eq!(lens(0), [(0, 4096), (0, 904), (0, 0)]);
+        assert_eq!(lens(4000), [(4000, 96), (0, 4096), (0, 808)]);
+        assert_eq!(part(0, 100, &bytes[..8]), (100, &bytes[..8]));
     }
 }

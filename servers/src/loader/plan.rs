@@ -9,11 +9,12 @@ use elf::file::Class;
 use elf::segment::ProgramHeader;
 use libipc::Perm;
 use libipc::abi::{MAX_RANGE, PAGE_SIZE};
+use libipc::start::STACK_TOP;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Where programs may lie: above the first 64 KiB, where null pointers point, and below the heap.
-const IMAGE: core::ops::Range<u64> = 0x1_0000..0x1000_0000_0000;
+/// Where programs may lie: above the stack, with some unmapped pages between, and with room left for the heap.
+const IMAGE: core::ops::Range<u64> = STACK_TOP + 0x1_0000..0x1000_0000_0000;
 
 /// Most groups of pages that a program has: up to three for each of ten segments.
 const MAX_PAGES: usize = 30;
@@ -197,4 +198,4 @@ fn push(list: &mut List, at: u64, end: u64, perm: Perm, source: Source) -> Resul
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

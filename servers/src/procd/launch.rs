@@ -4,24 +4,45 @@
 //! | --- | --- | --- | --- |
 //! | spawn | the program's, a stack | the standard set | at the entry point |
 //! | fork | the parent's, copy-on-write | the standard set | where the parent asked |
-//! | exec | the program's, a stack | the standard set, the old endpoint | at the entry point |
+//! | exec | the program's, a stack | the standard set | at the entry point |
+//!
+//! The standard set is what every process needs; the rest it asks for, and most never do.
 
-use libipc::abi::{PAGE_SIZE, USER_END};
+use core::ops::Range;
+
+use libipc::abi::USER_END;
 use libipc::object::Entry;
-use libipc::services::{Refusal, files};
-use libipc::start::{START_ARGS, START_INFO, StartInfo, split_args};
+use libipc::services::Refusal;
+use libipc::services::procd::Thing;
+use libipc::start::{StartInfo, split_args};
 use libipc::thread::PRIORITY;
-use libipc::{Endpoint, Error, PageBuffer, Rights, ShareMode, Space, System};
+use libipc::{Endpoint, Error, Handle, Rights, ShareMode, Space, System, Thread};
 
+use super::programs::{Program, Programs};
 use super::table::{Name, Vacancy};
-use crate::loader;
+use crate::loader::{self, Stage};
 
 /// What a process is made of.
 pub struct Process {
     /// Its space, all rights.
     pub space: Space,
-    /// Its endpoint, all rights: while the process server has it, it lives, also across an exec.
-    pub inbox: Endpoint,
+    /// Its endpoint, all rights, once it or a relative has asked for it: while the process server has it, it
+    /// lives, also across an exec.
+    inbox: Option<Endpoint>,
+    /// Whether it can have registered names.
+    pub knows_names: bool,
+    /// The handles that it started with.
+    standard: Standard,
+}
+
+/// Handles that every process starts with, as it numbers them: the same in all of them, because they are the first in
+/// their tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Standard {
+    space: Handle,
+    thread: Handle,
+    procd: Handle,
+    console: Handle,
 }
 
 /// What the process server makes processes with.
@@ -38,125 +59,184 @@ pub struct Maker {
     pub files: Endpoint,
     /// The memory statistics server.
     pub memstat: Endpoint,
+    /// Where pages of programs are written.
+    pub stage: Stage,
+    /// Programs that were started before.
+    pub programs: Programs,
+    /// What raises the [bits of deaths](death_bit), made on first use.
+    pub deaths: [Option<Endpoint>; DEATH_BITS],
 }
+
+/// How many notification bits tell of deaths.
+pub const DEATH_BITS: usize = 62;
 
 /// Which notification bit tells of the death of the space in this slot.
 #[must_use]
 pub fn death_bit(slot: usize) -> u64 {
-    1 << (slot % 62)
+    1 << (slot % DEATH_BITS)
+}
+
+impl Process {
+    /// A process of this space.
+    #[must_use]
+    pub fn new(space: Space) -> Self {
+        Process {
+            space,
+            inbox: None,
+            knows_names: false,
+            standard: Standard::default(),
+        }
+    }
+
+    /// Makes another program of it, keeping its endpoint; returns the space of the old one.
+    pub fn exec(&mut self, next: Process) -> Space {
+        self.standard = next.standard;
+        core::mem::replace(&mut self.space, next.space)
+    }
+
+    /// Its endpoint, which is made when it is first asked for.
+    ///
+    /// # Errors
+    /// Those of the call `endpoint_create`.
+    pub fn inbox(&mut self) -> Result<&Endpoint, Error> {
+        made(&mut self.inbox)
+    }
+}
+
+fn made(inbox: &mut Option<Endpoint>) -> Result<&Endpoint, Error> {
+    match inbox {
+        Some(inbox) => Ok(inbox),
+        none => Ok(none.insert(Endpoint::create()?)),
+    }
 }
 
 impl Maker {
-    /// Starts the program of an argument block.
+    /// Starts the program of an argument block as the process in this slot: a new one, or one that becomes another
+    /// program.
     pub fn spawn(
-        &self,
+        &mut self,
         vacancy: Vacancy,
         parent: u64,
         args: &[u8],
     ) -> Result<(Process, Name), Refusal> {
-        let (path, image) = self.image(args)?;
-        let inbox = Endpoint::create()?;
-        let space = self.program(vacancy, parent, args, &image, &inbox)?;
-        Ok((Process { space, inbox }, name(path)))
-    }
-
-    /// Starts the program of an argument block in a new space, for the process in this slot.
-    pub fn exec(
-        &self,
-        vacancy: Vacancy,
-        parent: u64,
-        args: &[u8],
-        inbox: &Endpoint,
-    ) -> Result<(Space, Name), Refusal> {
-        let (path, image) = self.image(args)?;
-        let space = self.program(vacancy, parent, args, &image, inbox)?;
-        Ok((space, name(path)))
+        let path = split_args(args).next().ok_or(Refusal::BadRequest)?;
+        let process = self.in_new_space(vacancy.slot, |maker, space| {
+            maker.program(vacancy.pid, parent, path, args, space)
+        })?;
+        Ok((process, name(path)))
     }
 
     /// Starts a copy of a process.
     pub fn fork(
-        &self,
+        &mut self,
         vacancy: Vacancy,
-        parent: u64,
         original: &Process,
         entry: Entry,
     ) -> Result<Process, Refusal> {
-        let inbox = Endpoint::create()?;
-        let space = self.space(vacancy.slot)?;
-        let all = USER_END;
-        space.share(&original.space, 0, 0, all, ShareMode::CopyOnWrite, None)?;
-        space.unmap(START_INFO, PAGE_SIZE as u64)?;
-        self.start(vacancy.pid, parent, &space, &inbox, entry)?;
-        Ok(Process { space, inbox })
+        self.in_new_space(vacancy.slot, |maker, space| {
+            copy_memory(&original.space, &(0..USER_END), space)?;
+            let (standard, thread) = maker.furnish(vacancy.pid, space)?;
+            // The child goes by the numbers in its parent's memory.
+            if standard != original.standard {
+                return Err(Refusal::Broken);
+            }
+            thread.start(entry)?;
+            Ok(standard)
+        })
     }
 
-    fn space(&self, slot: usize) -> Result<Space, Error> {
-        let death = self.own.copy(Rights::NOTIFY, death_bit(slot))?;
-        self.system.create_space(Some(&death))
+    /// Makes a process in an empty space, for this slot. If that fails the space is killed: by then it may have a handle to
+    /// itself, which would keep it.
+    fn in_new_space(
+        &mut self,
+        slot: usize,
+        make: impl FnOnce(&mut Self, &Space) -> Result<Standard, Refusal>,
+    ) -> Result<Process, Refusal> {
+        let space = self.space(slot)?;
+        let standard = make(self, &space).inspect_err(|_| {
+            let _ = space.kill();
+        })?;
+        Ok(Process {
+            standard,
+            ..Process::new(space)
+        })
     }
 
-    /// A program's path and file.
-    fn image<'a>(&self, args: &'a [u8]) -> Result<(&'a str, PageBuffer), Refusal> {
-        let path = split_args(args).next().ok_or(Refusal::BadRequest)?;
-        let refused = |error| match error {
-            libipc::services::Error::Kernel(error) => error.into(),
-            libipc::services::Error::Refused(refusal) => refusal,
+    /// Gives a process a handle that it does not start with.
+    pub fn give(&self, pid: u64, process: &mut Process, thing: Thing) -> Result<Handle, Error> {
+        let Process { space, inbox, .. } = process;
+        let server = match thing {
+            Thing::Inbox => return made(inbox)?.copy_to(space, Rights::ENDPOINT, 0),
+            Thing::Names => &self.names,
+            Thing::Files => &self.files,
+            Thing::Memstat => &self.memstat,
         };
-        let file = files::open(&self.files, path).map_err(refused)?;
-        let mut image = PageBuffer::new(file.size)?;
-        let len = files::read(&self.files, file, 0, &mut image).map_err(refused)?;
-        if len == file.size {
-            Ok((path, image))
-        } else {
-            Err(Refusal::Broken)
-        }
+        process.knows_names |= thing == Thing::Names;
+        server.copy_to(&process.space, Rights::SEND, pid)
     }
 
+    /// An empty space for the process in this slot.
+    fn space(&mut self, slot: usize) -> Result<Space, Error> {
+        let death = match &mut self.deaths[slot % DEATH_BITS] {
+            Some(death) => death,
+            none => none.insert(self.own.copy(Rights::NOTIFY, death_bit(slot))?),
+        };
+        self.system.create_space(Some(death))
+    }
+
+    /// Starts a program in an empty space.
     fn program(
-        &self,
-        vacancy: Vacancy,
-        parent: u64,
-        args: &[u8],
-        image: &PageBuffer,
-        inbox: &Endpoint,
-    ) -> Result<Space, Refusal> {
-        let space = self.space(vacancy.slot)?;
-        let ip = loader::load(image, &space)?;
-        loader::place_args(&space, args)?;
-        self.start(vacancy.pid, parent, &space, inbox, loader::entry(ip))?;
-        Ok(space)
-    }
-
-    /// Gives a space its handles, its start page and a running thread.
-    fn start(
-        &self,
+        &mut self,
         pid: u64,
         ppid: u64,
+        path: &str,
+        args: &[u8],
         space: &Space,
-        inbox: &Endpoint,
-        entry: Entry,
-    ) -> Result<(), Error> {
-        let give = |endpoint: &Endpoint| endpoint.copy_to(space, Rights::SEND, pid);
+    ) -> Result<Standard, Refusal> {
+        let program = match self.programs.find(path) {
+            Some(program) => program,
+            None => {
+                let program = Program::load(path, &self.files, &self.system, &mut self.stage)?;
+                self.programs.keep(program)
+            }
+        };
+        let ip = program.loaded.entry;
+        copy_memory(&program.space, &program.loaded.memory, space)?;
+        let (standard, thread) = self.furnish(pid, space)?;
         let mut info = StartInfo {
             pid,
             ppid,
-            args: START_ARGS,
+            space: standard.space,
+            thread: standard.thread,
+            procd: standard.procd,
+            supervisor: standard.procd,
+            console: standard.console,
             ..StartInfo::EMPTY
         };
-        info.space = space.copy_to(space, Rights::SPACE, 0)?;
-        info.inbox = inbox.copy_to(space, Rights::ENDPOINT, 0)?;
-        info.procd = give(&self.own)?;
-        info.supervisor = info.procd;
-        info.console = give(&self.console)?;
-        info.names = give(&self.names)?;
-        info.files = give(&self.files)?;
-        info.memstat = give(&self.memstat)?;
+        let entry = loader::place_stack(space, &mut info, args, ip, &mut self.stage)?;
+        thread.start(entry)?;
+        Ok(standard)
+    }
+
+    /// Gives an empty space its handles and a stopped thread.
+    fn furnish(&self, pid: u64, space: &Space) -> Result<(Standard, Thread), Error> {
+        let give = |endpoint: &Endpoint| endpoint.copy_to(space, Rights::SEND, pid);
         let supervisor = self.own.copy(Rights::SEND, pid)?;
         let thread = space.create_thread(Some(&supervisor), PRIORITY)?;
-        info.thread = thread.copy_to(space, Rights::THREAD, 0)?;
-        loader::place_info(space, &info)?;
-        thread.start(entry)
+        let standard = Standard {
+            space: space.copy_to(space, Rights::SPACE, 0)?,
+            thread: thread.copy_to(space, Rights::THREAD, 0)?,
+            procd: give(&self.own)?,
+            console: give(&self.console)?,
+        };
+        Ok((standard, thread))
     }
+}
+
+/// Lets an empty space have the memory of another one, copy-on-write.
+fn copy_memory(from: &Space, range: &Range<u64>, to: &Space) -> Result<(), Error> {
+    let (at, len) = (range.start, range.end - range.start);
+    to.share(from, at, at, len, ShareMode::CopyOnWrite, None)
 }
 
 /// The end of a path that fits.

@@ -11,18 +11,20 @@
 //! - Any process may create spaces and read the counters: both cost others nothing but memory.
 
 pub mod launch;
+pub mod programs;
 pub mod report;
 pub mod table;
 
 use core::fmt::Write;
 
+use libipc::abi::{FaultKind, FaultVerdict};
 use libipc::message::{Fault, Incoming, Message, ReplyToken};
 use libipc::object::Entry;
 use libipc::server::{Answer, Service};
 use libipc::services::procd as protocol;
-use libipc::services::procd::{Ended, INIT_PID, Reason};
+use libipc::services::procd::{Ended, INIT_PID, Reason, Thing};
 use libipc::services::{Refusal, console, names};
-use libipc::{Endpoint, Rights};
+use libipc::{Endpoint, Rights, Space};
 
 use launch::{Maker, Process, death_bit};
 use table::{MAX_PROCESSES, Table, Vacancy, Waiting};
@@ -30,7 +32,7 @@ use table::{MAX_PROCESSES, Table, Vacancy, Waiting};
 /// The notification bit of ^C; the bits below tell of deaths.
 pub const INTERRUPT_BIT: u64 = 1 << 63;
 
-/// Which of the start page's extra handles notifies init.
+/// Which of a server's extra handles notifies init.
 pub const EXTRA_INIT: usize = 0;
 
 /// Entries in one reply to `LIST`.
@@ -82,13 +84,15 @@ impl Procd {
     fn fork(&mut self, pid: u64, [ip, sp, fs_base, _]: [u64; 4]) -> Result<Done, Refusal> {
         let vacancy = self.table.vacancy()?;
         let original = self.table.get(pid).ok_or(Refusal::Denied)?;
+        // The child has nothing of its own but its number.
+        let args = [vacancy.pid, 0, 0];
         let entry = Entry {
             ip,
             sp,
-            args: [0; 3],
+            args,
             fs_base,
         };
-        let process = self.maker.fork(vacancy, pid, original, entry)?;
+        let process = self.maker.fork(vacancy, original, entry)?;
         let name = self.table.name(pid).unwrap_or_default();
         self.table.add(vacancy, pid, name, process);
         Ok(Done::Answer(Message::new(0).with_words([vacancy.pid])))
@@ -96,14 +100,12 @@ impl Procd {
 
     fn exec(&mut self, pid: u64, args: &[u8]) -> Result<Done, Refusal> {
         let running = self.table.running().find(|&(running, ..)| running == pid);
-        let (_, slot, process) = running.ok_or(Refusal::Denied)?;
+        let (_, slot, _) = running.ok_or(Refusal::Denied)?;
         let parent = self.table.parent(pid).unwrap_or(INIT_PID);
-        let vacancy = Vacancy { slot, pid };
-        let (space, name) = self.maker.exec(vacancy, parent, args, &process.inbox)?;
+        let (next, name) = self.maker.spawn(Vacancy { slot, pid }, parent, args)?;
         if let Some((process, old_name)) = self.table.get_mut(pid) {
-            let old = core::mem::replace(&mut process.space, space);
             *old_name = name;
-            let _ = old.kill();
+            let _ = process.exec(next).kill();
         }
         Ok(Done::Gone)
     }
@@ -132,13 +134,22 @@ impl Procd {
         })
     }
 
-    fn endpoint(&self, pid: u64, other: u64) -> Result<Done, Refusal> {
-        let process = self.table.get(other).ok_or(Refusal::NotFound)?;
-        let asker = self.table.get(pid).ok_or(Refusal::Denied)?;
+    fn endpoint(&mut self, pid: u64, other: u64) -> Result<Done, Refusal> {
+        self.table.get(other).ok_or(Refusal::NotFound)?;
+        let asker = self.table.get(pid).ok_or(Refusal::Denied)?.space.handle();
         if !self.table.are_relatives(pid, other) {
             return Err(Refusal::Denied);
         }
-        let handle = process.inbox.copy_to(&asker.space, Rights::SEND, pid)?;
+        let (process, _) = self.table.get_mut(other).ok_or(Refusal::NotFound)?;
+        let asker = Space::borrow(asker);
+        let handle = process.inbox()?.copy_to(&asker, Rights::SEND, pid)?;
+        Ok(Done::Answer(Message::new(0).with_words([handle.0.into()])))
+    }
+
+    fn handle(&mut self, pid: u64, thing: u64) -> Result<Done, Refusal> {
+        let thing = Thing::from_word(thing).ok_or(Refusal::BadRequest)?;
+        let (process, _) = self.table.get_mut(pid).ok_or(Refusal::Denied)?;
+        let handle = self.maker.give(pid, process, thing)?;
         Ok(Done::Answer(Message::new(0).with_words([handle.0.into()])))
     }
 
@@ -175,8 +186,10 @@ impl Procd {
             return;
         };
         let _ = process.space.kill();
+        if process.knows_names {
+            let _ = names::forget(&self.maker.names, pid);
+        }
         drop(process);
-        let _ = names::forget(&self.maker.names, pid);
         while let Some((waiter, outcome)) = self.table.take_ready() {
             let message = outcome.map_or_else(Refusal::message, ended);
             // A thread that was killed while it waited has not heard: the next one may.
@@ -226,6 +239,7 @@ impl Procd {
             protocol::LIST => Ok(self.list(first)),
             protocol::FOREGROUND => self.foreground(pid, first),
             protocol::SYSTEM => self.system(pid),
+            protocol::HANDLE => self.handle(pid, first),
             _ => Err(Refusal::BadRequest),
         }
     }
@@ -269,7 +283,11 @@ impl Service for Procd {
         if message.label() == protocol::WAIT {
             return self.wait_request(pid, message.words, token);
         }
-        match self.request(pid, message, data) {
+        let mut outcome = self.request(pid, message, data);
+        if matches!(outcome, Err(Refusal::NoMemory)) && self.maker.programs.clear() {
+            outcome = self.request(pid, message, data);
+        }
+        match outcome {
             Ok(Done::Answer(message)) => token.answer(message),
             Ok(Done::Listing(message, len)) => token.answer_with(message, &self.listing[..len]),
             Ok(Done::Gone) => None,
@@ -283,10 +301,9 @@ impl Service for Procd {
         }
         // The bit of a slot may come late, when another process has the slot: the space says.
         let dead = |table: &Table<Process>| {
-            let is_dead = |process: &Process| process.space.info().is_ok_and(|info| !info.alive);
             table
                 .running()
-                .find(|&(_, slot, process)| bits & death_bit(slot) != 0 && is_dead(process))
+                .find(|&(_, slot, process)| bits & death_bit(slot) != 0 && process.space.is_dead())
                 .map(|(pid, ..)| pid)
         };
         while let Some(pid) = dead(&self.table) {
@@ -296,6 +313,11 @@ impl Service for Procd {
 
     fn fault(&mut self, fault: Fault) {
         let pid = fault.badge;
+        // Programs that are kept are memory that somebody needs more.
+        if fault.kind == Some(FaultKind::OutOfMemory) && self.maker.programs.clear() {
+            let _ = fault.decide(FaultVerdict::Resume);
+            return;
+        }
         let Some(name) = self.table.name(pid) else {
             return;
         };

@@ -55,6 +55,8 @@ pub enum Waiting {
 /// The processes. Init is there from the beginning, and made of nothing.
 pub struct Table<P> {
     slots: [Option<Process<P>>; MAX_PROCESSES],
+    /// No slot from here on has a process: most of the table is never looked at.
+    end: usize,
     waiters: heapless::Vec<Waiter, MAX_WAITERS>,
     last_pid: u64,
 }
@@ -80,6 +82,7 @@ impl<P> Table<P> {
     pub const fn new() -> Self {
         Table {
             slots: [const { None }; MAX_PROCESSES],
+            end: 0,
             waiters: heapless::Vec::new(),
             last_pid: INIT_PID,
         }
@@ -90,11 +93,10 @@ impl<P> Table<P> {
     /// # Errors
     /// `Full`.
     pub fn vacancy(&mut self) -> Result<Vacancy, Refusal> {
-        let slot = self
-            .slots
-            .iter()
-            .position(Option::is_none)
-            .ok_or(Refusal::Full)?;
+        let slot = self.used().position(Option::is_none).unwrap_or(self.end);
+        if slot == MAX_PROCESSES {
+            return Err(Refusal::Full);
+        }
         self.last_pid += 1;
         Ok(Vacancy {
             slot,
@@ -112,6 +114,17 @@ impl<P> Table<P> {
             name,
             state,
         });
+        self.end = self.end.max(slot + 1);
+    }
+
+    /// The slots that may have processes.
+    fn used(&self) -> core::slice::Iter<'_, Option<Process<P>>> {
+        self.slots[..self.end].iter()
+    }
+
+    /// The processes, to be changed.
+    fn processes_mut(&mut self) -> impl Iterator<Item = &mut Process<P>> {
+        self.slots[..self.end].iter_mut().flatten()
     }
 
     /// What a running process is made of.
@@ -124,9 +137,7 @@ impl<P> Table<P> {
 
     /// What a running process is made of, and its name, to be changed.
     pub fn get_mut(&mut self, pid: u64) -> Option<(&mut P, &mut Name)> {
-        self.slots
-            .iter_mut()
-            .flatten()
+        self.processes_mut()
             .find_map(|process| match &mut process.state {
                 State::Running(made_of) if process.pid == pid => Some((made_of, &mut process.name)),
                 _ => None,
@@ -135,8 +146,7 @@ impl<P> Table<P> {
 
     /// The running processes: number, slot, what they are made of.
     pub fn running(&self) -> impl Iterator<Item = (u64, usize, &P)> {
-        self.slots
-            .iter()
+        self.used()
             .enumerate()
             .filter_map(|(slot, process)| match process {
                 Some(Process {
@@ -149,10 +159,7 @@ impl<P> Table<P> {
     }
 
     fn find(&self, pid: u64) -> Option<&Process<P>> {
-        self.slots
-            .iter()
-            .flatten()
-            .find(|process| process.pid == pid)
+        self.used().flatten().find(|process| process.pid == pid)
     }
 
     /// The name of a process.
@@ -187,20 +194,13 @@ impl<P> Table<P> {
     /// here on.
     pub fn end(&mut self, pid: u64, status: i32) -> Option<P> {
         let process = self
-            .slots
-            .iter_mut()
-            .flatten()
+            .processes_mut()
             .find(|process| process.pid == pid && matches!(process.state, State::Running(_)))?;
         let State::Running(made_of) = core::mem::replace(&mut process.state, State::Ended(status))
         else {
             return None;
         };
-        for child in self
-            .slots
-            .iter_mut()
-            .flatten()
-            .filter(|child| child.parent == pid)
-        {
+        for child in self.processes_mut().filter(|child| child.parent == pid) {
             child.parent = INIT_PID;
         }
         self.waiters.retain(|waiter| waiter.pid != pid);
@@ -214,8 +214,7 @@ impl<P> Table<P> {
     pub fn wait(&self, pid: u64, child: u64) -> Result<Waiting, Refusal> {
         let mut any = false;
         let children = self
-            .slots
-            .iter()
+            .used()
             .flatten()
             .filter(|process| process.parent == pid && (child == 0 || process.pid == child));
         for process in children {
@@ -236,9 +235,11 @@ impl<P> Table<P> {
 
     /// Forgets a process that has ended, once its status has been told.
     pub fn reap(&mut self, pid: u64) {
-        for slot in &mut self.slots {
+        for slot in &mut self.slots[..self.end] {
             slot.take_if(|process| process.pid == pid && matches!(process.state, State::Ended(_)));
         }
+        let last = self.used().rposition(Option::is_some);
+        self.end = last.map_or(0, |last| last + 1);
     }
 
     /// Keeps a thread waiting.
@@ -270,8 +271,7 @@ impl<P> Table<P> {
     #[must_use]
     pub fn next_after(&self, pid: u64) -> Option<Entry> {
         let process = self
-            .slots
-            .iter()
+            .used()
             .flatten()
             .filter(|p| p.pid > pid)
             .min_by_key(|p| p.pid)?;

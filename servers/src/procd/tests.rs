@@ -9,8 +9,11 @@ use libipc::services::procd as client;
 use libipc::services::{Error, files};
 use libipc::{Handle, System};
 
+use super::programs::Programs;
 use super::*;
 use crate::files::Files;
+use crate::loader::Stage;
+use crate::loader::plan::tests::small_program;
 use crate::names::Names;
 
 /// Handles of process 1, 2, 3 and so on to the process server.
@@ -25,8 +28,12 @@ fn as_process(pid: u64) -> libipc::Borrowed<'static, Endpoint> {
 /// A process server with a file server that has the program `/bin/x`.
 fn procd() -> Rc<RefCell<Procd>> {
     let program = std::fs::read("/proc/self/exe").unwrap();
-    let archive = crate::archive::tests::tar(&[("bin/x", b"not ELF"), ("bin/self", &program)]);
-    let files = Rc::new(RefCell::new(Files::new(&archive).unwrap()));
+    let archive = crate::archive::tests::tar(&[
+        ("bin/x", b"not ELF"),
+        ("bin/self", &program),
+        ("bin/small", &small_program()),
+    ]);
+    let files = Rc::new(RefCell::new(Files::new(archive.leak())));
     fake::serve(Handle(3), 0, files);
     fake::serve(Handle(4), 0, Rc::new(RefCell::new(Names::default())));
     let endpoint = |number| Endpoint::from_raw(Handle(number));
@@ -37,6 +44,9 @@ fn procd() -> Rc<RefCell<Procd>> {
         names: endpoint(4),
         files: endpoint(3),
         memstat: endpoint(9),
+        stage: Stage::new().unwrap(),
+        programs: Programs::default(),
+        deaths: [const { None }; launch::DEATH_BITS],
     };
     let procd = Rc::new(RefCell::new(Procd::new(maker, endpoint(5))));
     for pid in 1..10 {
@@ -49,10 +59,7 @@ fn procd() -> Rc<RefCell<Procd>> {
 fn add(procd: &Rc<RefCell<Procd>>, parent: u64) -> u64 {
     let mut procd = procd.borrow_mut();
     let vacancy = procd.table.vacancy().unwrap();
-    let process = Process {
-        space: libipc::Space::from_raw(Handle(50 + vacancy.pid as u32)),
-        inbox: Endpoint::from_raw(Handle(70 + vacancy.pid as u32)),
-    };
+    let process = Process::new(Space::from_raw(Handle(50 + vacancy.pid as u32)));
     procd.table.add(
         vacancy,
         parent,
@@ -181,7 +188,7 @@ fn hostile_requests_are_errors() {
         let sent = as_process(pid).send(message, data, &mut []).unwrap();
         Refusal::from_label(sent.reply.label())
     };
-    for label in [0, 12, 99, u32::MAX] {
+    for label in [0, 13, 99, u32::MAX] {
         assert_eq!(refusal(Message::new(label), &[]), Some(Refusal::BadRequest));
     }
     let spawn = Message::new(client::SPAWN);
@@ -198,6 +205,10 @@ fn hostile_requests_are_errors() {
     // The table has only what was there before.
     let (_, count) = client::list(&as_process(pid), 0).unwrap();
     assert_eq!(count, 1);
+    assert_eq!(
+        refusal(Message::new(client::HANDLE), &[]),
+        Some(Refusal::BadRequest)
+    );
     // Init is no process that could fork, become another program, or end.
     let init = as_process(1);
     for label in [client::FORK, client::EXIT] {
@@ -205,6 +216,106 @@ fn hostile_requests_are_errors() {
         assert_eq!(Refusal::from_label(reply.label()), Some(Refusal::Denied));
     }
     assert!(files::open(&Endpoint::borrow(Handle(3)), "/bin/x").is_ok());
+}
+
+fn count(asked: &[fake::Asked], call: Call) -> usize {
+    asked.iter().filter(|asked| asked.call == call).count()
+}
+
+#[test]
+fn programs_are_read_once() {
+    let procd = procd();
+    let pid = add(&procd, INIT_PID);
+    let spawn = || {
+        let _ = fake::asked();
+        client::spawn(&as_process(pid), b"/bin/small\0").unwrap();
+        fake::asked()
+    };
+    // One space for the process, and at first one for the program.
+    assert_eq!(count(&spawn(), Call::SpaceCreate), 2);
+    let asked = spawn();
+    assert_eq!(count(&asked, Call::SpaceCreate), 1);
+    // The program, and the stack's first page.
+    assert_eq!(count(&asked, Call::Share), 2);
+}
+
+#[test]
+fn programs_are_given_up_when_memory_is_short() {
+    let procd = procd();
+    let pid = add(&procd, INIT_PID);
+    let spawn = || client::spawn(&as_process(pid), b"/bin/small\0");
+    let is_kept = || procd.borrow().maker.programs.find("/bin/small").is_some();
+    spawn().unwrap();
+    assert!(is_kept());
+    fake::fail(Call::Share, Some(libipc::Error::NoMemory));
+    assert_eq!(spawn(), Err(Refusal::NoMemory.into()));
+    fake::fail(Call::Share, None);
+    assert!(!is_kept());
+    spawn().unwrap();
+    assert!(is_kept());
+    procd.borrow_mut().fault(out_of_memory(pid));
+    assert!(!is_kept());
+    assert_eq!(client::wait(&as_process(1), pid, false), Ok(None));
+    // Nothing is left to be given up.
+    procd.borrow_mut().fault(out_of_memory(pid));
+    let ended = client::wait(&as_process(1), pid, false).unwrap().unwrap();
+    assert_eq!(ended.status, 135);
+}
+
+fn out_of_memory(pid: u64) -> Fault {
+    Fault {
+        badge: pid,
+        kind: Some(FaultKind::OutOfMemory),
+        address: 0,
+        ip: 1,
+        access: libipc::abi::Access::Write,
+        found: libipc::abi::FoundEntry::ReadWrite,
+        sp: 2,
+        token: ReplyToken::from_raw(9),
+    }
+}
+
+#[test]
+fn a_child_with_other_numbers_is_no_copy() {
+    let procd = procd();
+    let pid = add(&procd, INIT_PID);
+    let _ = fake::asked();
+    // The fake kernel numbers handles anew in each table.
+    let reply = as_process(pid).call(Message::new(client::FORK)).unwrap();
+    assert_eq!(Refusal::from_label(reply.label()), Some(Refusal::Broken));
+    // What has a handle to itself does not die by being dropped.
+    assert_eq!(killed_spaces().len(), 1);
+    let (_, count) = client::list(&as_process(pid), 0).unwrap();
+    assert_eq!(count, 1);
+}
+
+#[test]
+fn few_handles_come_by_themselves() {
+    let procd = procd();
+    let pid = add(&procd, INIT_PID);
+    let forgets = || {
+        let process = as_process(pid);
+        client::handle(&process, Thing::Files).unwrap();
+        procd.borrow().table.get(pid).unwrap().knows_names
+    };
+    assert!(!forgets());
+    client::handle(&as_process(pid), Thing::Names).unwrap();
+    assert!(forgets());
+    let _ = fake::asked();
+    for _ in 0..2 {
+        client::handle(&as_process(pid), Thing::Inbox).unwrap();
+    }
+    assert_eq!(count(&fake::asked(), Call::EndpointCreate), 1);
+    let odd = Message::new(client::HANDLE).with_words([99]);
+    let reply = as_process(pid).call(odd).unwrap();
+    assert_eq!(
+        Refusal::from_label(reply.label()),
+        Some(Refusal::BadRequest)
+    );
+    assert_eq!(
+        client::handle(&as_process(1), Thing::Inbox),
+        Err(Refusal::Denied.into())
+    );
 }
 
 #[test]

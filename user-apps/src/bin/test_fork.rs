@@ -1,10 +1,12 @@
 //! Processes: what fork, exec, wait and kill promise, a thousand times and a hundred deep.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+extern crate alloc;
+
 use libipc::abi::Error as KernelError;
 use libipc::services::procd::Reason;
 use libipc::services::{Error, Refusal};
-use libipc::{Endpoint, getpid, getppid, process, start};
+use libipc::{Endpoint, Space, getpid, getppid, process, start};
 use user_apps::scenario::assert_err;
 use user_apps::scenario::frames::assert_exact;
 use user_apps::scenario::memory::{PAGE, SCRATCH, map};
@@ -13,6 +15,8 @@ use user_apps::scenario::peer::{child, expect_status, status_of, thread, until};
 user_apps::scenarios![
     a_thousand_children_cost_nothing,
     a_child_knows_itself_and_its_parent,
+    a_child_asks_for_handles_of_its_own,
+    a_small_process_has_four_tables,
     exit_statuses_arrive_whole,
     waiting_for_one_leaves_the_others,
     waiting_for_any_finds_each_once,
@@ -48,6 +52,35 @@ fn a_child_knows_itself_and_its_parent() {
         child(|| i32::from(getppid() == parent && getpid() != parent && start::ppid() == parent));
     assert_ne!(pid, parent);
     assert_eq!(status_of(pid), 1);
+}
+
+/// What a process gets on demand is its own: a child asks again, and numbers of its parent mean nothing.
+fn a_child_asks_for_handles_of_its_own() {
+    let system = process::system().expect("system");
+    let parent = [start::memstat(), start::files(), start::names()];
+    let handles = || Space::own().info().expect("info").handles;
+    let before = handles();
+    expect_status(0, move || {
+        let few = handles();
+        assert!(few < before && system.handle().is_none());
+        let memory = Endpoint::borrow(start::memstat());
+        libipc::services::memstat::query(&memory).expect("memstat");
+        libipc::names::lookup("nobody").expect_err("no such name");
+        assert_eq!(handles(), few + 2);
+        0
+    });
+    assert_eq!([start::memstat(), start::files(), start::names()], parent);
+}
+
+/// Program, stack, heap and a small buffer: a root and one table of each level.
+fn a_small_process_has_four_tables() {
+    expect_status(0, || {
+        let buffer = libipc::PageBuffer::new(1).expect("buffer");
+        let boxed = alloc::boxed::Box::new(7);
+        let info = Space::own().info().expect("info");
+        assert_eq!(info.table_frames, 4);
+        i32::from(buffer[0] + *boxed - 7)
+    });
 }
 
 fn exit_statuses_arrive_whole() {

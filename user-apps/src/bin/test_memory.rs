@@ -4,8 +4,9 @@
 
 use libipc::abi::{Access, Error, FaultKind, FaultVerdict, FoundEntry};
 use libipc::services::procd::Reason;
+use libipc::services::{self, Refusal};
 use libipc::thread::{PRIORITY, Supervisor};
-use libipc::{Endpoint, PageBuffer, Perm, Received, ShareMode, Space};
+use libipc::{Endpoint, PageBuffer, Perm, Received, ShareMode, Space, process};
 use user_apps::scenario::assert_err;
 use user_apps::scenario::fault::{Report, provoke};
 use user_apps::scenario::frames::{Frames, assert_exact, available, counters};
@@ -27,6 +28,7 @@ user_apps::scenarios![
     memory_of_other_spaces_is_mapped_from_outside,
     a_process_that_takes_all_memory_is_killed,
     running_out_inside_calls_is_an_error,
+    programs_start_again_when_there_is_memory,
     running_out_hurts_nobody_else,
 ];
 
@@ -351,6 +353,52 @@ fn running_out_inside_calls_is_an_error() {
     });
     assert_eq!(status_of(pid), 0);
     drop(system);
+}
+
+/// Takes frames until there are none, in calls that say so; returns how many pages.
+fn take_all(own: &Space) -> u64 {
+    let (from, to) = (SCRATCH, SCRATCH + (1 << 40));
+    let mut nr_pages = 0;
+    for len in [256, 16, 1] {
+        loop {
+            let [from, to] = [from, to].map(|start| start + nr_pages * PAGE);
+            let mode = ShareMode::Shared;
+            let taken = own
+                .map(from, len * PAGE, Perm::RW)
+                .and_then(|()| own.share(own, from, to, len * PAGE, mode, Some(Perm::RW)));
+            if taken.is_err() {
+                let _ = own.unmap(from, len * PAGE);
+                break;
+            }
+            nr_pages += len;
+        }
+    }
+    nr_pages
+}
+
+/// The process server may give up what it keeps, and then says so; it never fails itself.
+fn programs_start_again_when_there_is_memory() {
+    let pid = child(|| {
+        let quit = || process::spawn("/bin/quit", &[]).and_then(process::wait);
+        let own = Space::own();
+        // Whatever is touched once is touched before memory is short.
+        quit().expect("spawn");
+        for _ in 0..3 {
+            let nr_pages = take_all(&own);
+            assert!(nr_pages > 1000, "{nr_pages} pages");
+            // What the process server gives up may be enough for one.
+            match quit() {
+                Ok(_) | Err(services::Error::Refused(Refusal::NoMemory)) => {}
+                Err(other) => panic!("{other}"),
+            }
+            for start in [SCRATCH, SCRATCH + (1 << 40)] {
+                own.unmap(start, nr_pages * PAGE).expect("unmap");
+            }
+            assert_eq!(quit().map(|ended| ended.status), Ok(0));
+        }
+        0
+    });
+    assert_eq!(status_of(pid), 0);
 }
 
 /// While one process takes everything, another one goes on with the memory that it has.

@@ -3,23 +3,19 @@
 //!
 //! The process server's fork hides the objects that cases about the kernel need to hold: the space,
 //! the thread, and exactly which handles the other side has. A twin has this program's memory
-//! copy-on-write, a start page of its own, and the handles that it is given; its faults end it.
+//! copy-on-write, and the handles that it is given; its faults end it.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use libipc::abi::USER_END;
 use libipc::object::{Entry, copy_handle};
-use libipc::start::{MAX_EXTRA, START_INFO, StartInfo};
+use libipc::start::{MAX_EXTRA, StartInfo};
 use libipc::{
-    Endpoint, Error, Handle, PageBuffer, Perm, Received, Rights, ShareMode, Space, System, Thread,
-    start,
+    Endpoint, Error, Handle, PageBuffer, Received, Rights, ShareMode, Space, System, Thread, start,
 };
 
-use super::memory::PAGE;
 use super::peer::until;
-
-/// Where programs, heap, buffers and stacks lie: all of user memory below the start page.
-const MEMORY: core::ops::Range<u64> = 0x1_0000..START_INFO;
 
 /// Size of a twin's stack in bytes.
 const STACK: usize = 64 * 1024;
@@ -91,21 +87,13 @@ impl Twin {
         let thread = space.create_thread(None, libipc::thread::PRIORITY)?;
         let body: Box<Body> = Box::new(Box::new(body));
         let stack = PageBuffer::new(STACK)?;
-        let len = MEMORY.end - MEMORY.start;
-        let own = Space::own();
-        space.share(
-            &own,
-            MEMORY.start,
-            MEMORY.start,
-            len,
-            ShareMode::CopyOnWrite,
-            None,
-        )?;
-        place_info(&space, &*start_info(system, &space, &thread, &end, gifts)?)?;
+        let info = start_info(system, &space, &thread, &end, gifts)?;
+        let mode = ShareMode::CopyOnWrite;
+        space.share(&Space::own(), 0, 0, USER_END, mode, None)?;
         thread.start(Entry {
             ip: enter as *const () as u64,
             sp: stack.addr() + stack.mapped_len() as u64 - 8,
-            args: [core::ptr::from_ref(&*body) as u64, 0, 0],
+            args: [&raw const *body as u64, &raw const *info as u64, 0],
             fs_base: 0,
         })?;
         Ok(Twin { space, thread, end })
@@ -171,7 +159,7 @@ fn bit(endpoint: &Endpoint, bits: u64) -> Result<Endpoint, Error> {
     endpoint.copy(Rights::NOTIFY, bits)
 }
 
-/// The start page: what libipc needs to panic and map, and the gifts.
+/// What it starts with: what libipc needs to panic and map, and the gifts.
 fn start_info(
     system: &System,
     space: &Space,
@@ -192,21 +180,9 @@ fn start_info(
     Ok(info)
 }
 
-fn place_info(space: &Space, info: &StartInfo) -> Result<(), Error> {
-    let mut page = PageBuffer::new(PAGE as usize)?;
-    let bytes = info.as_bytes();
-    page[..bytes.len()].copy_from_slice(bytes);
-    space.share(
-        &Space::own(),
-        page.addr(),
-        START_INFO,
-        PAGE,
-        ShareMode::Move,
-        Some(Perm::R),
-    )
-}
-
-extern "C" fn enter(body: *mut Body) -> ! {
+extern "C" fn enter(body: *mut Body, info: *const StartInfo) -> ! {
+    // SAFETY: `Twin::try_start` left it there, in memory that the twin has a copy of.
+    start::replace(unsafe { &*info });
     // SAFETY: `Twin::try_start` left the closure there, in memory that the twin has a copy of: the
     // box that it drops is another one.
     let body = unsafe { Box::from_raw(body) };

@@ -252,7 +252,7 @@ fn message_buffers_are_checked_before_anything_is_done() {
             error
         );
     }
-    for tag in [Tag::new(0).with_handles(5).0, 1 << 40, 1 << 63, 1 << 36] {
+    for tag in [Tag::new(0).with_handles(5).0, 1 << 40, 1 << 63, 1 << 37] {
         let args = [0, tag, 0, 0, 0, 0];
         assert_eq!(
             machine.error(program, Call::Send, handles[0], args),

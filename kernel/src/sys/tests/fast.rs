@@ -4,7 +4,7 @@ use cowslip_abi::{Call, Handle, Rights, Tag};
 use proptest::prelude::*;
 
 use super::machine::{BUFFER, Machine, Program};
-use crate::object::{Id, State, Thread};
+use crate::object::{Id, Object, State, Thread};
 use crate::sys;
 
 const PROGRAMS: usize = 5;
@@ -21,6 +21,8 @@ struct Step {
     lens: (u64, u64),
     /// Whether the token is the last one seen, or a made-up one.
     good_token: bool,
+    /// Whether the handle that the program was given last goes along, with nothing else.
+    with_gift: bool,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -42,15 +44,19 @@ fn step() -> impl Strategy<Value = Step> {
         any::<[u64; 4]>(),
         (len(), len()),
         prop::bool::weighted(0.9),
+        prop::bool::weighted(0.1),
     )
-        .prop_map(|(call, endpoint, label, words, lens, good_token)| Step {
-            call,
-            endpoint,
-            label,
-            words,
-            lens,
-            good_token,
-        })
+        .prop_map(
+            |(call, endpoint, label, words, lens, good_token, with_gift)| Step {
+                call,
+                endpoint,
+                label,
+                words,
+                lens,
+                good_token,
+                with_gift,
+            },
+        )
 }
 
 /// A machine that tries the fast path first, or does not.
@@ -59,15 +65,17 @@ struct World {
     programs: Vec<Program>,
     endpoints: Vec<[Handle; PROGRAMS]>,
     tokens: [u64; PROGRAMS],
+    gifts: [Handle; PROGRAMS],
     is_fast: bool,
     nr_fast: usize,
+    nr_fast_with_frames: usize,
 }
 
 impl World {
     fn new(is_fast: bool, priorities: [u64; PROGRAMS]) -> Self {
         let mut machine = Machine::new(1024);
         let programs: Vec<_> = (0..PROGRAMS).map(|_| machine.program()).collect();
-        let endpoints = (0..2)
+        let endpoints: Vec<[Handle; PROGRAMS]> = (0..2)
             .map(|number| {
                 let owner = programs[number];
                 let made = machine.ok(owner, Call::EndpointCreate, Handle::NONE, [0; 6]);
@@ -88,13 +96,24 @@ impl World {
             machine.ok(*program, Call::ThreadSet, Handle::NONE, args);
         }
         let tokens = [0; PROGRAMS];
+        let objects = [
+            Object::Space(programs[0].space),
+            Object::System,
+            Object::System,
+        ];
+        let gifts = core::array::from_fn(|i| match objects.get(i) {
+            Some(object) => machine.install(programs[i], *object, Rights::COPY),
+            None => endpoints[0][i],
+        });
         Self {
             machine,
             programs,
             endpoints,
             tokens,
+            gifts,
             is_fast,
             nr_fast: 0,
+            nr_fast_with_frames: 0,
         }
     }
 
@@ -125,8 +144,14 @@ impl World {
         if step.call == Call::Recv {
             regs.rsi = 0;
         }
-        regs.set_words(step.words);
-        if !self.is_fast || !self.try_fast(id, step.words) {
+        let mut words = step.words;
+        if step.with_gift && step.call != Call::Recv {
+            regs.rsi = Tag::new(7).with_handles(1).moving_handles().0;
+            (regs.r8, regs.r10) = (0, 0);
+            words[2] = self.gifts[who].0.into();
+        }
+        regs.set_words(words);
+        if !self.is_fast || !self.try_fast(id, words) {
             sys::syscall(&mut self.machine.kernel);
         }
     }
@@ -148,8 +173,11 @@ impl World {
                 self.snapshot(),
                 "the fast path gave up after a change"
             );
-            return false;
-        };
+            let kernel = &mut self.machine.kernel;
+            let is_done = kernel.fast_with_frames(|| 0, |_| ()).is_some();
+            self.nr_fast_with_frames += usize::from(is_done);
+            return is_done;
+        }
         let kernel = &mut self.machine.kernel;
         // What the entry code does.
         let regs = &mut kernel.threads.pinned_mut().unwrap().regs;
@@ -162,10 +190,13 @@ impl World {
     }
 
     fn note_token(&mut self, who: usize, id: Id<Thread>) {
-        if let Some(Ok(regs)) = self.machine.result(id)
-            && regs.r8 > 1 << 20
-        {
-            self.tokens[who] = regs.r8;
+        if let Some(Ok(regs)) = self.machine.result(id) {
+            if regs.r8 > 1 << 20 {
+                self.tokens[who] = regs.r8;
+            }
+            if Tag(regs.rsi).handles() == 1 {
+                self.gifts[who] = Handle(regs.r14 as u32);
+            }
         }
     }
 
@@ -188,6 +219,10 @@ impl World {
                 ..
             } = thread;
             text += &format!("{state:?} {priority} {base_priority} {unanswered} {visible:x?}\n");
+        }
+        for program in &self.programs {
+            let handles = &kernel.spaces.get(program.space).unwrap().handles;
+            text += &format!("{} handles\n", handles.len());
         }
         let mut index = 0;
         while let Some(id) = kernel.endpoints.next_id(index) {
@@ -261,5 +296,47 @@ fn a_round_trip_of_words_takes_the_fast_path_both_ways() {
         assert_eq!((reply.rsi, reply.words()), (8, [5, 6, 7, round]));
     }
     assert_eq!(world.nr_fast, 6);
+    world.machine.finish();
+}
+
+#[test]
+fn a_handle_that_moves_takes_the_fast_path() {
+    let mut world = World::new(true, [16; PROGRAMS]);
+    let server = world.programs[0];
+    let receive = world.endpoints[0][0];
+    let waits = world.machine.call(server, Call::Recv, receive, [0; 6]);
+    assert!(waits.is_none());
+    world.machine.run(world.programs[1].thread);
+    world.take(Step {
+        call: Call::Send,
+        endpoint: 0,
+        label: 0,
+        words: [1, 2, 3, 4],
+        lens: (0, 0),
+        good_token: true,
+        with_gift: true,
+    });
+    assert_eq!(world.nr_fast_with_frames, 1);
+    let got = world.machine.result(server.thread).unwrap().unwrap();
+    assert_eq!(
+        (Tag(got.rsi), got.r12, got.r13),
+        (Tag::new(7).with_handles(1), 1, 2)
+    );
+    let entries = |program: usize, handle| {
+        let space = world.programs[program].space;
+        world
+            .machine
+            .kernel
+            .spaces
+            .get(space)
+            .unwrap()
+            .handles
+            .get(handle)
+    };
+    assert_eq!(
+        entries(0, Handle(got.r14 as u32)).unwrap().object,
+        Object::System
+    );
+    assert!(entries(1, world.gifts[1]).is_err());
     world.machine.finish();
 }

@@ -50,6 +50,18 @@ const TEXT: Segment = Segment {
     mem: 0x2285,
 };
 
+/// A program of one page of code and two of data, the first with some bytes.
+pub(crate) fn small_program() -> Vec<u8> {
+    let data = Segment {
+        flags: PF_R | PF_W,
+        offset: 0x2848,
+        at: 0x20_5848,
+        bytes: 8,
+        mem: 0x1000,
+    };
+    file(0x20_15c0, &[TEXT, data], 0x3000)
+}
+
 fn pages(at: u64, len: u64, perm: Perm, source: Source) -> Pages {
     Pages {
         at,
@@ -143,6 +155,7 @@ fn bad_programs_are_errors() {
     );
     assert_eq!(with(|s| s.bytes += 1), BadElf::Truncated);
     assert_eq!(with(|s| s.at = 0), BadElf::Address);
+    assert_eq!(with(|s| s.at = STACK_TOP - 0x1000), BadElf::Address);
     assert_eq!(with(|s| s.at = u64::MAX - 0x100), BadElf::Address);
     assert_eq!(with(|s| s.at = 0xffff_ffff_8000_0000), BadElf::Address);
     assert_eq!(with(|s| s.mem = 1 << 40), BadElf::Address);

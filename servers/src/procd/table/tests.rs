@@ -138,3 +138,24 @@ fn a_full_table_refuses() {
         MAX_PROCESSES
     );
 }
+
+#[test]
+fn slots_are_used_again() {
+    let mut table = Table::new();
+    let pids: Vec<u64> = (0..MAX_PROCESSES)
+        .map(|_| add(&mut table, INIT_PID))
+        .collect();
+    assert_eq!(table.vacancy(), Err(Refusal::Full));
+    for &pid in pids.iter().rev() {
+        assert!(table.end(pid, 0).is_some());
+        table.reap(pid);
+        assert!(table.name(pid).is_none());
+    }
+    assert_eq!(table.running().count(), 0);
+    let first = add(&mut table, INIT_PID);
+    let second = add(&mut table, INIT_PID);
+    assert!(table.end(first, 0).is_some());
+    table.reap(first);
+    assert_eq!(table.vacancy().unwrap().slot, 0);
+    assert!(table.get(second).is_some());
+}

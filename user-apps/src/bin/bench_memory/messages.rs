@@ -40,6 +40,7 @@ const MODES: &[Mode] = &[
     mode("send_cow", PLAIN, 0, Before::Alternate),
     mode("send_cow_fresh", PLAIN, 0, Before::Write),
     mode("send_copy", PLAIN, 64, Before::Alternate),
+    mode("send_move", PLAIN.moving_pages(), 0, Before::Write),
 ];
 
 /// The ways that are measured with a receiver that writes.

@@ -296,3 +296,31 @@ pub(crate) fn a_space_sends_to_itself() {
         join(sender);
     }
 }
+
+/// The receiver has the pages, and the sender zeros; the ragged ends stay what they were.
+pub(crate) fn moved_pages_leave_zeros_behind() {
+    let endpoint = Endpoint::create().expect("endpoint");
+    for (offset, len) in [(0, 4 * PAGE_SIZE), (100, 3 * PAGE_SIZE), (PAGE_SIZE, 5000)] {
+        let gift = Gift(endpoint.handle(), Rights::SEND, 0);
+        let twin = Twin::start(&system(), &[gift], move |[to, ..]| {
+            let mut data = PageBuffer::new(5 * PAGE_SIZE).expect("buffer");
+            data.fill(0x5a);
+            let message = Message::new(0).moving_pages();
+            Endpoint::borrow(to)
+                .send(message, &data[offset..offset + len], &mut [])
+                .expect("send");
+            let whole = offset.next_multiple_of(PAGE_SIZE)..(offset + len) / PAGE_SIZE * PAGE_SIZE;
+            for (at, &byte) in data.iter().enumerate() {
+                let expected = if whole.contains(&at) { 0 } else { 0x5a };
+                assert_eq!(byte, expected, "byte {at} of {len} from {offset} on");
+            }
+        });
+        let mut buffer = PageBuffer::new(5 * PAGE_SIZE).expect("buffer");
+        let incoming = receive(&endpoint, &mut buffer);
+        assert_eq!(incoming.len, len);
+        assert!(buffer[..len].iter().all(|&byte| byte == 0x5a));
+        assert!(buffer[len..].iter().all(|&byte| byte == 0));
+        answer(incoming);
+        twin.join();
+    }
+}

@@ -15,7 +15,8 @@ pub(crate) fn a_bad_receive_buffer_leaves_the_sender_queued() {
     let own = Space::own();
     own.map(SCRATCH, PAGE, Perm::RW).expect("map");
     own.map(OTHER, 2 * PAGE, Perm::R).expect("map");
-    let before = (own.info().expect("info"), available());
+    let state = || (available(), own.info().expect("info"));
+    let before = state();
     let recv = |addr: u64| {
         let args = [0, 0, 0, 0, addr, 2 * PAGE];
         libipc::raw::call(libipc::abi::Call::Recv as u32, endpoint.handle(), args).0
@@ -26,7 +27,7 @@ pub(crate) fn a_bad_receive_buffer_leaves_the_sender_queued() {
         twin.thread.info().expect("info").state,
         ThreadState::Sending
     );
-    assert_eq!((own.info().expect("info"), available()), before);
+    assert_eq!(state(), before);
     own.unmap(OTHER, 2 * PAGE).expect("unmap");
     own.map(SCRATCH + PAGE, PAGE, Perm::RW).expect("map");
     // SAFETY: the two pages were mapped just before.

@@ -41,6 +41,7 @@ user_apps::scenarios![
     lesson_8_shared_memory_is_received_in_place,
     the_destination_keeps_its_rights,
     pages_of_read_only_text_become_writable,
+    moved_pages_leave_zeros_behind,
     overlapping_buffers_are_an_error,
     a_space_sends_to_itself,
     a_thousand_random_messages,

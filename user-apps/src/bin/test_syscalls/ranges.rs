@@ -107,7 +107,7 @@ pub(crate) fn message_buffers_are_checked() {
         }
         for tag in [
             Tag::new(0).with_handles(5).0,
-            1 << 36,
+            1 << 37,
             1 << 40,
             1 << 41,
             1 << 44,
