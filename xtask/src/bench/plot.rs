@@ -116,7 +116,11 @@ fn messages(rows: &[Row], reference: &Reference) -> Option<Plot> {
         .iter()
         .map(|(line, points)| a_page(line, points))
         .collect();
-    let mut marks = crossings(&totals, |other, size| {
+    // Cowslip's other ways are for senders with other wishes, but for copying.
+    let rivals = totals
+        .iter()
+        .filter(|(line, _)| !line.is_own || ["cow", "copy"].contains(&line.class));
+    let mut marks = crossings(rivals, |other, size| {
         format!("{other} is cheaper beyond {} pages", grouped(size.round()))
     });
     for mark in &mut marks {
@@ -201,7 +205,7 @@ fn written_pages(rows: &[Row]) -> Option<Plot> {
     if lines.len() < 2 {
         return None;
     }
-    let marks = crossings(&lines, |_, share| format!("pays up to {share:.0} %"));
+    let marks = crossings(lines.iter(), |_, share| format!("pays up to {share:.0} %"));
     let most = lines.iter().flat_map(|(_, dots)| dots).map(|dot| dot.1);
     let most = most.fold(0.0, f64::max);
     Some(Plot {
@@ -372,11 +376,14 @@ fn totals(
 }
 
 /// Marks where the first line crosses others.
-fn crossings(lines: &[(Named, Points)], label: impl Fn(&str, f64) -> String) -> Vec<Mark> {
-    let Some(((_, first), others)) = lines.split_first() else {
+fn crossings<'a>(
+    mut lines: impl Iterator<Item = &'a (Named, Points)>,
+    label: impl Fn(&str, f64) -> String,
+) -> Vec<Mark> {
+    let Some((_, first)) = lines.next() else {
         return Vec::new();
     };
-    let crossings = others.iter().filter_map(|(line, other)| {
+    let crossings = lines.filter_map(|(line, other)| {
         let at = crossing(first, other)?;
         Some(Mark {
             at,
