@@ -5,8 +5,8 @@
 //! free while a CPU is idle, the only time when interrupts are on in the kernel.
 
 use core::{hint, mem::MaybeUninit};
-use cowslip_abi::Access;
 
+use cowslip_abi::Access;
 use kernel::{
     mm::{Flush, FlushPages, Frame, phys::FRAME_SIZE},
     object::{Kernel, Registers, Thread},
@@ -235,7 +235,7 @@ fn leave(mut guard: Guard) -> *const Registers {
     if !kernel.reschedule
         && let Some(thread) = kernel.threads.pinned()
     {
-        // A thread that made an end of itself has left this place to nobody who could run already.
+        // The same place means the same thread: after the end of one, there is something to decide.
         return if PerCpu::get().registers().cast_const() == &raw const thread.regs {
             &thread.regs
         } else {

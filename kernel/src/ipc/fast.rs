@@ -26,7 +26,7 @@ use cowslip_abi::{Call, FaultVerdict, Handle, Tag};
 
 use super::deliver::MOVE_MARKS;
 use crate::mm::Mm;
-use crate::object::{Kernel, Object, Registers, Spaces, Special, State, Thread};
+use crate::object::{Kernel, Object, Registers, Spaces, Special, State, Thread, Way};
 use crate::vm::{self, ByteRange, Transfer};
 
 impl Kernel {
@@ -40,7 +40,7 @@ impl Kernel {
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
         let sender = self.threads.pinned()?;
-        if is_plain(sender) && sender.sends_by.fits(&sender.regs) {
+        if is_plain(sender) && sender.route(Way::Send).fits(&sender.regs) {
             self.send_ordinary::<PLAIN, R>(now_ticks, switch)
         } else {
             self.send_bytes(now_ticks, switch)
@@ -55,7 +55,7 @@ impl Kernel {
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
         let server = self.threads.pinned()?;
-        if is_plain(server) && server.receives_by.fits(&server.regs) {
+        if is_plain(server) && server.route(Way::Receive).fits(&server.regs) {
             self.reply_recv_ordinary::<PLAIN, R>(now_ticks, switch)
         } else {
             self.reply_recv_bytes(now_ticks, switch)
@@ -79,15 +79,15 @@ impl Kernel {
         }
         match (regs.rax as u32, regs.rsi) {
             (SEND, tag) if has_one_handle(tag) => {
-                self.find_way_to_send()?;
+                self.find_way(Way::Send)?;
                 self.send_ordinary::<HANDLE, R>(now_ticks, switch)
             }
             (REPLY_RECV, tag) if has_one_handle(tag) => {
-                self.find_way_to_receive()?;
+                self.find_way(Way::Receive)?;
                 self.reply_recv_ordinary::<HANDLE, R>(now_ticks, switch)
             }
             (REPLY_RECV, RESUME) => {
-                self.find_way_to_receive()?;
+                self.find_way(Way::Receive)?;
                 self.reply_recv_ordinary::<VERDICT, R>(now_ticks, switch)
             }
             _ => None,
@@ -103,7 +103,7 @@ impl Kernel {
         if has_handles(&self.threads.pinned()?.regs) {
             return None;
         }
-        self.find_way_to_send()?;
+        self.find_way(Way::Send)?;
         self.send_ordinary::<BYTES, R>(now_ticks, switch)
     }
 
@@ -116,7 +116,7 @@ impl Kernel {
         if has_handles(&self.threads.pinned()?.regs) {
             return None;
         }
-        self.find_way_to_receive()?;
+        self.find_way(Way::Receive)?;
         self.reply_recv_ordinary::<BYTES, R>(now_ticks, switch)
     }
 
@@ -127,43 +127,24 @@ impl Kernel {
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
         let sender = self.threads.pinned()?;
-        let (_, endpoint) = self.endpoints.hinted_mut(sender.sends_by.endpoint)?;
+        let (_, endpoint) = self
+            .endpoints
+            .hinted_mut(sender.route(Way::Send).endpoint)?;
         let mut pair = self.threads.pair(endpoint.receivers.first()?)?;
         let caller = pair.pinned_id();
         let (sender, receiver) = pair.both();
-        let mut is_endpoint = false;
-        if !receiver.special.is_empty()
-            || PAYLOAD != PLAIN && !sender.special.is_empty()
-            || PAYLOAD == BYTES
-                && !copy_bytes(self.mm, &self.spaces, sender, receiver, &sender.regs)
-            || PAYLOAD == HANDLE
-                && !move_handle(
-                    self.mm,
-                    &mut self.spaces,
-                    sender,
-                    receiver,
-                    &mut is_endpoint,
-                )
-        {
+        if !receiver.special.is_empty() {
             return None;
         }
+        let passed = pass::<PAYLOAD>(self.mm, &mut self.spaces, sender, receiver)?;
         endpoint.receivers.take_first();
-        if PAYLOAD == HANDLE && is_endpoint {
+        if passed == Passed::Endpoint {
             self.endpoints.end_epoch();
         }
 
         let token = self.tokens.next(caller);
-        sender.state = State::AwaitingReply {
-            server: receiver.space,
-            token,
-        };
-        let now_ticks = now_ticks();
-        sender.stop_clock(now_ticks);
-        receiver.start_clock(now_ticks);
-        receiver.state = State::Runnable;
-        receiver.borrow_priority(sender.priority);
-        receiver.unanswered += 1;
-        receiver.regs.rdi = sender.sends_by.badge;
+        sender.hand_over(receiver, token, now_ticks());
+        receiver.regs.rdi = sender.route(Way::Send).badge;
         receiver.regs.rsi = sender.regs.rsi & tag_mask(PAYLOAD);
         receiver.regs.rdx = if PAYLOAD == BYTES { sender.regs.r8 } else { 0 };
         receiver.regs.r8 = token;
@@ -178,26 +159,24 @@ impl Kernel {
     ) -> Option<R> {
         let server = self.threads.pinned()?;
         let token = server.regs.rdi;
-        let (id, endpoint) = self.endpoints.hinted_mut(server.receives_by.endpoint)?;
+        let (id, endpoint) = self
+            .endpoints
+            .hinted_mut(server.route(Way::Receive).endpoint)?;
         if !endpoint.is_quiet() {
             return None;
         }
         let mut pair = self.threads.pair_at(token)?;
         let caller = pair.pinned_id();
         let (server, client) = pair.both();
-        let mut is_endpoint = false;
         if !client.awaits(token, server.space)
             || client.special != expected_special(PAYLOAD)
-            || PAYLOAD != PLAIN && !server.special.is_empty()
             || self.run_queue.any_above(client.priority)
-            || PAYLOAD == BYTES && !copy_bytes(self.mm, &self.spaces, server, client, &server.regs)
-            || PAYLOAD == HANDLE
-                && !move_handle(self.mm, &mut self.spaces, server, client, &mut is_endpoint)
         {
             return None;
         }
+        let passed = pass::<PAYLOAD>(self.mm, &mut self.spaces, server, client)?;
         endpoint.receivers.set_only(caller);
-        if PAYLOAD == HANDLE && is_endpoint {
+        if passed == Passed::Endpoint {
             self.endpoints.end_epoch();
         }
 
@@ -269,10 +248,38 @@ fn is_plain(thread: &Thread) -> bool {
     regs.rsi >> 32 | regs.r8 | regs.r10 | thread.special.bits() == 0
 }
 
-/// Copies the bytes of a message, if the buffer that the caller offers is a good one. `false`: that is not so, and nothing has changed.
+/// What went over besides label and words.
+#[derive(PartialEq, Eq)]
+enum Passed {
+    /// Nothing by which a thread may remember an endpoint.
+    Other,
+    /// A handle to an endpoint.
+    Endpoint,
+}
+
+/// Passes the payload of a message. `None`: that is not possible, or something is special about the
+/// thread that it comes from, and nothing has changed.
 #[inline(always)]
-fn copy_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread, offer: &Registers) -> bool {
-    ByteRange::is_good(offer.r9, offer.r10)
+fn pass<const PAYLOAD: u8>(
+    mm: &Mm,
+    spaces: &mut Spaces,
+    from: &Thread,
+    to: &mut Thread,
+) -> Option<Passed> {
+    if PAYLOAD != PLAIN && !from.special.is_empty() {
+        return None;
+    }
+    match PAYLOAD {
+        BYTES => copy_bytes(mm, spaces, from, to).then_some(Passed::Other),
+        HANDLE => move_handle(mm, spaces, from, to),
+        _ => Some(Passed::Other),
+    }
+}
+
+/// Copies the bytes of a message, if the buffer that its sender offers in turn is a good one.
+#[inline(always)]
+fn copy_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
+    ByteRange::is_good(from.regs.r9, from.regs.r10)
         && (from.regs.r8 == 0 || move_bytes(mm, spaces, from, to))
 }
 
@@ -283,42 +290,26 @@ fn move_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
     if len > capacity || !ByteRange::is_good(data, len) || !ByteRange::is_good(buffer, capacity) {
         return false;
     }
-    let moves = Tag(from.regs.rsi).moves_pages();
-    if !moves && vm::copy_in_place(mm, to.root, buffer, from.root, data, len) {
+    let how = Transfer::of(Tag(from.regs.rsi));
+    if how == Transfer::Copy && vm::copy_in_place(mm, to.root, buffer, from.root, data, len) {
         return true;
     }
     let (Some(source), Some(target)) = (spaces.get(from.space), spaces.get(to.space)) else {
         return false;
     };
-    let transfer = Transfer::of(Tag(from.regs.rsi));
-    vm::copy(
-        mm,
-        &target.table,
-        buffer,
-        &source.table,
-        data,
-        len,
-        transfer,
-    )
-    .is_ok()
+    let (source, target) = (&source.table, &target.table);
+    vm::copy(mm, target, buffer, source, data, len, how).is_ok()
 }
 
-/// Moves the handle of a message and passes the words. `false`: that is not possible, and nothing
-/// has changed. Says whether it was an endpoint's.
+/// Moves the handle of a message and passes the words.
 #[inline(never)]
-fn move_handle(
-    mm: &Mm,
-    spaces: &mut Spaces,
-    from: &Thread,
-    to: &mut Thread,
-    is_endpoint: &mut bool,
-) -> bool {
+fn move_handle(mm: &Mm, spaces: &mut Spaces, from: &Thread, to: &mut Thread) -> Option<Passed> {
     let [w0, w1, w2, _] = from.regs.words();
-    let moved = spaces.move_handle(mm, from.space, to.space, Handle(w2 as u32));
-    if let Some((handle, object)) = moved {
-        *is_endpoint = matches!(object, Object::Endpoint(_));
-        to.regs.rax = 0;
-        to.regs.set_words([w0, w1, handle.0.into(), 0]);
-    }
-    moved.is_some()
+    let (handle, object) = spaces.move_handle(mm, from.space, to.space, Handle(w2 as u32))?;
+    to.regs.rax = 0;
+    to.regs.set_words([w0, w1, handle.0.into(), 0]);
+    Some(match object {
+        Object::Endpoint(_) => Passed::Endpoint,
+        _ => Passed::Other,
+    })
 }

@@ -1,15 +1,13 @@
 //! The fast path of notifications, by the same rules as that of [messages](super::fast).
 //!
-//! Ordinary means: nobody who takes part is [special](crate::object::Thread::special), and
+//! Ordinary means:
 //!
 //! | notify | receive |
 //! | --- | --- |
-//! | nobody receives, or one thread does that does not have the CPU by right | no sender and no other receiver waits at the endpoint |
-//! | | bits are raised; or the time slice goes on, and one other thread has the highest priority |
+//! | nobody receives, or the first receiver has no higher priority than the caller | bits are raised; or no sender and no other receiver waits at the endpoint, |
+//! | | the time slice goes on, one thread alone has the highest priority, and neither is [special](Thread::special) |
 
-use cowslip_abi::{MessageKind, Tag};
-
-use crate::object::{Kernel, Registers, State, Thread};
+use crate::object::{Kernel, State, Thread, Way};
 use crate::vm::ByteRange;
 
 impl Kernel {
@@ -17,10 +15,12 @@ impl Kernel {
     /// its `rax` is to be 0.
     #[inline(always)]
     pub fn fast_notify(&mut self) -> Option<&Thread> {
-        self.find_way_to_notify()?;
+        self.find_way(Way::Notify)?;
         let caller = self.threads.pinned()?;
-        let (_, endpoint) = self.endpoints.hinted_mut(caller.notifies_by.endpoint)?;
-        let bits = caller.notifies_by.badge;
+        let (_, endpoint) = self
+            .endpoints
+            .hinted_mut(caller.route(Way::Notify).endpoint)?;
+        let bits = caller.route(Way::Notify).badge;
         if endpoint.receivers.is_empty() {
             endpoint.bits |= bits;
             return self.threads.pinned();
@@ -32,10 +32,8 @@ impl Kernel {
             return None;
         }
         endpoint.receivers.take_first();
-        receive_bits(
-            &mut receiver.regs,
-            core::mem::take(&mut endpoint.bits) | bits,
-        );
+        let bits = core::mem::take(&mut endpoint.bits) | bits;
+        receiver.regs.set_notification(bits);
         receiver.state = State::Runnable;
         self.run_queue.push_back(&mut self.threads, id);
         self.threads.pinned()
@@ -45,15 +43,17 @@ impl Kernel {
     /// that runs now: it or another one, with all its results in its registers.
     #[inline(always)]
     pub fn fast_recv(&mut self, now_ticks: impl Fn() -> u64) -> Option<&Thread> {
-        self.find_way_to_receive()?;
+        self.find_way(Way::Receive)?;
         let caller = self.threads.pinned_mut()?;
-        let (id, endpoint) = self.endpoints.hinted_mut(caller.receives_by.endpoint)?;
+        let (id, endpoint) = self
+            .endpoints
+            .hinted_mut(caller.route(Way::Receive).endpoint)?;
         let regs = &mut caller.regs;
         if regs.rsi != 0 || !ByteRange::is_good(regs.r9, regs.r10) {
             return None;
         }
         if endpoint.bits != 0 {
-            receive_bits(regs, core::mem::take(&mut endpoint.bits));
+            regs.set_notification(core::mem::take(&mut endpoint.bits));
             return self.threads.pinned();
         }
         let next = self.run_queue.first()?;
@@ -74,11 +74,4 @@ impl Kernel {
         next_thread.start_clock(now_ticks);
         Some(pair.pin_other())
     }
-}
-
-/// The results of a receive that found bits.
-pub(crate) fn receive_bits(regs: &mut Registers, bits: u64) {
-    regs.set_message(Tag::default().with_kind(MessageKind::Notification), 0);
-    (regs.rdi, regs.r8) = (0, 0);
-    regs.set_words([bits, 0, 0, 0]);
 }

@@ -33,16 +33,7 @@ impl Kernel {
         let token = self.tokens.next(pair.pinned_id());
         let (thread, receiver) = pair.both();
         thread.set_fault(Some(fault));
-        thread.state = State::AwaitingReply {
-            server: receiver.space,
-            token,
-        };
-        let now_ticks = self.platform.now_ticks();
-        thread.stop_clock(now_ticks);
-        receiver.start_clock(now_ticks);
-        receiver.state = State::Runnable;
-        receiver.borrow_priority(thread.priority);
-        receiver.unanswered += 1;
+        thread.hand_over(receiver, token, self.platform.now_ticks());
         receiver.regs.set_message(fault.tag(), 0);
         (receiver.regs.rdi, receiver.regs.r8) = (badge, token);
         receiver.regs.set_words(fault.words(&thread.regs));

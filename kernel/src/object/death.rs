@@ -5,7 +5,7 @@
 //! last), so spaces to be torn down are put on a list and [`Kernel::reap`] works it off: no
 //! recursion, whatever a program has built.
 
-use cowslip_abi::{Error, MessageKind, Rights, Tag};
+use cowslip_abi::{Error, Rights};
 
 use super::{Endpoint, HandleEntry, Id, Kernel, Object, Space, State, Thread};
 
@@ -48,10 +48,7 @@ impl Kernel {
         };
         let bits = core::mem::take(&mut endpoint.bits);
         if let Some(thread) = self.threads.get_mut(receiver) {
-            let tag = Tag::default().with_kind(MessageKind::Notification);
-            thread.regs.set_message(tag, 0);
-            (thread.regs.rdi, thread.regs.r8) = (0, 0);
-            thread.regs.set_words([bits, 0, 0, 0]);
+            thread.regs.set_notification(bits);
         }
     }
 

@@ -21,8 +21,8 @@ pub use pool::{Hint, Id, Pool, PoolError};
 pub use queue::{MEMBER, Queue, TIMER, WAIT};
 pub use receivers::Receivers;
 pub use registers::Registers;
-pub(crate) use route::Place;
 pub use route::Route;
+pub(crate) use route::{Place, Way};
 pub use run_queue::RunQueue;
 pub use thread::{Fault, MAX_PRIORITY, Outgoing, Special, State, Supervisor, Thread, Timer};
 

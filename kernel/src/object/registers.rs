@@ -1,6 +1,6 @@
 //! A thread's registers while it does not run.
 
-use cowslip_abi::{Error, MAX_RANGE, Tag};
+use cowslip_abi::{Error, MAX_RANGE, MessageKind, Tag};
 
 use crate::vm::ByteRange;
 
@@ -56,6 +56,13 @@ impl Registers {
         self.rax = 0;
         self.rsi = tag.0;
         self.rdx = len_bytes;
+    }
+
+    /// The results of a receive that found notification bits.
+    pub fn set_notification(&mut self, bits: u64) {
+        self.set_message(Tag::default().with_kind(MessageKind::Notification), 0);
+        (self.rdi, self.r8) = (0, 0);
+        self.set_words([bits, 0, 0, 0]);
     }
 
     /// The buffer for a message or a reply, in `r9` and `r10`, if it is a good one.

@@ -2,7 +2,7 @@
 //!
 //! A handle is looked up in its space's table, checked for its type and rights, and then names an
 //! endpoint. Programs use the same handle again and again, so each thread remembers the answer for
-//! its last send and its last receive. Entries of a table never change, so the answer is true until
+//! its last send, its last receive and its last notification. Entries of a table never change, so the answer is true until
 //! a handle is closed, which ends the epoch of the pool of endpoints, or the endpoint dies, which
 //! does so too.
 
@@ -45,6 +45,39 @@ pub struct Route {
     pub(crate) endpoint: Hint<Endpoint>,
     /// The handle's badge.
     pub(crate) badge: u64,
+}
+
+/// What a thread does with an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// It sends a message there.
+    Send,
+    /// It receives there, perhaps after a reply.
+    Receive,
+    /// It raises bits there.
+    Notify,
+}
+
+/// How many ways there are.
+pub(super) const WAYS: usize = 3;
+
+impl Way {
+    /// The right that it takes.
+    const fn right(self) -> Rights {
+        match self {
+            Way::Send => Rights::SEND,
+            Way::Receive => Rights::RECV,
+            Way::Notify => Rights::NOTIFY,
+        }
+    }
+}
+
+impl Thread {
+    /// Where its last call of this kind went.
+    #[inline(always)]
+    pub(crate) fn route(&self, way: Way) -> &Route {
+        &self.routes[way as usize]
+    }
 }
 
 impl Route {
@@ -99,44 +132,15 @@ impl Kernel {
         }
     }
 
-    /// Sees to it that the way of the running thread's send is known.
+    /// Sees to it that the running thread knows where its call goes.
     #[inline(always)]
-    pub(crate) fn find_way_to_send(&mut self) -> Option<()> {
+    pub(crate) fn find_way(&mut self, way: Way) -> Option<()> {
         let thread = self.threads.pinned()?;
-        self.find_way(thread.sends_by, Rights::SEND, |thread| &mut thread.sends_by)
-    }
-
-    /// Sees to it that the way of the running thread's receive is known.
-    #[inline(always)]
-    pub(crate) fn find_way_to_receive(&mut self) -> Option<()> {
-        let thread = self.threads.pinned()?;
-        self.find_way(thread.receives_by, Rights::RECV, |thread| {
-            &mut thread.receives_by
-        })
-    }
-
-    /// Sees to it that the way of the running thread's notification is known.
-    #[inline(always)]
-    pub(crate) fn find_way_to_notify(&mut self) -> Option<()> {
-        let thread = self.threads.pinned()?;
-        self.find_way(thread.notifies_by, Rights::NOTIFY, |thread| {
-            &mut thread.notifies_by
-        })
-    }
-
-    #[inline(always)]
-    fn find_way(
-        &mut self,
-        known: Route,
-        right: Rights,
-        place: fn(&mut Thread) -> &mut Route,
-    ) -> Option<()> {
-        let thread = self.threads.pinned()?;
-        if known.fits(&thread.regs) && self.endpoints.is_current(known.endpoint) {
-            return Some(());
+        let known = thread.route(way);
+        if !known.fits(&thread.regs) || !self.endpoints.is_current(known.endpoint) {
+            let route = self.find_route(way.right())?;
+            self.threads.pinned_mut()?.routes[way as usize] = route;
         }
-        let route = self.find_route(right)?;
-        *place(self.threads.pinned_mut()?) = route;
         Some(())
     }
 

@@ -3,7 +3,7 @@
 use cowslip_abi::{Access, FaultKind, FoundEntry, MAX_HANDLES, Tag, ThreadState};
 
 use super::queue::{KINDS, Link};
-use super::route::SpaceRoute;
+use super::route::{SpaceRoute, WAYS};
 use super::{Endpoint, Id, Registers, Route, Space};
 use crate::mm::Frame;
 use crate::vm::ByteRange;
@@ -138,12 +138,8 @@ pub struct Thread {
     pub unanswered: i64,
     /// What its last calls on spaces acted on.
     pub(super) acts_on: [SpaceRoute; 2],
-    /// How its last send went.
-    pub sends_by: Route,
-    /// How its last notification went.
-    pub notifies_by: Route,
-    /// How its last receive went.
-    pub receives_by: Route,
+    /// Where its last calls on endpoints went, each [`Way`].
+    pub(super) routes: [Route; WAYS],
     /// Its places in lists.
     pub links: [Link; KINDS],
 }
@@ -173,9 +169,7 @@ impl Thread {
             run_ticks: 0,
             unanswered: 0,
             acts_on: [SpaceRoute::NONE; 2],
-            sends_by: Route::NONE,
-            receives_by: Route::NONE,
-            notifies_by: Route::NONE,
+            routes: [Route::NONE; WAYS],
             links: [Link::default(); KINDS],
         }
     }
@@ -242,6 +236,20 @@ impl Thread {
         if self.priority < priority {
             self.priority = priority;
         }
+    }
+
+    /// Gives the CPU to the receiver of this thread's message, to whose reply the token belongs.
+    #[inline(always)]
+    pub(crate) fn hand_over(&mut self, receiver: &mut Thread, token: u64, now_ticks: u64) {
+        self.state = State::AwaitingReply {
+            server: receiver.space,
+            token,
+        };
+        self.stop_clock(now_ticks);
+        receiver.start_clock(now_ticks);
+        receiver.state = State::Runnable;
+        receiver.borrow_priority(self.priority);
+        receiver.unanswered += 1;
     }
 
     /// The thread's turn begins, at this state of the time-stamp counter.
