@@ -66,11 +66,6 @@ vector_stubs:
     options(att_syntax)
 );
 
-/// The place of a field of [`Registers`], seen from their end.
-const fn from_end(offset: usize) -> isize {
-    offset as isize - size_of::<Registers>() as isize
-}
-
 global_asm!(
     r#"
     .macro SAVE_REGISTERS
@@ -109,6 +104,19 @@ global_asm!(
     pop rax
     .endm
 
+    // But for `rax`, `rbx`, `rbp` and the words.
+    .macro LOAD_FOR_SYSRET
+    mov rcx, [rax + {rip}]
+    mov r11, [rax + {rflags}]
+    mov rdi, [rax + {rdi}]
+    mov rsi, [rax + {rsi}]
+    mov rdx, [rax + {rdx}]
+    mov r8, [rax + {r8}]
+    mov r9, [rax + {r9}]
+    mov r10, [rax + {r10}]
+    mov rsp, [rax + {rsp}]
+    .endm
+
     .pushsection .text.entry, "ax"
 
     // What the fast path leaves alone stays where it is: the callee-saved registers, with the
@@ -119,19 +127,19 @@ syscall_entry:
     swapgs
     mov gs:[{user_rsp}], rsp
     mov rsp, gs:[{entry_stack}]
-    mov [rsp + {rip}], rcx
-    mov [rsp + {rflags}], r11
+    mov [rsp + {rip} - {len}], rcx
+    mov [rsp + {rflags} - {len}], r11
     mov rcx, gs:[{user_rsp}]
-    mov [rsp + {rsp}], rcx
-    mov [rsp + {rax}], rax
-    mov [rsp + {rdi}], rdi
-    mov [rsp + {rsi}], rsi
-    mov [rsp + {rdx}], rdx
-    mov [rsp + {r8}], r8
-    mov [rsp + {r9}], r9
-    mov [rsp + {r10}], r10
-    mov [rsp + {rbx}], rbx
-    mov [rsp + {rbp}], rbp
+    mov [rsp + {rsp} - {len}], rcx
+    mov [rsp + {rax} - {len}], rax
+    mov [rsp + {rdi} - {len}], rdi
+    mov [rsp + {rsi} - {len}], rsi
+    mov [rsp + {rdx} - {len}], rdx
+    mov [rsp + {r8} - {len}], r8
+    mov [rsp + {r9} - {len}], r9
+    mov [rsp + {r10} - {len}], r10
+    mov [rsp + {rbx} - {len}], rbx
+    mov [rsp + {rbp} - {len}], rbp
     mov rsp, gs:[{kernel_stack}]
     test eax, eax
     jnz 3f
@@ -140,31 +148,16 @@ syscall_entry:
     jz 4f
 
     // rax: the registers to resume with after success, but for the words.
-2:  mov rbx, [rax + {load_rbx}]
-    mov rbp, [rax + {load_rbp}]
-    mov rcx, [rax + {load_rip}]
-    mov r11, [rax + {load_rflags}]
-    mov rdi, [rax + {load_rdi}]
-    mov rsi, [rax + {load_rsi}]
-    mov rdx, [rax + {load_rdx}]
-    mov r8, [rax + {load_r8}]
-    mov r9, [rax + {load_r9}]
-    mov r10, [rax + {load_r10}]
-    mov rsp, [rax + {load_rsp}]
+2:  mov rbx, [rax + {rbx}]
+    mov rbp, [rax + {rbp}]
+    LOAD_FOR_SYSRET
     xor eax, eax
     swapgs
     sysretq
 
-5:  mov rcx, [rax + {load_rip}]
-    mov r11, [rax + {load_rflags}]
-    mov rdi, [rax + {load_rdi}]
-    mov rsi, [rax + {load_rsi}]
-    mov rdx, [rax + {load_rdx}]
-    mov r8, [rax + {load_r8}]
-    mov r9, [rax + {load_r9}]
-    mov r10, [rax + {load_r10}]
-    mov rsp, [rax + {load_rsp}]
-    mov rax, [rax + {load_rax}]
+    // rax: the same, with the result; the other registers are loaded already.
+5:  LOAD_FOR_SYSRET
+    mov rax, [rax + {rax}]
     swapgs
     sysretq
 
@@ -175,24 +168,24 @@ syscall_entry:
     jnz 2b
 
 4:  mov rax, gs:[{entry_stack}]
-    mov qword ptr [rax + {vector}], {syscall}
-    mov [rax + {r12}], r12
-    mov [rax + {r13}], r13
-    mov [rax + {r14}], r14
-    mov [rax + {r15}], r15
+    mov qword ptr [rax + {vector} - {len}], {syscall}
+    mov [rax + {r12} - {len}], r12
+    mov [rax + {r13} - {len}], r13
+    mov [rax + {r14} - {len}], r14
+    mov [rax + {r15} - {len}], r15
     xor ebp, ebp
     call {system_call}
 
     // rax: the registers to resume with.
     .global resume
 resume:
-    mov rbx, [rax + {load_rbx}]
-    mov rbp, [rax + {load_rbp}]
-    mov r12, [rax + {load_r12}]
-    mov r13, [rax + {load_r13}]
-    mov r14, [rax + {load_r14}]
-    mov r15, [rax + {load_r15}]
-    cmp qword ptr [rax + {load_vector}], {syscall}
+    mov rbx, [rax + {rbx}]
+    mov rbp, [rax + {rbp}]
+    mov r12, [rax + {r12}]
+    mov r13, [rax + {r13}]
+    mov r14, [rax + {r14}]
+    mov r15, [rax + {r15}]
+    cmp qword ptr [rax + {vector}], {syscall}
     je 5b
     mov rsp, rax
     LOAD_REGISTERS
@@ -209,18 +202,20 @@ resume:
     // There is no such call: all but `rcx` and `rsp` is as it was.
     mov eax, {unknown_call}
     mov rcx, gs:[{entry_stack}]
-    mov rcx, [rcx + {rip}]
+    mov rcx, [rcx + {rip} - {len}]
     mov rsp, gs:[{user_rsp}]
     swapgs
     sysretq
 
+    // The caller goes on.
 7:  call {fast_notify}
     test rax, rax
     jnz 2b
     jmp 4b
 
+    // Whoever goes on has its words in the frame.
 8:  mov rax, gs:[{entry_stack}]
-    mov qword ptr [rax + {vector}], {syscall}
+    mov qword ptr [rax + {vector} - {len}], {syscall}
     call {fast_recv}
     test rax, rax
     jnz resume
@@ -249,24 +244,10 @@ trap_entry:
     // the user's.
     .balign 64
 page_fault_entry:
-    test byte ptr [rsp + {cs} - {load_vector}], 3
+    test byte ptr [rsp + {cs} - {vector}], 3
     jz trap_entry
     swapgs
-    mov [rsp + {load_rax} - {load_vector}], rax
-    mov [rsp + {load_rcx} - {load_vector}], rcx
-    mov [rsp + {load_rdx} - {load_vector}], rdx
-    mov [rsp + {load_rdi} - {load_vector}], rdi
-    mov [rsp + {load_rsi} - {load_vector}], rsi
-    mov [rsp + {load_r8} - {load_vector}], r8
-    mov [rsp + {load_r9} - {load_vector}], r9
-    mov [rsp + {load_r10} - {load_vector}], r10
-    mov [rsp + {load_r11} - {load_vector}], r11
-    mov [rsp + {load_rbx} - {load_vector}], rbx
-    mov [rsp + {load_rbp} - {load_vector}], rbp
-    mov [rsp + {load_r12} - {load_vector}], r12
-    mov [rsp + {load_r13} - {load_vector}], r13
-    mov [rsp + {load_r14} - {load_vector}], r14
-    mov [rsp + {load_r15} - {load_vector}], r15
+    SAVE_REGISTERS
     mov rsp, gs:[{kernel_stack}]
     push 2
     popfq
@@ -275,17 +256,17 @@ page_fault_entry:
     test edx, edx
     jz resume
     mov rsp, rax
-    mov rbp, [rsp + {load_rbp}]
-    mov rax, [rsp + {load_rax}]
-    mov rcx, [rsp + {load_rcx}]
-    mov rdx, [rsp + {load_rdx}]
-    mov rdi, [rsp + {load_rdi}]
-    mov rsi, [rsp + {load_rsi}]
-    mov r8, [rsp + {load_r8}]
-    mov r9, [rsp + {load_r9}]
-    mov r10, [rsp + {load_r10}]
-    mov r11, [rsp + {load_r11}]
-    add rsp, {load_rip}
+    mov rbp, [rsp + {rbp}]
+    mov rax, [rsp + {rax}]
+    mov rcx, [rsp + {rcx}]
+    mov rdx, [rsp + {rdx}]
+    mov rdi, [rsp + {rdi}]
+    mov rsi, [rsp + {rsi}]
+    mov r8, [rsp + {r8}]
+    mov r9, [rsp + {r9}]
+    mov r10, [rsp + {r10}]
+    mov r11, [rsp + {r11}]
+    add rsp, {rip}
     swapgs
     iretq
 
@@ -311,42 +292,26 @@ fatal_entry:
     nr_calls = const Call::ALL.len(),
     unknown_call = const Error::UnknownCall as u32,
     syscall = const Registers::SYSCALL,
-    rip = const from_end(offset_of!(Registers, rip)),
-    rsp = const from_end(offset_of!(Registers, rsp)),
-    rflags = const from_end(offset_of!(Registers, rflags)),
-    load_rflags = const offset_of!(Registers, rflags),
-    vector = const from_end(offset_of!(Registers, vector)),
-    load_rcx = const offset_of!(Registers, rcx),
-    load_r11 = const offset_of!(Registers, r11),
-    rax = const from_end(offset_of!(Registers, rax)),
-    rbx = const from_end(offset_of!(Registers, rbx)),
-    rbp = const from_end(offset_of!(Registers, rbp)),
-    rdx = const from_end(offset_of!(Registers, rdx)),
-    rdi = const from_end(offset_of!(Registers, rdi)),
-    rsi = const from_end(offset_of!(Registers, rsi)),
-    r8 = const from_end(offset_of!(Registers, r8)),
-    r9 = const from_end(offset_of!(Registers, r9)),
-    r10 = const from_end(offset_of!(Registers, r10)),
-    r12 = const from_end(offset_of!(Registers, r12)),
-    r13 = const from_end(offset_of!(Registers, r13)),
-    r14 = const from_end(offset_of!(Registers, r14)),
-    r15 = const from_end(offset_of!(Registers, r15)),
-    load_rip = const offset_of!(Registers, rip),
-    load_rsp = const offset_of!(Registers, rsp),
-    load_vector = const offset_of!(Registers, vector),
-    load_rax = const offset_of!(Registers, rax),
-    load_rbx = const offset_of!(Registers, rbx),
-    load_rbp = const offset_of!(Registers, rbp),
-    load_rdx = const offset_of!(Registers, rdx),
-    load_rdi = const offset_of!(Registers, rdi),
-    load_rsi = const offset_of!(Registers, rsi),
-    load_r8 = const offset_of!(Registers, r8),
-    load_r9 = const offset_of!(Registers, r9),
-    load_r10 = const offset_of!(Registers, r10),
-    load_r12 = const offset_of!(Registers, r12),
-    load_r13 = const offset_of!(Registers, r13),
-    load_r14 = const offset_of!(Registers, r14),
-    load_r15 = const offset_of!(Registers, r15),
+    len = const size_of::<Registers>(),
+    rip = const offset_of!(Registers, rip),
+    rsp = const offset_of!(Registers, rsp),
+    rflags = const offset_of!(Registers, rflags),
+    vector = const offset_of!(Registers, vector),
+    rax = const offset_of!(Registers, rax),
+    rcx = const offset_of!(Registers, rcx),
+    r11 = const offset_of!(Registers, r11),
+    rbx = const offset_of!(Registers, rbx),
+    rbp = const offset_of!(Registers, rbp),
+    rdx = const offset_of!(Registers, rdx),
+    rdi = const offset_of!(Registers, rdi),
+    rsi = const offset_of!(Registers, rsi),
+    r8 = const offset_of!(Registers, r8),
+    r9 = const offset_of!(Registers, r9),
+    r10 = const offset_of!(Registers, r10),
+    r12 = const offset_of!(Registers, r12),
+    r13 = const offset_of!(Registers, r13),
+    r14 = const offset_of!(Registers, r14),
+    r15 = const offset_of!(Registers, r15),
     cs = const offset_of!(Registers, cs),
     reply_recv = const Call::ReplyRecv as u32,
     notify = const Call::Notify as u32,
