@@ -138,7 +138,7 @@ pub struct Thread {
     pub unanswered: i64,
     /// What its last calls on spaces acted on.
     pub(super) acts_on: [SpaceRoute; 2],
-    /// Where its last calls on endpoints went, each [`Way`].
+    /// Where its last calls on endpoints went, each [`Way`](super::Way).
     pub(super) routes: [Route; WAYS],
     /// Its places in lists.
     pub links: [Link; KINDS],
