@@ -173,7 +173,7 @@ fn make_bytes(
             mm.map.write_bytes(frame, offset, bytes);
             return Ok(());
         }
-        Kind::Zero => table.unmap(mm, page, PAGE),
+        Kind::Zero => table.unmap(mm, page, PAGE)?,
         _ => {}
     }
     let frame = mm.frames.alloc_zeroed().ok_or(Error::NoMemory)?;

@@ -115,6 +115,16 @@ impl<'m> Count<'m> {
         self.0.store(DEEP_IN_PIN, Relaxed);
     }
 
+    /// What stands in the place of the count of a frame that no entry names.
+    pub(super) fn word(self) -> u64 {
+        self.0.load(Acquire)
+    }
+
+    /// Uses the place of the count of a frame that no entry names. Zero makes it a count again.
+    pub(super) fn set_word(self, word: u64) {
+        self.0.store(word, Release);
+    }
+
     /// Counts one reference less. Use [`Mm::release`](super::Mm::release), which insists on a flush.
     ///
     /// Release, so that what was done with the frame before the reference went is seen by whoever

@@ -5,18 +5,26 @@
 //! of the [frame allocator](super::frames) from the outset: a frame that nobody else names stays
 //! noted there when the allocator takes the book, and costs nothing more.
 //!
+//! A table that loses its last reference is not free yet: it goes to the [dead](super::DeadTables).
+//!
 //! A book is a free frame, and there may be none. Then a few frames at a time are noted, flushed and
 //! freed: an operation that has begun never fails, and what it frees first may be its next book.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Count, CountCursor, Dropped, Flush, Flushed, Frame, Mm};
+use super::{Count, CountCursor, DeadTable, Dropped, Flush, Flushed, Frame, Mm};
 
 /// How many frames are noted without a book.
 const FEW: usize = 4;
 
 /// In a note: others may name the frame. The bit is zero in every page-table entry.
 pub const COUNTED: u64 = 1 << 11;
+
+/// In a note: for a table, one more than its level. The bits are zero in every page-table entry.
+const TABLE_SHIFT: u32 = 7;
+const TABLE_MASK: u64 = 3 << TABLE_SHIFT;
+/// In a note of a table, as in the entry that named it: how many entries are used.
+const USED_SHIFT: u32 = 52;
 
 /// Frames that lose a reference once a flush is done.
 #[must_use = "references are lost if it is not finished"]
@@ -67,6 +75,13 @@ impl<'m> Departing<'m> {
             self.note(frame.addr().0 | COUNTED);
             self.nr_counted += 1;
         }
+    }
+
+    /// Notes a table of this level, by the entry that named it and is gone.
+    pub fn add_table(&mut self, entry: u64, level: u32) {
+        debug_assert!(level < 3, "a root departs with its space");
+        self.note(entry | COUNTED | u64::from(level + 1) << TABLE_SHIFT);
+        self.nr_counted += 1;
     }
 
     /// Notes a frame whose only reference is gone.
@@ -167,8 +182,8 @@ impl<'m> Departing<'m> {
         flushed
     }
 
-    /// Counts down where there was more than one reference, and strikes out frames that have others
-    /// still.
+    /// Counts down where there may be more than one reference, and strikes out frames that have others
+    /// still, and tables.
     #[inline(never)]
     fn count_down(&mut self) {
         let notes = match self.book {
@@ -187,6 +202,7 @@ impl<'m> Departing<'m> {
             match self.counts.of(frame).decrement() {
                 Dropped::Remaining => {}
                 Dropped::Second => nr_seconds += 1,
+                Dropped::Last if note & TABLE_MASK != 0 => self.mm.bury(dead_table(note)),
                 Dropped::Last => {
                     notes[nr_kept].store(note, Relaxed);
                     nr_kept += 1;
@@ -196,5 +212,15 @@ impl<'m> Departing<'m> {
         self.mm.counts.subtract_shared(nr_seconds);
         self.len = nr_kept;
         self.nr_counted = 0;
+    }
+}
+
+/// The table of a note, of which nothing has been worked off.
+fn dead_table(note: u64) -> DeadTable {
+    DeadTable {
+        frame: Frame::of_entry(note),
+        level: ((note & TABLE_MASK) >> TABLE_SHIFT) as u32 - 1,
+        next: 0,
+        left: (note >> USED_SHIFT) as usize % 1024,
     }
 }

@@ -13,6 +13,7 @@
 //! Nothing here knows about address spaces; `unsafe` is confined to [`phys`].
 
 pub mod counts;
+mod dead;
 mod departing;
 pub mod flush;
 pub mod frames;
@@ -22,6 +23,7 @@ pub mod sim;
 pub mod stats;
 
 pub use counts::{Count, CountCursor, Dropped, RefCounts};
+pub use dead::{DeadTable, DeadTables};
 pub use departing::{COUNTED, Departing};
 pub use flush::{Flush, FlushPages, Flushed, SpaceFlush};
 pub use frames::{FrameAllocator, Reserve};
@@ -62,6 +64,8 @@ pub struct Mm {
     pub frames: FrameAllocator,
     /// How many entries name each frame.
     pub counts: RefCounts,
+    /// Tables that nothing names, and that still name others.
+    pub dead: DeadTables,
     /// What has been done since boot.
     pub stats: Stats,
     remap_min_pages: AtomicU64,
@@ -78,6 +82,7 @@ impl Mm {
             map,
             frames: FrameAllocator::new(map),
             counts: RefCounts::new(map),
+            dead: DeadTables::new(),
             stats: Stats::new(),
             remap_min_pages: AtomicU64::new(DEFAULT_REMAP_MIN_PAGES),
             flush,
@@ -135,5 +140,39 @@ impl Mm {
             Dropped::Second => self.counts.subtract_shared(1),
             Dropped::Remaining => {}
         }
+    }
+
+    /// Forgets one reference to a table, of which `left` entries at most are used. If it was the last,
+    /// returns the table, for [`bury`](Self::bury).
+    pub fn release_table(
+        &self,
+        frame: Frame,
+        level: u32,
+        left: usize,
+        _flushed: &Flushed,
+    ) -> Option<DeadTable> {
+        match self.counts.of(frame).decrement() {
+            Dropped::Last => {
+                return Some(DeadTable {
+                    frame,
+                    level,
+                    next: 0,
+                    left,
+                });
+            }
+            Dropped::Second => self.counts.subtract_shared(1),
+            Dropped::Remaining => {}
+        }
+        None
+    }
+
+    /// Adds a table that nothing names to the dead ones.
+    pub fn bury(&self, dead: DeadTable) {
+        self.dead.push(&self.counts, dead);
+    }
+
+    /// Takes the dead table that is to be worked off next.
+    pub fn exhume(&self) -> Option<DeadTable> {
+        self.dead.pop(&self.counts)
     }
 }

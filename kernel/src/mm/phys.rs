@@ -5,7 +5,10 @@
 //! the accessed and dirty bits, write) them at any time; the bytes of user frames are only ever
 //! touched by raw copies, never by references, because user code may write them at any time.
 
-use core::{fmt, ptr, sync::atomic::AtomicU64};
+use core::{
+    fmt, ptr,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use cowslip_abi::PAGE_SIZE;
 
@@ -125,6 +128,13 @@ impl PhysMap {
         let pointer = self.frame_pointer(frame);
         // SAFETY: the frame is mapped, one page long, and no `&[u8]` to it exists anywhere.
         unsafe { ptr::write_bytes(pointer, 0, PAGE_SIZE) }
+    }
+
+    /// Makes all entries of a table the same.
+    pub fn fill(&self, table: Frame, entry: u64) {
+        for place in self.table(table) {
+            place.store(entry, Relaxed);
+        }
     }
 
     /// Copies a whole frame.

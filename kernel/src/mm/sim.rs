@@ -1,8 +1,8 @@
 //! Simulated physical memory and TLBs, for tests on the host.
 //!
 //! [`SimMemory`] is real memory that stands for the machine's, with an [`Mm`] over it. The TLBs are
-//! as stubborn as hardware may be: they keep every translation and every lower-level table that a
-//! [`Cpu`] ever used until a flush names it. When a count is about to fall, the simulation panics if
+//! as stubborn as hardware may be: they keep every translation and every table of any level that a
+//! [`Cpu`] ever used, with the right to write below it, until a flush names it. When a count is about to fall, the simulation panics if
 //! a TLB still has a translation that the page table has taken back.
 //!
 //! TLBs belong to the thread, so tests in parallel do not disturb each other; a thread uses one
@@ -24,6 +24,8 @@ use super::{
     phys::{FRAME_SIZE, Frame, PhysAddr, PhysMap},
 };
 
+/// The level of the root.
+const ROOT: u32 = 3;
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const NO_EXECUTE: u64 = 1 << 63;
@@ -155,30 +157,87 @@ std::thread_local! {
 /// The TLBs of all CPUs.
 #[derive(Default)]
 struct Tlb {
-    /// Page-table entries as they were when they were used.
+    /// Page-table entries as they were when they were used; writable only if all entries on the way
+    /// were.
     pages: BTreeMap<Page, u64>,
-    /// Lowest-level tables, by the first address that they cover.
-    tables: BTreeMap<Page, Frame>,
+    /// Tables below the root, by the first address that they cover and their level.
+    tables: BTreeMap<(Page, u32), Table>,
     flushes: Vec<Flush>,
 }
 
-impl Tlb {
-    fn walk(&mut self, map: PhysMap, page: Page) -> Option<u64> {
-        let (_, root, addr) = page;
-        let table = match self.tables.get(&block(page)) {
-            Some(table) => *table,
-            None => {
-                let table = walk_to(map, root, addr, 1)?;
-                self.tables.insert(block(page), table);
-                table
-            }
+/// A table, as a TLB knows it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Table {
+    frame: Frame,
+    /// Whether all entries on the way allow writing.
+    is_writable: bool,
+}
+
+impl Table {
+    /// The root, and the tables on the way to `addr`, with their levels.
+    fn path(map: PhysMap, root: Frame, addr: u64) -> impl Iterator<Item = (u32, Self)> {
+        let first = Self {
+            frame: root,
+            is_writable: true,
         };
-        Some(map.table(table)[index(addr, 0)].load(Acquire))
+        let next = move |(level, table): &(u32, Self)| {
+            let below = table.below(map, addr, *level)?;
+            Some((*level - 1, below))
+        };
+        core::iter::successors(Some((ROOT, first)), next).take(ROOT as usize + 1)
+    }
+
+    /// The next table on the way to `addr`.
+    fn below(self, map: PhysMap, addr: u64, level: u32) -> Option<Self> {
+        if level == 0 {
+            return None;
+        }
+        // Without W if this table has none.
+        let entry = self.entry(map, addr, level);
+        (entry & PRESENT != 0).then(|| Self {
+            frame: Frame::of_entry(entry),
+            is_writable: entry & WRITABLE != 0,
+        })
+    }
+
+    /// The entry for `addr`, writable only if this table is.
+    fn entry(self, map: PhysMap, addr: u64, level: u32) -> u64 {
+        let entry = map.table(self.frame)[index(addr, level)].load(Acquire);
+        if self.is_writable {
+            entry
+        } else {
+            entry & !WRITABLE
+        }
     }
 }
 
-fn block((cpu, root, addr): Page) -> Page {
-    (cpu, root, addr >> 21 << 21)
+impl Tlb {
+    /// The entry for a page, from the lowest table that is cached on, and perhaps not up to date. All
+    /// tables on the way are cached then.
+    fn walk(&mut self, map: PhysMap, page: Page) -> Option<u64> {
+        let (_, root, addr) = page;
+        let cached = (0..ROOT).find_map(|level| {
+            let table = self.tables.get(&(block(page, level), level))?;
+            Some((level, *table))
+        });
+        let top = Table {
+            frame: root,
+            is_writable: true,
+        };
+        let (mut level, mut table) = cached.unwrap_or((ROOT, top));
+        while level > 0 {
+            table = table.below(map, addr, level)?;
+            level -= 1;
+            self.tables.insert((block(page, level), level), table);
+        }
+        Some(table.entry(map, addr, 0))
+    }
+}
+
+/// What a table of this level covers.
+fn block((cpu, root, addr): Page, level: u32) -> Page {
+    let shift = 12 + 9 * (level + 1);
+    (cpu, root, addr >> shift << shift)
 }
 
 fn index(addr: u64, level: u32) -> usize {
@@ -193,12 +252,12 @@ fn allows(entry: u64, access: Access) -> bool {
     }
 }
 
-/// The frame named by the present entry of this level, as the hardware walks.
-fn walk_to(map: PhysMap, root: Frame, addr: u64, level: u32) -> Option<Frame> {
-    (level..4).rev().try_fold(root, |table, level| {
-        let entry = map.table(table)[index(addr, level)].load(Acquire);
-        (entry & PRESENT != 0).then(|| Frame::of_entry(entry))
-    })
+/// The entry for a page, as a TLB finds it that has nothing cached.
+fn live_entry(map: PhysMap, root: Frame, addr: u64) -> u64 {
+    match Table::path(map, root, addr).last() {
+        Some((0, table)) => table.entry(map, addr, 0),
+        _ => 0,
+    }
 }
 
 /// The hook of [`Mm`].
@@ -209,7 +268,8 @@ fn flush(flush: &Flush) {
             tlb.pages
                 .retain(|&(_, root, page), _| root != space.root || !covers(space.pages, page));
             // An INVLPG drops all cached upper-level entries of the space.
-            tlb.tables.retain(|&(_, root, _), _| root != space.root);
+            tlb.tables
+                .retain(|&((_, root, _), _), _| root != space.root);
         }
     });
 }
@@ -234,8 +294,7 @@ impl Tlb {
             if !selected(frame) {
                 continue;
             }
-            let live = walk_to(map, root, addr, 1)
-                .map_or(0, |table| map.table(table)[index(addr, 0)].load(Acquire));
+            let live = live_entry(map, root, addr);
             let allowed = live & PRESENT != 0
                 && Frame::of_entry(live) == frame
                 && [Access::Write, Access::Execute]
@@ -246,11 +305,18 @@ impl Tlb {
                 "{cpu:?} has a stale translation of {addr:#x} to {frame:?}"
             );
         }
-        for (&(cpu, root, addr), &table) in &self.tables {
-            let stale = selected(table) && walk_to(map, root, addr, 1) != Some(table);
+        for (&((cpu, root, addr), level), &cached) in &self.tables {
+            if !selected(cached.frame) {
+                continue;
+            }
+            let live = Table::path(map, root, addr).find(|(live_level, _)| *live_level == level);
+            let is_stale = live.is_none_or(|(_, live)| {
+                live.frame != cached.frame || cached.is_writable && !live.is_writable
+            });
             assert!(
-                !stale,
-                "{cpu:?} has {table:?} cached as the table of {addr:#x}"
+                !is_stale,
+                "{cpu:?} has {:?} cached as the table of level {level} for {addr:#x}",
+                cached.frame
             );
         }
     }

@@ -8,12 +8,14 @@ use core::ops::Range;
 use cowslip_abi::{Access, Error, PAGE_SIZE, USER_END};
 
 use crate::{
-    mm::{Flush, Mm},
+    mm::{Departing, Mm},
     vm::{
         PageTable, VmError,
         cursor::Cursor,
         entry::{Entry, Kind},
+        open::{Edit, Plan, open},
         own,
+        reap::reserve,
     },
 };
 
@@ -44,32 +46,31 @@ pub fn read_user(mm: &Mm, table: &PageTable, addr: u64, buf: &mut [u8]) -> Resul
 ///
 /// `NotMapped`, `NotWritable`, `NoMemory`; nothing has been written then.
 pub fn write_user(mm: &Mm, table: &PageTable, addr: u64, buf: &[u8]) -> Result<(), VmError> {
-    let range = user_range(addr, buf.len())?;
-    let mut cursor = Cursor::new(&mm.map, table.root());
-    let mut nr_frames = 0;
+    let (root, range) = (table.root(), user_range(addr, buf.len())?);
+    let mut cursor = Cursor::new(&mm.map, root);
+    let mut plan = Plan::new(mm, root);
+    let mut nr_pages = 0;
     for (page, _) in pieces(range.clone()) {
         let entry = cursor.get(page);
         check_writable(entry)?;
-        nr_frames += usize::from(own::needs_frame(mm, entry));
+        let is_own = plan.add(page, 0);
+        nr_pages += usize::from(own::needs_frame(mm, entry, is_own));
     }
-    let mut reserve = mm.frames.reserve(nr_frames)?;
+    let mut reserve = reserve(mm, plan.nr_frames() + nr_pages)?;
 
-    let mut flush = Flush::none();
-    let mut rest = page_of(range.start)..range.end;
-    while let Some((page, slot)) = cursor.next(&mut rest) {
-        own::detach(mm, table.root(), page, slot, &mut flush);
+    let mut departing = Departing::new(mm);
+    for (page, _) in pieces(range.clone()) {
+        let leaf = open(mm, root, page, 0, Edit::Keep, &mut reserve, &mut departing);
+        own::detach(mm, root, page, leaf.slot(page), departing.flush());
     }
-    let flushed = mm.flush(flush);
+    let flushed = departing.finish();
 
-    let mut rest = page_of(range.start)..range.end;
+    let mut cursor = Cursor::new(&mm.map, root);
     for (page, part) in pieces(range) {
-        let Some((_, slot)) = cursor.next(&mut rest) else {
-            break;
-        };
         let bytes = &buf[index_in(addr, &part)];
         own::write(
             mm,
-            slot,
+            cursor.open_slot(page),
             bytes.len() == PAGE_SIZE,
             || reserve.take(),
             &flushed,

@@ -8,9 +8,9 @@ use crate::{
     mm::{Frame, Mm},
     vm::{
         PageTable,
-        cursor::LEVELS,
-        entry::{Entry, Kind},
-        table::user_entries,
+        cursor::ROOT,
+        entry::{Entry, Kind, Slot},
+        table::nr_user_entries,
     },
 };
 
@@ -34,15 +34,17 @@ pub enum Role {
     Shared,
 }
 
-/// Walks all spaces, and returns every frame that they name.
+/// Walks all spaces and what is left of dead tables, and returns every frame that they name, and the
+/// dead tables themselves.
 ///
 /// `spaces` must be all that there are, and no operation may be going on.
 ///
 /// # Panics
 ///
 /// - An entry is condemned, or two entries disagree about what a frame is.
-/// - A page is writable though others name its frame.
+/// - A table or a private page is writable though other entries name its frame.
 /// - A table is empty, or does not have as many entries in use as the entry that names it says.
+/// - A table says that it is plain, and something below is not.
 /// - A count, or the number of shared frames, is not what was counted here.
 #[must_use]
 pub fn audit<'t>(
@@ -53,10 +55,15 @@ pub fn audit<'t>(
         mm,
         named: BTreeMap::new(),
         writable: Vec::new(),
+        found: BTreeMap::new(),
     };
     for space in spaces {
-        audit.name(space.root(), Role::Table(LEVELS - 1));
-        audit.table(space.root(), LEVELS - 1);
+        audit.name(space.root(), Role::Table(ROOT));
+        audit.entries(space.root(), ROOT, 0);
+    }
+    let dead: Vec<_> = mm.dead.iter(&mm.counts).collect();
+    for table in &dead {
+        audit.entries(table.frame, table.level, table.next);
     }
     let counts = &mm.counts;
     for (frame, named) in &audit.named {
@@ -67,14 +74,26 @@ pub fn audit<'t>(
     }
     let nr_shared = audit.named.values().filter(|named| named.count > 1).count();
     assert_eq!(counts.shared(), nr_shared as u64);
+    for table in dead {
+        audit.name(table.frame, Role::Table(table.level));
+    }
     audit.named
 }
 
 struct Audit<'m> {
     mm: &'m Mm,
     named: BTreeMap<Frame, Named>,
-    /// The frames of private pages that user code may write at once.
+    /// The frames of tables and private pages that may be written, as far as they are concerned.
     writable: Vec<Frame>,
+    /// What was found in tables.
+    found: BTreeMap<Frame, Found>,
+}
+
+/// What a table has.
+#[derive(Clone, Copy)]
+struct Found {
+    nr_used: usize,
+    is_plain: bool,
 }
 
 impl Audit<'_> {
@@ -84,22 +103,52 @@ impl Audit<'_> {
         assert_eq!(named.role, role, "{frame:?} has two roles");
     }
 
-    /// Names all that is below a table. Returns how many of its entries are used.
-    fn table(&mut self, table: Frame, level: u32) -> usize {
-        let mut nr_used = 0;
-        for slot in user_entries(self.mm, table, level) {
-            let entry = slot.get();
-            nr_used += usize::from(!entry.is_empty());
-            if level == 0 {
-                self.page(entry);
-            } else if let Some(below) = entry.table_below() {
-                self.name(below, Role::Table(level - 1));
-                let found = self.table(below, level - 1);
-                assert_eq!(entry.nr_used(), found, "entries in use of {below:?}");
-                assert!(found > 0, "an empty table was kept");
-            }
+    /// Names all that is below a table, from the entry with this number on.
+    fn entries(&mut self, table: Frame, level: u32, first: usize) -> Found {
+        let mut found = Found {
+            nr_used: 0,
+            is_plain: true,
+        };
+        let places = &self.mm.map.table(table)[first..nr_user_entries(level)];
+        for entry in places.iter().map(|place| Slot::new(place).get()) {
+            found.nr_used += usize::from(!entry.is_empty());
+            found.is_plain &= match entry.table_below() {
+                Some(below) if level > 0 => self.table(entry, below, level - 1),
+                _ => {
+                    self.page(entry);
+                    entry.is_plain()
+                }
+            };
         }
-        nr_used
+        found
+    }
+
+    /// Names a table, and what is below it if that was not done before. Returns whether all of it is
+    /// plain.
+    fn table(&mut self, entry: Entry, table: Frame, level: u32) -> bool {
+        self.name(table, Role::Table(level));
+        if entry.is_writable() {
+            self.writable.push(table);
+        }
+        let found = match self.found.get(&table) {
+            Some(found) => *found,
+            None => {
+                let found = self.entries(table, level, 0);
+                self.found.insert(table, found);
+                found
+            }
+        };
+        assert_eq!(
+            entry.nr_used(),
+            found.nr_used,
+            "entries in use of {table:?}"
+        );
+        assert!(found.nr_used > 0, "an empty table was kept");
+        assert!(
+            found.is_plain || !entry.is_plain(),
+            "{table:?} of level {level} is not plain"
+        );
+        found.is_plain
     }
 
     fn page(&mut self, entry: Entry) {

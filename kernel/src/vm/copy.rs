@@ -12,8 +12,11 @@
 //! The destination keeps its rights: a buffer that may be written may be written afterwards,
 //! whatever the source was. No byte outside the two buffers is touched or leaked.
 //!
-//! Whole pages at the same offset are the *body*. It is handled a [run](super::remap) at a time:
-//! what lies in one table of each side. Everything else goes piece by piece.
+//! Whole pages at the same offset are the *body*. Where both sides agree modulo what a table covers,
+//! and all that it covers is part of the body and plain on both sides, the whole table goes over, or
+//! the one entry that stands for as much demand-zero memory. The rest of the body is handled a
+//! [run](super::remap) of pages at a time: what lies in one table of each side. Everything else goes
+//! piece by piece.
 
 use core::ops::Range;
 
@@ -26,12 +29,11 @@ use crate::{
     vm::{
         PageTable, VmError,
         access::{check_writable, offset_in, page_of, pieces},
-        cursor::{Cursor, walk},
-        entry::{
-            Entry, Kind, Pattern, Slot, are_private_and_may_be_written, are_private_and_present,
-        },
+        cursor::{Cursor, walk_to_page},
+        entry::{Entry, Kind},
+        open::{Edit, Plan, open},
         own,
-        remap::Run,
+        reap::{REAP_REFERENCES, reap, reserve},
     },
 };
 
@@ -68,7 +70,7 @@ pub struct CopyError {
 }
 
 impl CopyError {
-    const fn new(side: Side, error: VmError) -> Self {
+    pub(super) const fn new(side: Side, error: VmError) -> Self {
         Self { side, error }
     }
 }
@@ -123,9 +125,16 @@ fn give_page(
     (src, src_addr): (Frame, u64),
     transfer: Transfer,
 ) -> bool {
-    let (Ok(from), Ok(to)) = (walk(&mm.map, src, src_addr), walk(&mm.map, dst, dst_addr)) else {
+    let map = &mm.map;
+    let (Ok(from), Ok(to)) = (
+        walk_to_page(map, src, src_addr),
+        walk_to_page(map, dst, dst_addr),
+    ) else {
         return false;
     };
+    if !to.is_exclusive() || transfer == Transfer::Move && !from.is_exclusive() {
+        return false;
+    }
     let (from, to) = (from.slot(src_addr), to.slot(dst_addr));
     let (entry, replaced) = (from.get(), to.get());
     let (Kind::Private(frame), Kind::Private(old)) = (entry.kind(), replaced.kind()) else {
@@ -189,9 +198,16 @@ pub fn copy_in_place(
     if !is_within_pages || len == PAGE_SIZE || dst == src {
         return false;
     }
-    let (Ok(to), Ok(from)) = (walk(&mm.map, dst, to_page), walk(&mm.map, src, from_page)) else {
+    let map = &mm.map;
+    let (Ok(to), Ok(from)) = (
+        walk_to_page(map, dst, to_page),
+        walk_to_page(map, src, from_page),
+    ) else {
         return false;
     };
+    if !to.is_exclusive() {
+        return false;
+    }
     let (to, from) = (to.slot(to_page).get(), from.slot(from_page).get());
     match (to.kind(), from.kind()) {
         (
@@ -244,23 +260,24 @@ impl Parts {
     }
 }
 
-struct Job<'m> {
-    mm: &'m Mm,
-    src: Frame,
-    dst: Frame,
+/// A transfer, as far as both sides need it.
+pub(super) struct Job<'m> {
+    pub(super) mm: &'m Mm,
+    pub(super) src: Frame,
+    pub(super) dst: Frame,
     /// What to add to addresses in the destination, modulo 2^64, for those in the source.
-    distance: u64,
-    transfer: Transfer,
+    pub(super) distance: u64,
+    pub(super) transfer: Transfer,
 }
 
-/// How a page of the body gets its bytes.
-enum Method {
-    /// By naming this frame of the source.
-    Remap(Frame),
-    /// By becoming demand-zero.
-    Zero,
-    /// By copying.
-    Bytes,
+/// What a transfer needs, at ascending addresses.
+pub(super) struct Needs<'m> {
+    /// The tables of the destination that are written to.
+    pub(super) dst: Plan<'m>,
+    /// Those of the source that pages are taken from.
+    pub(super) src: Plan<'m>,
+    /// Frames for pages.
+    pub(super) nr_pages: usize,
 }
 
 impl<'m> Job<'m> {
@@ -276,19 +293,21 @@ impl<'m> Job<'m> {
         } else {
             parts
         };
-        let nr_frames = self.plan_bytes(&parts.head)?
-            + self.plan_body(&parts.body)?
-            + self.plan_bytes(&parts.tail)?;
-        let mut reserve = self.mm.frames.reserve(nr_frames)?;
+        let mut needs = Needs {
+            dst: Plan::new(self.mm, self.dst),
+            src: Plan::new(self.mm, self.src),
+            nr_pages: 0,
+        };
+        self.plan_bytes(&parts.head, &mut needs)?;
+        self.plan_body(&parts.body, &mut needs)?;
+        self.plan_bytes(&parts.tail, &mut needs)?;
+        let nr_frames = needs.dst.nr_frames() + needs.src.nr_frames() + needs.nr_pages;
+        let mut reserve = reserve(self.mm, nr_frames)?;
 
         let mut departing = Departing::new(self.mm);
-        if !parts.head.is_empty() {
-            self.detach(&parts.head, departing.flush());
-        }
-        let nr_remapped = self.remap(&parts.body, &mut departing);
-        if !parts.tail.is_empty() {
-            self.detach(&parts.tail, departing.flush());
-        }
+        self.detach(&parts.head, &mut reserve, &mut departing);
+        let nr_remapped = self.remap(&parts.body, &mut reserve, &mut departing);
+        self.detach(&parts.tail, &mut reserve, &mut departing);
         let flushed = departing.finish();
 
         let nr_pages = parts.nr_pages();
@@ -301,183 +320,59 @@ impl<'m> Job<'m> {
         self.mm.stats.copied.add(nr_copied);
         let is_left = nr_remapped < nr_pages || nr_pages == 0;
         if self.transfer == Transfer::Move && is_left {
-            self.empty_source(parts.head.start..parts.tail.end);
+            self.empty_source(parts.head.start..parts.tail.end, &mut reserve);
+        }
+        if !self.mm.dead.is_empty() {
+            reap(self.mm, REAP_REFERENCES);
         }
         Ok(())
     }
 
-    /// Whether all pages can be written where they are, as nobody else names their frames.
-    fn is_in_place(&self, body: &Range<u64>) -> bool {
-        let mut counts = CountCursor::new(&self.mm.counts);
-        self.transfer == Transfer::Copy
-            && self.all_runs(body, |run| {
-                run.len() > 0
-                    && are_private_and_present(&run.src[..run.len()])
-                    && are_private_and_may_be_written(&run.dst[..run.len()])
-                    && run.dst.iter().all(|place| {
-                        let kind = Slot::new(place).get().kind();
-                        matches!(kind, Kind::Private(frame) if counts.of(frame).is_one())
-                    })
-            })
-    }
-
-    fn copy_in_place(&self, body: &Range<u64>) {
-        self.all_runs(body, |run| {
-            for number in 0..run.len() {
-                let (source, target) = run.page(number);
-                if let (Kind::Private(from), Kind::Private(to)) =
-                    (source.get().kind(), target.get().kind())
-                {
-                    self.mm.map.copy_frame(from, to);
-                }
-            }
-            true
-        });
-        let nr_pages = (body.end - body.start) / FRAME_SIZE;
-        self.mm.stats.copied.add(nr_pages);
-    }
-
-    /// Whether `is_so` says so of all runs of the body. It must not of an empty one.
-    fn all_runs(&self, body: &Range<u64>, mut is_so: impl FnMut(Run<'m>) -> bool) -> bool {
-        let mut page = body.start;
-        while page < body.end {
-            let run = self.run_at(page, body.end);
-            if !is_so(run) {
-                return false;
-            }
-            page += run.len() as u64 * FRAME_SIZE;
-        }
-        true
-    }
-
     /// Checks both sides of what is copied, and counts the frames that it takes.
-    fn plan_bytes(&self, range: &Range<u64>) -> Result<usize, CopyError> {
-        if range.is_empty() {
-            return Ok(0);
-        }
+    fn plan_bytes(&self, range: &Range<u64>, needs: &mut Needs<'_>) -> Result<(), CopyError> {
         let (mut src, mut dst) = self.cursors();
-        let mut nr_frames = 0;
         for (page, part) in pieces(range.clone()) {
             if pieces(self.source_of(&part)).any(|(page, _)| src.get(page).is_empty()) {
                 return Err(CopyError::new(Side::Source, Error::NotMapped));
             }
             let entry = dst.get(page);
             check_writable(entry).map_err(|error| CopyError::new(Side::Destination, error))?;
-            nr_frames += usize::from(own::needs_frame(self.mm, entry));
+            let is_own = needs.dst.add(page, 0);
+            needs.nr_pages += usize::from(own::needs_frame(self.mm, entry, is_own));
         }
-        Ok(nr_frames)
-    }
-
-    /// The same for the body.
-    fn plan_body(&self, body: &Range<u64>) -> Result<usize, CopyError> {
-        let mut nr_frames = 0;
-        let mut page = body.start;
-        while page < body.end {
-            let run = self.run_at(page, body.end);
-            let len = run.len();
-            if len == 0
-                || !are_private_and_present(&run.src[..len])
-                || !are_private_and_may_be_written(&run.dst[..len])
-            {
-                nr_frames += self.plan_pages(run)?;
-            }
-            page += len as u64 * FRAME_SIZE;
-        }
-        Ok(nr_frames)
-    }
-
-    #[inline(never)]
-    fn plan_pages(&self, run: Run<'m>) -> Result<usize, CopyError> {
-        let mut nr_frames = 0;
-        for number in 0..run.len().max(1) {
-            let entry_of = |side: &'m [_]| {
-                side.get(number)
-                    .map_or(Entry::EMPTY, |s| Slot::new(s).get())
-            };
-            let (source, target) = (entry_of(run.src), entry_of(run.dst));
-            if source.is_empty() {
-                return Err(CopyError::new(Side::Source, Error::NotMapped));
-            }
-            check_writable(target).map_err(|error| CopyError::new(Side::Destination, error))?;
-            if let Method::Bytes = method(source, target) {
-                nr_frames += usize::from(own::needs_frame(self.mm, target));
+        if self.transfer == Transfer::Move {
+            for page in self.left_pages(range).step_by(PAGE_SIZE) {
+                if let Kind::Private(_) = src.get(page).kind() {
+                    needs.src.add(page, 0);
+                }
             }
         }
-        Ok(nr_frames)
-    }
-
-    /// The pages from `page` on, up to `end`, as far as one table goes on both sides. Without a
-    /// table a side is empty.
-    #[inline(never)]
-    fn run_at(&self, page: u64, end: u64) -> Run<'m> {
-        let nr_pages = (end - page) / FRAME_SIZE;
-        let side = |root, addr| match walk(&self.mm.map, root, addr) {
-            Ok(leaf) => leaf.run(addr, nr_pages),
-            Err(_) => &[],
-        };
-        Run {
-            src: side(self.src, self.to_src(page)),
-            dst: side(self.dst, page),
-        }
+        Ok(())
     }
 
     /// Pass 1 of what is copied: takes what others share out of reach.
-    fn detach(&self, range: &Range<u64>, flush: &mut Flush) {
-        let mut dst = Cursor::new(&self.mm.map, self.dst);
+    fn detach(&self, range: &Range<u64>, reserve: &mut Reserve<'_>, departing: &mut Departing<'_>) {
         for (page, _) in pieces(range.clone()) {
-            own::detach(self.mm, self.dst, page, present(dst.slot(page).ok()), flush);
+            let leaf = open(self.mm, self.dst, page, 0, Edit::Keep, reserve, departing);
+            own::detach(self.mm, self.dst, page, leaf.slot(page), departing.flush());
         }
-    }
-
-    /// Pass 1 of the body: all that is remapped, and returns how many pages that were; takes out of
-    /// reach what is copied.
-    fn remap(&self, body: &Range<u64>, departing: &mut Departing<'m>) -> u64 {
-        let mut remapping = Remapping {
-            job: self,
-            departing,
-            from: None,
-            to: None,
-            is_source_flushed: false,
-            nr_remapped: 0,
-            nr_seconds: 0,
-        };
-        let mut page = body.start;
-        while page < body.end {
-            let run = self.run_at(page, body.end);
-            remapping.run(run, page);
-            page += run.len() as u64 * FRAME_SIZE;
-        }
-        self.mm.counts.add_shared(remapping.nr_seconds);
-        remapping.nr_remapped
     }
 
     /// Pass 2 of what is copied. Returns how many pages.
-    fn write(&self, range: &Range<u64>, reserve: &mut Reserve<'_>, flushed: &Flushed) -> u64 {
-        if range.is_empty() {
-            return 0;
-        }
+    pub(super) fn write(
+        &self,
+        range: &Range<u64>,
+        reserve: &mut Reserve<'_>,
+        flushed: &Flushed,
+    ) -> u64 {
         let (mut src, mut dst) = self.cursors();
         let mut nr_pages = 0;
         for (page, part) in pieces(range.clone()) {
-            let slot = present(dst.slot(page).ok());
             let fill = |frame| self.copy_bytes(&part, &mut src, frame);
             let frames = || reserve.take();
+            let slot = dst.open_slot(page);
             own::write(self.mm, slot, is_whole(&part), frames, flushed, fill);
             nr_pages += 1;
-        }
-        nr_pages
-    }
-
-    /// Pass 2 of the body: the pages that pass 1 did not remap are those with shared memory on either
-    /// side.
-    #[inline(never)]
-    fn write_body(&self, body: &Range<u64>, reserve: &mut Reserve<'_>, flushed: &Flushed) -> u64 {
-        let (mut src, mut dst) = self.cursors();
-        let mut nr_pages = 0;
-        for (page, part) in pieces(body.clone()) {
-            if src.get(self.to_src(page)).is_shared() || dst.get(page).is_shared() {
-                nr_pages += self.write(&part, reserve, flushed);
-            }
         }
         nr_pages
     }
@@ -485,21 +380,33 @@ impl<'m> Job<'m> {
     /// The last step of a move in which bytes were copied: private pages that were not remapped
     /// become demand-zero too.
     #[inline(never)]
-    fn empty_source(&self, range: Range<u64>) {
-        let range = self.source_of(&range);
-        let pages = range.start.next_multiple_of(FRAME_SIZE)..page_of(range.end);
+    fn empty_source(&self, range: Range<u64>, reserve: &mut Reserve<'_>) {
         let mut departing = Departing::new(self.mm);
         let mut src = Cursor::new(&self.mm.map, self.src);
-        for (page, _) in pieces(pages) {
-            let slot = present(src.slot(page).ok());
-            let entry = slot.get();
+        for page in self.left_pages(&range).step_by(PAGE_SIZE) {
+            let entry = src.get(page);
             if let Kind::Private(frame) = entry.kind() {
+                let leaf = open(
+                    self.mm,
+                    self.src,
+                    page,
+                    0,
+                    Edit::Keep,
+                    reserve,
+                    &mut departing,
+                );
                 departing.flush().add(self.src, page);
-                slot.set(Entry::zero(entry.rights()));
+                leaf.slot(page).set(Entry::zero(entry.rights()));
                 departing.add(frame);
             }
         }
         departing.finish();
+    }
+
+    /// The whole pages of the source.
+    fn left_pages(&self, range: &Range<u64>) -> Range<u64> {
+        let range = self.source_of(range);
+        range.start.next_multiple_of(FRAME_SIZE)..page_of(range.end)
     }
 
     /// Fills `part` of a destination page, whose frame is `to`.
@@ -519,12 +426,12 @@ impl<'m> Job<'m> {
         }
     }
 
-    fn cursors(&self) -> (Cursor<'m>, Cursor<'m>) {
+    pub(super) fn cursors(&self) -> (Cursor<'m>, Cursor<'m>) {
         let map = &self.mm.map;
         (Cursor::new(map, self.src), Cursor::new(map, self.dst))
     }
 
-    const fn to_src(&self, addr: u64) -> u64 {
+    pub(super) const fn to_src(&self, addr: u64) -> u64 {
         addr.wrapping_add(self.distance)
     }
 
@@ -534,160 +441,6 @@ impl<'m> Job<'m> {
     }
 }
 
-/// The first pass over a body, on its way.
-struct Remapping<'a, 'm> {
-    job: &'a Job<'m>,
-    departing: &'a mut Departing<'m>,
-    /// What pages of the source, and those that they replace, have lately been like.
-    from: Option<Pattern<'m>>,
-    to: Option<Pattern<'m>>,
-    /// Whether the flush has the rest of this run in the source.
-    is_source_flushed: bool,
-    nr_remapped: u64,
-    /// How many frames got their second reference.
-    nr_seconds: u64,
-}
-
-impl<'m> Remapping<'_, 'm> {
-    /// The pages from `page` on.
-    fn run(&mut self, mut run: Run<'_>, mut page: u64) {
-        let end = page + run.len() as u64 * FRAME_SIZE;
-        self.departing.flush().add_range(self.job.dst, page, end);
-        self.is_source_flushed = false;
-        if self.job.transfer == Transfer::Move {
-            self.flush_source(run, page);
-        }
-        while run.len() > 0 {
-            let mut nr_pages = self.alike(run, page);
-            if nr_pages == 0 {
-                nr_pages = self.unlike(run, page);
-            }
-            run = run.skip(nr_pages);
-            page += nr_pages as u64 * FRAME_SIZE;
-        }
-    }
-
-    /// As many pages as are like the first, if that is an ordinary one. Returns how many.
-    #[inline]
-    fn alike(&mut self, run: Run<'_>, page: u64) -> usize {
-        let counts = &self.job.mm.counts;
-        let (source, target) = run.page(0);
-        let (entry, replaced) = (source.get(), target.get());
-        let is_copy = self.job.transfer == Transfer::Copy;
-        if is_copy && entry.is_same_page(replaced) {
-            return 0;
-        }
-        let Some(to) = self.pattern(self.to, replaced) else {
-            return 0;
-        };
-        self.to = Some(to);
-        let given = if is_copy {
-            let Some(from) = self.pattern(self.from, entry) else {
-                return 0;
-            };
-            self.from = Some(from);
-            if from.is_writable() && !self.is_source_flushed {
-                self.flush_source(run, page);
-            }
-            run.lend(counts, from, to, self.departing.room(run.len()))
-        } else if let Kind::Private(_) = entry.kind() {
-            run.take(counts, entry, to, self.departing.room(run.len()))
-        } else {
-            return 0;
-        };
-        self.departing.noted(given.nr_pages, given.nr_counted);
-        self.nr_seconds += given.nr_seconds;
-        self.nr_remapped += given.nr_pages as u64;
-        given.nr_pages
-    }
-
-    /// A pattern that the entry fits: the last one, if possible.
-    #[inline]
-    fn pattern(&mut self, last: Option<Pattern<'m>>, entry: Entry) -> Option<Pattern<'m>> {
-        last.filter(|last| last.count(entry).is_some())
-            .or_else(|| Pattern::like(entry, &self.job.mm.counts))
-    }
-
-    /// The first page, whatever it is; and all that follow, if these are pages that have arrived
-    /// before. Returns how many.
-    #[inline(never)]
-    fn unlike(&mut self, run: Run<'_>, page: u64) -> usize {
-        if self.job.transfer == Transfer::Copy {
-            let nr_same = run.nr_same();
-            if nr_same > 0 {
-                self.nr_remapped += nr_same as u64;
-                return nr_same;
-            }
-        }
-        let (source, target) = run.page(0);
-        let (entry, replaced) = (source.get(), target.get());
-        let replacement = match method(entry, replaced) {
-            Method::Remap(frame) => self.given(source, frame, replaced, run, page),
-            Method::Zero => Entry::zero(replaced.rights()),
-            Method::Bytes => {
-                let job = self.job;
-                own::detach(job.mm, job.dst, page, target, self.departing.flush());
-                return 1;
-            }
-        };
-        target.set(replacement);
-        if let Kind::Private(old) = replaced.kind() {
-            self.departing.add(old);
-        }
-        self.nr_remapped += 1;
-        1
-    }
-
-    /// Takes or lends the frame of a private page; returns the entry for the destination.
-    fn given(
-        &mut self,
-        source: Slot<'_>,
-        frame: Frame,
-        replaced: Entry,
-        run: Run<'_>,
-        page: u64,
-    ) -> Entry {
-        let entry = source.get();
-        let exclusive = match self.job.transfer {
-            Transfer::Copy => {
-                self.nr_seconds += u64::from(self.departing.count(frame).increment());
-                if entry.is_writable() {
-                    self.flush_source(run, page);
-                    source.set(entry.with_writable(false));
-                }
-                false
-            }
-            Transfer::Move => {
-                source.set(Entry::zero(entry.rights()));
-                entry.is_writable()
-            }
-        };
-        Entry::private(frame, replaced.rights(), exclusive)
-    }
-
-    fn flush_source(&mut self, run: Run<'_>, page: u64) {
-        self.is_source_flushed = true;
-        let start = self.job.to_src(page);
-        let end = start + run.len() as u64 * FRAME_SIZE;
-        self.departing.flush().add_range(self.job.src, start, end);
-    }
-}
-
-/// How a page gets its bytes.
-#[inline]
-fn method(source: Entry, dst: Entry) -> Method {
-    match source.kind() {
-        Kind::Private(frame) if !dst.is_shared() => Method::Remap(frame),
-        Kind::Zero if !dst.is_shared() => Method::Zero,
-        _ => Method::Bytes,
-    }
-}
-
 fn is_whole(part: &Range<u64>) -> bool {
     part.end - part.start == PAGE_SIZE as u64
-}
-
-/// The slot of a page that the plan found mapped.
-fn present(slot: Option<Slot<'_>>) -> Slot<'_> {
-    slot.expect("pages were checked")
 }

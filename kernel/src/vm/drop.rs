@@ -1,95 +1,250 @@
-//! Emptying ranges: pages go, and tables when the last entry below them goes.
+//! Emptying ranges.
 //!
-//! One pass from the root takes entries away and notes what they named. The hardware caches
-//! upper-level entries too, so tables wait for the flush as pages do. How many entries a table has in
-//! use stands in the entry that names it, so nobody has to look through a table to find it empty.
+//! An entry that covers nothing but what is to be emptied goes as a whole, whatever is below it; so
+//! does a table that would be left empty. What is below is worked off [later](super::reap). So only the
+//! two ends of a range lead down into tables, which have to be [opened](super::open).
 
 use core::ops::Range;
 
 use cowslip_abi::USER_END;
 
 use crate::{
-    mm::{Departing, Frame, Mm},
+    mm::{Departing, Frame, Mm, Reserve},
     vm::{
-        cursor::{LEVELS, coverage, index, next_used},
+        cursor::{Node, ROOT, index, is_whole, next_used, part, shift},
         entry::{Entry, Kind, Pattern, Slot},
+        open::open_below,
         remap::drop_alike,
     },
 };
 
-/// Empties the pages in `range`, which is in user memory, and takes away the tables that are empty
-/// then, or were before.
-pub(super) fn drop_range(mm: &Mm, root: Frame, range: &Range<u64>, departing: &mut Departing<'_>) {
+/// How many frames it takes to empty the range, which is in user memory.
+pub(super) fn frames_to_empty(mm: &Mm, root: Frame, range: &Range<u64>) -> usize {
     debug_assert!(range.end <= USER_END);
-    if !range.is_empty() {
-        drop_below(mm, root, root, LEVELS - 1, range, departing);
+    let node = Node::root(&mm.map, root);
+    frames_below(mm, Table::Node(node), true, range)
+}
+
+/// A table as it is, or as it will be when an entry is split.
+#[derive(Clone, Copy)]
+enum Table<'m> {
+    Node(Node<'m>),
+    Split { entry: Entry, level: u32 },
+}
+
+impl Table<'_> {
+    const fn level(self) -> u32 {
+        match self {
+            Self::Node(node) => node.level,
+            Self::Split { level, .. } => level,
+        }
+    }
+
+    fn entry(self, addr: u64) -> Entry {
+        match self {
+            Self::Node(node) => node.slot(addr).get(),
+            Self::Split { entry, .. } => entry,
+        }
     }
 }
 
-/// Empties what is in `range` below the table, which must cover all of it. Returns how many of the
-/// table's entries were emptied.
-fn drop_below(
+/// The frames that it takes below a table, which must cover the range. `is_own`: it need not be copied.
+fn frames_below(mm: &Mm, table: Table<'_>, is_own: bool, range: &Range<u64>) -> usize {
+    let level = table.level();
+    let mut nr_frames = 0;
+    // All entries between the first and the last go as a whole.
+    let last = range.end - 1;
+    let is_one = range.start >> shift(level) == last >> shift(level);
+    for addr in [range.start, last].into_iter().skip(usize::from(is_one)) {
+        let part = part(range, addr, level);
+        let entry = table.entry(addr);
+        if Share::of(mm, entry, level, &part) != Share::Some {
+            continue;
+        }
+        let (below, is_own) = match entry.table_below() {
+            Some(frame) => {
+                let is_own = is_own && (entry.is_writable() || mm.counts.is_one(frame));
+                let node = Node::new(mm.map.table(frame), level - 1, None, entry);
+                (Table::Node(node), is_own)
+            }
+            None => {
+                let level = level - 1;
+                (Table::Split { entry, level }, false)
+            }
+        };
+        nr_frames += usize::from(!is_own) + frames_below(mm, below, is_own, &part);
+    }
+    nr_frames
+}
+
+/// How much of what an entry stands for lies in a range.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Share {
+    Nothing,
+    Some,
+    All,
+}
+
+impl Share {
+    /// How much of an entry of this level lies in `part`, which the entry covers.
+    fn of(mm: &Mm, entry: Entry, level: u32, part: &Range<u64>) -> Self {
+        if entry.is_empty() {
+            return Self::Nothing;
+        }
+        if is_whole(part, level) {
+            return Self::All;
+        }
+        let Some(below) = entry.table_below() else {
+            return Self::Some;
+        };
+        let (table, level) = (mm.map.table(below), level - 1);
+        let (mut number, end) = (index(part.start, level), index(part.end - 1, level) + 1);
+        let mut nr_whole = 0;
+        while let Some(used) = next_used(table, number, end) {
+            number = used + 1;
+            let entry = Slot::new(&table[used]).get();
+            match Self::of(mm, entry, level, &part_of(part, level, used)) {
+                Self::Nothing => {}
+                Self::Some => return Self::Some,
+                Self::All => nr_whole += 1,
+            }
+        }
+        match nr_whole {
+            0 => Self::Nothing,
+            _ if nr_whole == entry.nr_used() => Self::All,
+            _ => Self::Some,
+        }
+    }
+}
+
+/// The part of the range that the entry with this number covers, in a table that covers all of it.
+fn part_of(range: &Range<u64>, level: u32, number: usize) -> Range<u64> {
+    let first = range.start >> shift(level);
+    let number = first - first % 512 + number as u64;
+    part(range, number << shift(level), level)
+}
+
+/// Empties the range, which is in user memory, as planned.
+pub(super) fn empty(
     mm: &Mm,
     root: Frame,
-    table: Frame,
-    level: u32,
+    range: &Range<u64>,
+    reserve: &mut Reserve<'_>,
+    departing: &mut Departing<'_>,
+) {
+    let node = Node::root(&mm.map, root);
+    debug_assert_eq!(node.level, ROOT);
+    empty_below(mm, root, node, range, reserve, departing);
+}
+
+fn empty_below(
+    mm: &Mm,
+    root: Frame,
+    node: Node<'_>,
+    range: &Range<u64>,
+    reserve: &mut Reserve<'_>,
+    departing: &mut Departing<'_>,
+) {
+    node.set_not_plain();
+    let level = node.level;
+    if level == 0 {
+        node.subtract_used(empty_pages(mm, root, node, range, departing));
+        return;
+    }
+    let (mut number, end) = (index(range.start, level), index(range.end - 1, level) + 1);
+    let mut nr_emptied = 0;
+    while let Some(used) = next_used(node.table, number, end) {
+        number = used + 1;
+        let part = part_of(range, level, used);
+        let slot = Slot::new(&node.table[used]);
+        let entry = slot.get();
+        match Share::of(mm, entry, level, &part) {
+            Share::Nothing => continue,
+            Share::Some => {
+                let below = open_below(mm, node, root, part.start, reserve, departing);
+                empty_below(mm, root, below, &part, reserve, departing);
+                continue;
+            }
+            Share::All => {}
+        }
+        slot.set(Entry::EMPTY);
+        nr_emptied += 1;
+        if entry.table_below().is_some() {
+            departing.flush().add_range(root, part.start, part.end);
+            departing.add_table(entry.note(), level - 1);
+        }
+    }
+    node.subtract_used(nr_emptied);
+}
+
+/// Takes away the tables in the range that were emptied entry by entry.
+pub(super) fn prune(mm: &Mm, root: Frame, range: &Range<u64>, departing: &mut Departing<'_>) {
+    prune_below(mm, root, Node::root(&mm.map, root), range, departing);
+}
+
+fn prune_below(
+    mm: &Mm,
+    root: Frame,
+    node: Node<'_>,
     range: &Range<u64>,
     departing: &mut Departing<'_>,
-) -> usize {
-    if level == 0 {
-        return drop_pages(mm, root, table, range, departing);
-    }
-    let table = mm.map.table(table);
-    let end = index(range.end - 1, level) + 1;
-    let (mut number, mut nr_emptied) = (index(range.start, level), 0);
-    while let Some(used) = next_used(table, number, end) {
+) {
+    let level = node.level;
+    let (mut number, end) = (index(range.start, level), index(range.end - 1, level) + 1);
+    let mut nr_emptied = 0;
+    while let Some(used) = next_used(node.table, number, end) {
         number = used + 1;
-        let slot = Slot::new(&table[used]);
-        let entry = slot.get();
-        let Some(below) = entry.table_below() else {
+        let slot = Slot::new(&node.table[used]);
+        // What others may share was not emptied.
+        let Some(below) = slot
+            .get()
+            .table_below()
+            .filter(|_| slot.get().is_writable())
+        else {
             continue;
         };
-        let part = part(range, level, used);
-        let left = entry.nr_used() - drop_below(mm, root, below, level - 1, &part, departing);
-        if left > 0 {
-            slot.set(entry.with_used(left));
-        } else {
+        let part = part_of(range, level, used);
+        if level > 1 {
+            let below = Node::new(mm.map.table(below), level - 1, Some(slot), slot.get());
+            prune_below(mm, root, below, &part, departing);
+        }
+        let entry = slot.get();
+        if entry.nr_used() == 0 {
             slot.set(Entry::EMPTY);
-            departing.flush().add(root, part.start);
-            departing.add_sole(below);
             nr_emptied += 1;
+            departing.flush().add_range(root, part.start, part.end);
+            departing.add_table(entry.note(), level - 1);
         }
     }
-    nr_emptied
+    node.subtract_used(nr_emptied);
 }
 
-/// The part of the range that the entry with this number covers.
-fn part(range: &Range<u64>, level: u32, number: usize) -> Range<u64> {
-    let table_start = range.start & !(coverage(level + 1) - 1);
-    let start = table_start + number as u64 * coverage(level);
-    start.max(range.start)..(start + coverage(level)).min(range.end)
-}
-
-fn drop_pages(
+fn empty_pages(
     mm: &Mm,
     root: Frame,
-    table: Frame,
+    node: Node<'_>,
     range: &Range<u64>,
     departing: &mut Departing<'_>,
 ) -> usize {
-    let table = mm.map.table(table);
-    let (mut number, end) = (index(range.start, 0), index(range.end - 1, 0) + 1);
-    let (mut nr_emptied, mut is_flushed) = (0, false);
-    while let Some(used) = next_used(table, number, end) {
+    departing.flush().add_range(root, range.start, range.end);
+    let (start, end) = (index(range.start, 0), index(range.end - 1, 0) + 1);
+    drop_pages(mm, node.table, start..end, departing)
+}
+
+/// Empties entries of a lowest-level table. Returns how many there were.
+pub(super) fn drop_pages(
+    mm: &Mm,
+    table: &crate::mm::Table,
+    numbers: Range<usize>,
+    departing: &mut Departing<'_>,
+) -> usize {
+    let (mut number, mut nr_emptied) = (numbers.start, 0);
+    while let Some(used) = next_used(table, number, numbers.end) {
         let slot = Slot::new(&table[used]);
         let entry = slot.get();
-        if entry.kind() != Kind::Zero && !is_flushed {
-            is_flushed = true;
-            departing.flush().add_range(root, range.start, range.end);
-        }
         let mut nr_pages = 1;
         if let Some(pattern) = Pattern::like(entry, &mm.counts) {
-            let places = &table[used..end];
+            let places = &table[used..numbers.end];
             let room = departing.room(places.len());
             let (nr_alike, nr_counted) = drop_alike(places, pattern, room);
             departing.noted(nr_alike, nr_counted);

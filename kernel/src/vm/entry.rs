@@ -1,36 +1,36 @@
-//! Page-table entries: what a page is, in 64 bits that the hardware reads too.
+//! Page-table entries: what a piece of an address space is, in 64 bits that the hardware reads too.
+//!
+//! Entries of all levels look alike. One of level 0 stands for a page, one of level 1, 2 or 3 for
+//! 512 times as much each: 2 MiB, 1 GiB, 512 GiB.
 //!
 //! ```text
-//!  63  62  54 53   52  51                   12 11  10    9    8  7 6 5   4  3  2 1 0
-//! +---+------+----+----+----------------------+--+-----+-----+----+-+-+-----+--+-+-+-+
-//! | NX|  0   | CX | CW |     frame            | 0| PRIV|RIGHT| 0  |D|A| KIND |U|W|P|
-//! +---+------+----+----+----------------------+--+-----+-----+----+-+-+-----+--+-+-+-+
+//!  63   62  61     52 51                   12 11  10    9    8  7 6 5   4  3  2 1 0
+//! +----+---+---------+----------------------+--+-----+-----+----+-+-+-----+--+-+-+-+
+//! | NX | 0 |         |     frame            | 0| PRIV|RIGHT| 0  |D|A| KIND |U|W|P|
+//! +----+---+---------+----------------------+--+-----+-----+----+-+-+-----+--+-+-+-+
+//!           | page, zero: 53 CX, 52 CW
+//!           | table: how many of its entries are used
 //! ```
 //!
-//! | kind | P | meaning |
-//! | --- | --- | --- |
-//! | empty | 0 | all bits zero |
-//! | zero | 0 | demand-zero: the first access gets a zeroed frame |
-//! | private | 1 | PRIV; W set only while this is the frame's only reference |
-//! | shared | 1 | no PRIV: shared memory, never copy-on-write; W as RIGHT says |
-//! | condemned | 0 | during one operation: still holds the reference, no longer reachable |
+//! | kind | level | P | meaning |
+//! | --- | --- | --- | --- |
+//! | empty | any | 0 | all bits zero |
+//! | zero | any | 0 | PRIV; demand-zero: the first access gets a zeroed frame |
+//! | private | 0 | 1 | PRIV; W set only while this is the frame's only reference |
+//! | shared | 0 | 1 | no PRIV: shared memory, never copy-on-write; W as RIGHT says |
+//! | table | 1 to 3 | 1 | the next level; W set only while this is the table's only reference |
+//! | condemned | 0 | 0 | during one operation: still holds the reference, no longer reachable |
 //!
 //! - RIGHT is the right to write, which W grants to the hardware. A private page with RIGHT and
-//!   without W is copy-on-write.
+//!   without W is copy-on-write; a table without W is, with everything below it. The hardware lets
+//!   nobody write where an entry on the way lacks W, so W below such a table has no effect.
+//! - PRIV and RIGHT together make an entry *plain*: all that it stands for is there, private, and may
+//!   be written. A table that says so saves looking through it; one that does not may be so all the
+//!   same.
 //! - CW and CX are the ceiling: the rights that the mapping was made with, which `protect` never
 //!   exceeds. Every mapping can be read; NX is the absence of the right to execute.
 //! - KIND tells the non-present kinds apart; in present entries its bits (PWT, PCD) are zero.
 //! - A, and D with W, are set from the start, which saves the hardware from doing it.
-//!
-//! An entry of an upper level names a table. It restricts nothing, and says in bits that the hardware
-//! ignores how many entries of the table are not empty:
-//!
-//! ```text
-//!  63 62 61     52 51                   12 11   6  5  4  3 2 1 0
-//! +-----+---------+----------------------+------+-+-----+-+-+-+
-//! |  0  |  used   |     frame            |  0   |A|  0  |1|1|1|
-//! +-----+---------+----------------------+------+-+-----+-+-+-+
-//! ```
 
 use core::sync::atomic::{
     AtomicU64,
@@ -60,6 +60,8 @@ const CEILING_EXECUTE: u64 = 1 << 53;
 const NO_EXECUTE: u64 = 1 << 63;
 /// What a mapping allows, and what it may be made to allow.
 const RIGHTS: u64 = RIGHT | NO_EXECUTE | CEILING_WRITE | CEILING_EXECUTE;
+/// See [`Entry::is_plain`].
+const PLAIN: u64 = PRIVATE | RIGHT;
 /// In an entry that names a table.
 const USED_SHIFT: u32 = 52;
 /// What an entry has of its frame.
@@ -116,10 +118,13 @@ impl Entry {
     /// Nothing.
     pub const EMPTY: Self = Self(0);
 
-    /// A demand-zero page.
+    /// Demand-zero pages that may be written.
+    pub const PLAIN_ZERO: Self = Self(KIND_ZERO | PLAIN | NO_EXECUTE | CEILING_WRITE);
+
+    /// Demand-zero pages.
     #[must_use]
     pub fn zero(rights: Rights) -> Self {
-        Self(KIND_ZERO | rights.bits())
+        Self(KIND_ZERO | PRIVATE | rights.bits())
     }
 
     /// A private page; `exclusive` if no other entry names the frame.
@@ -135,10 +140,49 @@ impl Entry {
         Self(PRESENT | USER | ACCESSED | frame.addr().0 | rights.bits()).with_writable(true)
     }
 
-    /// The entry of an upper level that names the table below, which is empty.
+    /// The entry that names a table of the next level, which is empty and has no other reference.
     #[must_use]
     pub fn table(frame: Frame) -> Self {
         Self(PRESENT | WRITABLE | USER | ACCESSED | frame.addr().0)
+    }
+
+    /// The same for a table in which every entry is this one.
+    #[must_use]
+    pub fn table_full_of(frame: Frame, entry: Self) -> Self {
+        let table = Self::table(frame).with_used(512);
+        Self(table.0 | entry.0 & PLAIN * u64::from(entry.is_plain()))
+    }
+
+    /// The entry of a table for another frame that has the same entries, and only this reference.
+    #[must_use]
+    pub fn table_like(frame: Frame, entry: Self) -> Self {
+        Self(entry.0 & !FRAME_MASK | WRITABLE | frame.addr().0)
+    }
+
+    /// The entry of a table that has no other reference.
+    #[must_use]
+    pub const fn exclusive(self) -> Self {
+        Self(self.0 | WRITABLE)
+    }
+
+    /// The entry of a table that may have other references.
+    #[must_use]
+    pub const fn lent(self) -> Self {
+        Self(self.0 & !WRITABLE)
+    }
+
+    /// Whether all that the entry stands for is there, private, and may be written. A table may be
+    /// so and not say it.
+    #[inline]
+    #[must_use]
+    pub const fn is_plain(self) -> bool {
+        self.0 & PLAIN == PLAIN
+    }
+
+    /// The entry of a table that does not say that it is plain.
+    #[must_use]
+    pub const fn not_plain(self) -> Self {
+        Self(self.0 & !PLAIN)
     }
 
     /// How many entries are used of the table that an entry of an upper level names.
@@ -154,7 +198,7 @@ impl Entry {
         Self(self.0 & ((1 << USED_SHIFT) - 1) | (nr_used as u64) << USED_SHIFT)
     }
 
-    /// What the entry of the lowest level is.
+    /// What the entry is, if it is not that of a table.
     #[must_use]
     pub fn kind(self) -> Kind {
         let frame = Frame::of_entry(self.0);
@@ -285,6 +329,17 @@ impl Entry {
     #[inline(always)]
     pub(super) fn note_in(self, place: &AtomicU64, is_sole: bool) {
         place.store(if is_sole { self.0 } else { self.0 | COUNTED }, Relaxed);
+    }
+
+    /// The entry as a note of [`Departing`](crate::mm::Departing).
+    pub(super) const fn note(self) -> u64 {
+        self.0
+    }
+
+    /// The bits that both have.
+    #[inline(always)]
+    pub(super) const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Whether both are present private pages of the same frame.
@@ -420,9 +475,10 @@ impl Flags {
         Self(entry.0 & !FRAME_MASK)
     }
 
-    /// What to add to an entry with these flags to get a private page of the same frame with other
-    /// rights; W only if `exclusive`.
-    pub(super) fn difference(self, rights: Rights, exclusive: bool) -> u64 {
+    /// What to add to an entry with these flags to get a private page of the same frame, perhaps with
+    /// other rights; W only if `exclusive`.
+    pub(super) fn difference(self, rights: Option<Rights>, exclusive: bool) -> u64 {
+        let rights = rights.unwrap_or(Entry(self.0).rights());
         let to = Entry::private(Frame::of_entry(0), rights, exclusive);
         to.0.wrapping_sub(self.0)
     }

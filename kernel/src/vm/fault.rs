@@ -3,8 +3,15 @@
 use cowslip_abi::{Access, FoundEntry, USER_END};
 
 use crate::{
-    mm::{Flush, Mm},
-    vm::{PageTable, cursor::walk, entry::Kind, own},
+    mm::{Departing, Flush, Frame, Mm},
+    vm::{
+        PageTable,
+        cursor::walk_to_page,
+        entry::{Entry, Kind, Slot},
+        open::{Edit, Plan, open},
+        own,
+        reap::{alloc, reserve},
+    },
 };
 
 /// What became of a page fault.
@@ -26,42 +33,88 @@ pub fn fault(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
     if addr >= USER_END {
         return Fault::Denied(FoundEntry::NotUser);
     }
-    let Ok(leaf) = walk(&mm.map, table.root(), addr) else {
-        return Fault::Denied(FoundEntry::Empty);
-    };
-    let slot = leaf.slot(addr);
-    let entry = slot.get();
+    let root = table.root();
+    match walk_to_page(&mm.map, root, addr) {
+        Ok(leaf) if leaf.is_exclusive() => {
+            let slot = leaf.slot(addr);
+            let entry = slot.get();
+            if !entry.permits(access) {
+                return Fault::Denied(entry.found());
+            }
+            resolve(mm, root, addr, access, slot)
+        }
+        Ok(leaf) => resolve_below(mm, root, addr, access, leaf.slot(addr).get()),
+        Err(gap) => resolve_below(mm, root, addr, access, gap.entry(addr)),
+    }
+}
+
+/// The same where tables are to be opened first.
+#[inline(never)]
+fn resolve_below(mm: &Mm, root: Frame, addr: u64, access: Access, entry: Entry) -> Fault {
     if !entry.permits(access) {
         return Fault::Denied(entry.found());
     }
+    let is_present = matches!(entry.kind(), Kind::Private(_) | Kind::Shared(_));
+    if is_present && access != Access::Write {
+        mm.flush(Flush::page(root, addr));
+        return Fault::Resolved;
+    }
+    let mut plan = Plan::new(mm, root);
+    let is_own = plan.add(addr, 0);
+    let nr_pages = usize::from(own::needs_frame(mm, entry, is_own));
+    let Ok(mut reserve) = reserve(mm, plan.nr_frames() + nr_pages) else {
+        return Fault::OutOfMemory;
+    };
+    let mut departing = Departing::new(mm);
+    let leaf = open(mm, root, addr, 0, Edit::Keep, &mut reserve, &mut departing);
+    let slot = leaf.slot(addr);
+    own::detach(mm, root, addr, slot, departing.flush());
+    let flushed = departing.finish();
+    let entry = slot.get();
+    match entry.kind() {
+        Kind::Private(_) => reclaim(mm, slot, entry),
+        Kind::Shared(_) => {}
+        _ => own::write(mm, slot, false, || reserve.take(), &flushed, |_| ()),
+    }
+    Fault::Resolved
+}
+
+/// Resolves an access that the entry permits, in a table of this space alone.
+#[inline]
+fn resolve(mm: &Mm, root: Frame, addr: u64, access: Access, slot: Slot<'_>) -> Fault {
+    let entry = slot.get();
     match entry.kind() {
         Kind::Private(_) | Kind::Shared(_) if access != Access::Write || entry.is_writable() => {
-            mm.flush(Flush::page(table.root(), addr));
-            Fault::Resolved
+            mm.flush(Flush::page(root, addr));
         }
         Kind::Private(frame) => {
             let count = mm.counts.of(frame);
             if count.is_one() {
-                slot.set(entry.with_writable(true));
-                mm.stats.reclaimed.add(1);
+                reclaim(mm, slot, entry);
                 return Fault::Resolved;
             }
-            let Some(made) = mm.frames.alloc() else {
+            let Some(made) = alloc(mm) else {
                 return Fault::OutOfMemory;
             };
             // Out of reach first: see `own`.
             slot.set(entry.condemned());
-            let flushed = mm.flush(Flush::page(table.root(), addr));
+            let flushed = mm.flush(Flush::page(root, addr));
             own::publish_copy(mm, slot, frame, made);
             mm.release_counted(frame, count, &flushed);
-            Fault::Resolved
         }
         _ => {
-            let Some(made) = mm.frames.alloc() else {
+            let Some(made) = alloc(mm) else {
                 return Fault::OutOfMemory;
             };
             own::publish_zero(mm, slot, made);
-            Fault::Resolved
         }
     }
+    Fault::Resolved
+}
+
+/// The last owner of a page may write to it again.
+#[inline]
+fn reclaim(mm: &Mm, slot: Slot<'_>, entry: Entry) {
+    slot.set(entry.with_writable(true));
+    mm.stats.reclaimed.add(1);
 }

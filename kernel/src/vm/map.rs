@@ -1,19 +1,25 @@
 //! Editing one address space: map, unmap, protect.
 
-use cowslip_abi::{Error, PAGE_SIZE, Perm};
+use core::ops::Range;
+
+use cowslip_abi::{Error, Perm};
 
 use crate::{
     mm::{Departing, Flush, Frame, Mm, phys::FRAME_SIZE},
     vm::{
         PageTable, VmError,
-        cursor::{Cursor, Leaf, Missing, walk},
-        drop::drop_range,
+        cursor::{Node, coverage, highest_level, is_vacant, shift, walk, walk_to_page},
+        drop::{empty, frames_to_empty},
         entry::{Entry, Kind, Rights, Slot},
+        open::{Edit, Plan, open},
+        reap::{REAP_REFERENCES, reap, reserve},
     },
 };
 
 impl PageTable {
     /// Makes the pages from `addr` on demand-zero.
+    ///
+    /// Takes an entry for each largest aligned piece of the range, so a terabyte is a handful.
     ///
     /// # Errors
     ///
@@ -21,26 +27,36 @@ impl PageTable {
     pub fn map_zero(&self, mm: &Mm, addr: u64, len: u64, perm: Perm) -> Result<(), VmError> {
         let entry = Entry::zero(Rights::new(perm));
         if len == FRAME_SIZE
-            && let Ok(leaf) = walk(&mm.map, self.root(), addr)
+            && let Ok(leaf) = walk_to_page(&mm.map, self.root(), addr)
+            && leaf.is_exclusive()
         {
             return fill_empty(leaf, addr, entry);
         }
         let range = addr..addr + len;
-        let mut cursor = Cursor::new(&mm.map, self.root());
-        if cursor.next(&mut range.clone()).is_some() {
+        if !is_vacant(&mm.map, self.root(), &range) {
             return Err(Error::Occupied);
         }
-        let mut missing = Missing::new(&mm.map, self.root());
-        missing.add(range.clone());
-        let mut reserve = mm.frames.reserve(missing.nr_tables())?;
-        let mut page = addr;
-        while page < range.end {
-            let leaf = cursor.make_leaf(page, &mut reserve);
-            let run = leaf.run(page, (range.end - page) / FRAME_SIZE);
-            run.iter().for_each(|place| Slot::new(place).set(entry));
-            leaf.add_used(run.len());
-            page += run.len() as u64 * FRAME_SIZE;
+        let mut plan = Plan::new(mm, self.root());
+        for piece in pieces(range.clone()) {
+            plan.add(piece.addr, piece.level);
         }
+        let mut reserve = reserve(mm, plan.nr_frames())?;
+        let mut departing = Departing::new(mm);
+        for piece in pieces(range) {
+            let table = open(
+                mm,
+                self.root(),
+                piece.addr,
+                piece.level,
+                Edit::Keep,
+                &mut reserve,
+                &mut departing,
+            );
+            let run = table.run(piece.addr, piece.nr_entries);
+            run.iter().for_each(|place| Slot::new(place).set(entry));
+            table.add_used(run.len());
+        }
+        departing.finish();
         Ok(())
     }
 
@@ -53,40 +69,55 @@ impl PageTable {
     /// `Occupied`: the page is not empty. `NoMemory`: too few frames for the tables. The caller
     /// keeps the frame then.
     pub fn map_frame(&self, mm: &Mm, addr: u64, frame: Frame, perm: Perm) -> Result<(), VmError> {
-        let mut cursor = Cursor::new(&mm.map, self.root());
-        if !cursor.get(addr).is_empty() {
+        if !self.lookup(mm, addr).is_empty() {
             return Err(Error::Occupied);
         }
-        let mut missing = Missing::new(&mm.map, self.root());
-        missing.add(addr..addr + FRAME_SIZE);
-        let mut reserve = mm.frames.reserve(missing.nr_tables())?;
+        let mut plan = Plan::new(mm, self.root());
+        plan.add(addr, 0);
+        let mut reserve = reserve(mm, plan.nr_frames())?;
+        let mut departing = Departing::new(mm);
+        let root = self.root();
+        let leaf = open(mm, root, addr, 0, Edit::Keep, &mut reserve, &mut departing);
+        departing.finish();
         let entry = Entry::private(frame, Rights::new(perm), true);
-        fill_empty(cursor.make_leaf(addr, &mut reserve), addr, entry)
+        fill_empty(leaf, addr, entry)
     }
 
     /// Empties the pages from `addr` on. Empty ones stay so.
     ///
-    /// Takes time for what is mapped, and next to none for what is not.
-    pub fn unmap(&self, mm: &Mm, addr: u64, len: u64) {
+    /// Takes time for the ends of the range; what is between them goes as a whole, and is released
+    /// [later](super::reap).
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory`: an end lies in a table that others share or in a larger piece of demand-zero
+    /// memory, and there are too few frames for tables of one's own.
+    pub fn unmap(&self, mm: &Mm, addr: u64, len: u64) -> Result<(), VmError> {
         if len == FRAME_SIZE && self.unmap_page(mm, addr) {
-            return;
+            return Ok(());
         }
+        let range = addr..addr + len;
+        let mut reserve = reserve(mm, frames_to_empty(mm, self.root(), &range))?;
         let mut departing = Departing::new(mm);
-        drop_range(mm, self.root(), &(addr..addr + len), &mut departing);
+        empty(mm, self.root(), &range, &mut reserve, &mut departing);
         departing.finish();
+        reap(mm, REAP_REFERENCES);
+        Ok(())
     }
 
-    /// Empties a page, unless that leaves its table empty: then nothing has changed.
+    /// Empties a page, unless that leaves its table empty or its table is not plainly this space's own:
+    /// then nothing has changed.
     fn unmap_page(&self, mm: &Mm, addr: u64) -> bool {
-        let Ok(leaf) = walk(&mm.map, self.root(), addr) else {
-            return true;
+        let leaf = match walk_to_page(&mm.map, self.root(), addr) {
+            Ok(leaf) => leaf,
+            Err(gap) => return gap.entry(addr).is_empty(),
         };
         let slot = leaf.slot(addr);
         let entry = slot.get();
         if entry.is_empty() {
             return true;
         }
-        if leaf.nr_used() == 1 {
+        if !leaf.is_exclusive() || leaf.nr_used() == 1 || leaf.is_plain() {
             return false;
         }
         slot.set(Entry::EMPTY);
@@ -103,38 +134,141 @@ impl PageTable {
     /// # Errors
     ///
     /// For the first page that is at fault: `NotMapped`, or `Denied` if it was mapped with fewer
-    /// rights.
+    /// rights. `NoMemory`: too few frames for the tables.
     pub fn protect(&self, mm: &Mm, addr: u64, len: u64, perm: Perm) -> Result<(), VmError> {
-        let range = addr..addr + len;
-        let mut cursor = Cursor::new(&mm.map, self.root());
-        for page in range.clone().step_by(PAGE_SIZE) {
-            let entry = cursor.get(page);
-            if entry.is_empty() {
-                return Err(Error::NotMapped);
+        let root = self.root();
+        let mut plan = Plan::new(mm, root);
+        let mut rest = addr..addr + len;
+        while let Some(run) = next_run(mm, root, &mut rest) {
+            for entry in run.entries() {
+                if entry.is_empty() {
+                    return Err(Error::NotMapped);
+                }
+                if !entry.rights().ceiling.contains(perm) {
+                    return Err(Error::Denied);
+                }
             }
-            if !entry.rights().ceiling.contains(perm) {
-                return Err(Error::Denied);
-            }
+            plan.add(run.piece.addr, run.piece.level);
         }
+        let mut reserve = reserve(mm, plan.nr_frames())?;
 
-        let mut flush = Flush::none();
-        let mut rest = range;
-        while let Some((page, slot)) = cursor.next(&mut rest) {
-            let before = slot.get();
-            let after = protected(before, perm);
-            slot.set(after);
-            if before.needs_flush(after) {
-                flush.add(self.root(), page);
+        let mut departing = Departing::new(mm);
+        let edit = if perm == Perm::RW {
+            Edit::Keep
+        } else {
+            Edit::Change
+        };
+        let mut rest = addr..addr + len;
+        while let Some(Run {
+            piece:
+                Piece {
+                    addr,
+                    level,
+                    nr_entries,
+                },
+            ..
+        }) = next_run(mm, root, &mut rest)
+        {
+            let table = open(mm, root, addr, level, edit, &mut reserve, &mut departing);
+            let mut loses = false;
+            for slot in table.run(addr, nr_entries).iter().map(Slot::new) {
+                let before = slot.get();
+                let after = protected(before, perm);
+                slot.set(after);
+                loses |= before.needs_flush(after);
+            }
+            if loses {
+                let end = addr + nr_entries * coverage(level);
+                departing.flush().add_range(root, addr, end);
             }
         }
-        mm.flush(flush);
+        departing.finish();
         Ok(())
     }
 }
 
+/// Neighbouring entries of one table, as many as lie in a range with all that they cover.
+#[derive(Clone, Copy)]
+struct Piece {
+    addr: u64,
+    level: u32,
+    nr_entries: u64,
+}
+
+impl Piece {
+    /// From the start of the range on, of this level. The range then starts behind it.
+    fn take(range: &mut Range<u64>, level: u32) -> Self {
+        let addr = range.start;
+        let table_end = (addr | (coverage(level + 1) - 1)) + 1;
+        let nr_entries = (range.end.min(table_end) - addr) >> shift(level);
+        range.start += nr_entries << shift(level);
+        Self {
+            addr,
+            level,
+            nr_entries,
+        }
+    }
+}
+
+/// The fewest pieces that the range consists of.
+fn pieces(mut range: Range<u64>) -> impl Iterator<Item = Piece> {
+    core::iter::from_fn(move || {
+        let level = highest_level(range.start, range.end);
+        (!range.is_empty()).then(|| Piece::take(&mut range, level))
+    })
+}
+
+/// A piece, and what is there: entries that are not those of tables.
+struct Run<'m> {
+    piece: Piece,
+    found: Result<Node<'m>, Entry>,
+}
+
+impl Run<'_> {
+    fn entries(&self) -> impl Iterator<Item = Entry> {
+        let Piece {
+            addr, nr_entries, ..
+        } = self.piece;
+        let (places, gap) = match self.found {
+            Ok(table) => (table.run(addr, nr_entries), None),
+            Err(entry) => (&[][..], Some(entry)),
+        };
+        places.iter().map(|place| Slot::new(place).get()).chain(gap)
+    }
+}
+
+/// The next piece of the range, of the highest level at which there are no tables. The range then
+/// starts behind it.
+fn next_run<'m>(mm: &'m Mm, root: Frame, range: &mut Range<u64>) -> Option<Run<'m>> {
+    if range.is_empty() {
+        return None;
+    }
+    let addr = range.start;
+    let mut level = highest_level(addr, range.end);
+    let found = loop {
+        match walk(&mm.map, root, addr, level) {
+            Ok(table) if level == 0 || table.slot(addr).get().table_below().is_none() => {
+                break Ok(table);
+            }
+            Ok(_) => level -= 1,
+            Err(gap) => break Err(gap.entry(addr)),
+        }
+    };
+    let mut piece = Piece::take(range, level);
+    if level > 0
+        && let Ok(table) = found
+    {
+        let places = table.run(addr, piece.nr_entries).iter();
+        let nr_before = places.take_while(|place| Slot::new(place).get().table_below().is_none());
+        piece.nr_entries = nr_before.count() as u64;
+        range.start = addr + (piece.nr_entries << shift(level));
+    }
+    Some(Run { piece, found })
+}
+
 /// Writes the entry for `addr`, which should be empty, in its table.
 #[inline]
-fn fill_empty(leaf: Leaf<'_>, addr: u64, entry: Entry) -> Result<(), VmError> {
+fn fill_empty(leaf: Node<'_>, addr: u64, entry: Entry) -> Result<(), VmError> {
     let slot = leaf.slot(addr);
     if !slot.get().is_empty() {
         return Err(Error::Occupied);

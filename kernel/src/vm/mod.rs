@@ -28,14 +28,17 @@
 mod access;
 #[cfg(not(target_os = "none"))]
 pub mod audit;
+mod body;
 mod copy;
 mod cursor;
 mod drop;
 pub mod entry;
 mod fault;
 mod map;
+mod open;
 mod own;
 mod range;
+mod reap;
 mod remap;
 mod share;
 #[cfg(not(target_os = "none"))]
@@ -48,6 +51,7 @@ pub use access::{read_user, write_user};
 pub use copy::{CopyError, Side, Transfer, copy, copy_in_place};
 pub use fault::{Fault, fault};
 pub use range::{ByteRange, PageRange};
+pub use reap::{REAP_REFERENCES, reap};
 pub use share::share;
 pub use table::{PageTable, SpaceStats};
 

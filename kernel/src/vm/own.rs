@@ -2,8 +2,8 @@
 //!
 //! A write fault, the ragged end of a message and a kernel write to user memory all come here, so
 //! none of them can forget what the others know (Dirty COW was a second path that forgot). Three
-//! steps, for any number of pages: the plan counts those that [need a frame](needs_frame),
-//! [`detach`] takes them out of reach, and after the flush [`write`](fn@write) fills and publishes them.
+//! steps, for any number of pages: the plan counts those that [need a frame](needs_frame); once their
+//! tables are [open](super::open), [`detach`] takes them out of reach, and after the flush [`write`](fn@write) fills and publishes them.
 //!
 //! Out of reach first, published last: otherwise one CPU could write to the copy while another goes
 //! on reading the original through a stale entry.
@@ -13,21 +13,21 @@ use crate::{
     vm::entry::{Entry, Kind, Slot},
 };
 
-/// Whether writing to the page takes a new frame.
-pub(super) fn needs_frame(mm: &Mm, entry: Entry) -> bool {
+/// Whether writing to the page takes a new frame. `is_own`: its table need not be copied.
+pub(super) fn needs_frame(mm: &Mm, entry: Entry, is_own: bool) -> bool {
     match entry.kind() {
         Kind::Zero => true,
-        Kind::Private(frame) => !mm.counts.is_one(frame),
+        Kind::Private(frame) => !is_own || !mm.counts.is_one(frame),
         _ => false,
     }
 }
 
-/// Condemns the page if others name its frame.
+/// Condemns the page if others name its frame. Its table is open.
 #[inline]
 pub(super) fn detach(mm: &Mm, root: Frame, addr: u64, slot: Slot<'_>, flush: &mut Flush) {
     let entry = slot.get();
     if let Kind::Private(_) = entry.kind()
-        && needs_frame(mm, entry)
+        && needs_frame(mm, entry, true)
     {
         slot.set(entry.condemned());
         flush.add(root, addr);

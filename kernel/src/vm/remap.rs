@@ -112,12 +112,13 @@ impl Run<'_> {
         lent.all_seconds_if(WRITABLE)
     }
 
-    /// The same where the destination is empty: pages with these rights are made there.
+    /// The same where the destination is empty: pages with these rights are made there, or with those
+    /// that they have in the source.
     pub(super) fn fork<'m>(
         self,
         counts: &'m RefCounts,
         mut from: Pattern<'m>,
-        rights: Rights,
+        rights: Option<Rights>,
     ) -> Lent {
         let mut lent = Lent::default();
         loop {
@@ -138,7 +139,7 @@ impl Run<'_> {
     }
 
     #[inline(never)]
-    fn fork_as<const WRITABLE: bool>(self, from: Pattern<'_>, rights: Rights) -> Lent {
+    fn fork_as<const WRITABLE: bool>(self, from: Pattern<'_>, rights: Option<Rights>) -> Lent {
         let difference = from.flags().difference(rights, false);
         let mut lent = Lent::default();
         for (src, dst) in self.src.iter().zip(self.dst) {

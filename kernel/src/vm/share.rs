@@ -20,9 +20,11 @@ use crate::{
     mm::{CountCursor, Departing, Flush, Flushed, Frame, Mm, Reserve, phys::FRAME_SIZE},
     vm::{
         PageTable, VmError,
-        cursor::{Cursor, Leaf, Missing, coverage, walk},
-        drop::drop_range,
-        entry::{Entry, Kind, Pattern, Rights, Slot, are_empty},
+        cursor::{Cursor, Gap, View, highest_level, index, is_vacant, shift, walk, walk_to_page},
+        drop::prune,
+        entry::{Entry, Kind, Pattern, Rights, Slot},
+        open::{Edit, Plan, open},
+        reap::{REAP_REFERENCES, reap, reserve},
         remap::Run,
     },
 };
@@ -73,9 +75,12 @@ pub fn share(
         ShareMode::CopyOnWrite => share.fork(&mut reserve),
         ShareMode::Move => share.take(&mut reserve),
         ShareMode::Shared => {
-            let flushed = mm.flush(share.detach_shared(&mut reserve));
+            let flushed = share.detach_shared(&mut reserve);
             share.attach_shared(&mut reserve, &flushed);
         }
+    }
+    if !mm.dead.is_empty() {
+        reap(mm, REAP_REFERENCES);
     }
     Ok(())
 }
@@ -92,25 +97,39 @@ struct Share<'m> {
     perm: Option<Perm>,
 }
 
-/// Pages of the source in one table, whose places in the destination are in one table too.
-struct Part<'m> {
-    page: u64,
-    leaf: Leaf<'m>,
-    entries: &'m [AtomicU64],
+/// Entries of the source in one table, whose places in the destination are in one table too. The first
+/// one is not empty. Above level 0 all of them go as they are.
+#[derive(Clone, Copy)]
+struct Part {
+    addr: u64,
+    level: u32,
+    nr_entries: u64,
+}
+
+impl Part {
+    /// The end of what the entries cover.
+    const fn end(self) -> u64 {
+        self.addr + (self.nr_entries << shift(self.level))
+    }
 }
 
 impl<'m> Share<'m> {
     /// The whole of it for one page, if that takes no frame and both tables are there.
     #[inline]
     fn one_page(&self, page: u64) -> Option<Result<(), VmError>> {
-        let to = walk(&self.mm.map, self.dst, self.to_dst(page)).ok()?;
-        let from = walk(&self.mm.map, self.src, page).ok()?;
+        let to = walk_to_page(&self.mm.map, self.dst, self.to_dst(page)).ok()?;
+        let from = walk_to_page(&self.mm.map, self.src, page).ok()?;
+        let is_own = from.is_exclusive();
+        if !to.is_exclusive() || self.mode != ShareMode::CopyOnWrite && (!is_own || from.is_plain())
+        {
+            return None;
+        }
         let (source, target) = (from.slot(page), to.slot(self.to_dst(page)));
         let entry = source.get();
         if !target.get().is_empty() {
             return Some(Err(Error::Occupied));
         }
-        if entry.is_empty() || self.takes_frame(entry) {
+        if entry.is_empty() || self.takes_frame(entry, is_own) {
             return None;
         }
         if let Err(error) = self.check_rights(entry) {
@@ -140,71 +159,121 @@ impl<'m> Share<'m> {
         Some(Ok(()))
     }
 
-    /// The next part of the range that has a table in the source; the range then starts behind it.
-    fn next_part(&self, cursor: &mut Cursor<'m>, rest: &mut Range<u64>) -> Option<Part<'m>> {
-        let mut ahead = rest.clone();
-        let (Range { start, mut end }, leaf) = cursor.next_leaf(&mut ahead)?;
-        let dst_left = coverage(1) - self.to_dst(start) % coverage(1);
-        end = end.min(start + dst_left);
-        rest.start = end;
-        Some(Part {
-            page: start,
-            leaf,
-            entries: leaf.run(start, (end - start) / FRAME_SIZE),
-        })
+    /// The next part of the range that has something; the range then starts behind it.
+    fn next_part(&self, rest: &mut Range<u64>) -> Option<Part> {
+        while rest.start < rest.end {
+            let addr = rest.start;
+            let mut level = match self.mode {
+                ShareMode::Shared => 0,
+                _ => highest_level(addr, rest.end).min(highest_level(self.distance, u64::MAX)),
+            };
+            let empty = loop {
+                match walk(&self.mm.map, self.src, addr, level) {
+                    Ok(node) => {
+                        let entry = node.slot(addr).get();
+                        if entry.is_empty() {
+                            break Gap::at(node);
+                        }
+                        if level == 0 || self.goes(entry) {
+                            return Some(self.part(rest, level, node.run(addr, 512)));
+                        }
+                        level -= 1;
+                    }
+                    Err(gap) if gap.entry(addr).is_empty() => break gap,
+                    Err(_) => return Some(self.part(rest, level, &[])),
+                }
+            };
+            rest.start = empty.end(addr, rest.end);
+        }
+        None
     }
 
-    fn source(&self) -> (Cursor<'m>, Range<u64>) {
-        (Cursor::new(&self.mm.map, self.src), self.range.clone())
+    /// The part that begins with the range, at entries of this level or in a gap.
+    fn part(&self, rest: &mut Range<u64>, level: u32, entries: &[AtomicU64]) -> Part {
+        let addr = rest.start;
+        let numbers = [index(addr, level), index(self.to_dst(addr), level)];
+        let room = 512 - numbers[0].max(numbers[1]) as u64;
+        let mut nr_entries = room.min((rest.end - addr) >> shift(level));
+        if level > 0 && !entries.is_empty() {
+            let going = entries.iter().take(nr_entries as usize);
+            let going = going.take_while(|place| self.goes(Slot::new(place).get()));
+            nr_entries = going.count() as u64;
+        }
+        let part = Part {
+            addr,
+            level,
+            nr_entries,
+        };
+        rest.start = part.end();
+        part
+    }
+
+    /// Whether an entry above level 0 goes as it is.
+    #[inline]
+    fn goes(&self, entry: Entry) -> bool {
+        match self.perm {
+            None => true,
+            Some(perm) if entry.table_below().is_some() => perm == Perm::RW && entry.is_plain(),
+            Some(_) => true,
+        }
+    }
+
+    fn source(&self, part: Part) -> View<'m> {
+        let Part {
+            addr,
+            level,
+            nr_entries,
+        } = part;
+        View::of(&self.mm.map, self.src, addr, level, nr_entries)
     }
 
     /// Checks both sides, and reserves the frames.
     fn plan(&self) -> Result<Reserve<'m>, VmError> {
         let Range { start, end } = self.range;
-        let mut dst_range = self.to_dst(start)..self.to_dst(start) + (end - start);
-        if Cursor::new(&self.mm.map, self.dst)
-            .next(&mut dst_range)
-            .is_some()
-        {
+        let target = self.to_dst(start)..self.to_dst(start) + (end - start);
+        if !is_vacant(&self.mm.map, self.dst, &target) {
             return Err(Error::Occupied);
         }
-        let mut missing = Missing::new(&self.mm.map, self.dst);
+        let mut dst = Plan::new(self.mm, self.dst);
+        let mut src = Plan::new(self.mm, self.src);
         let mut nr_pages = 0;
         // Where every page keeps its rights and no bytes are copied, nothing can be wrong with one.
         let is_plain = self.perm.is_none() && self.mode != ShareMode::Shared;
-        let mut expected = start;
-        let (mut cursor, mut rest) = self.source();
-        while let Some(part) = self.next_part(&mut cursor, &mut rest) {
-            if are_empty(part.entries) {
-                continue;
+        let (mut expected, mut rest) = (start, self.range.clone());
+        while let Some(part) = self.next_part(&mut rest) {
+            if self.perm.is_some() && part.addr != expected {
+                return Err(Error::NotMapped);
             }
-            let at = self.to_dst(part.page);
-            missing.add(at..at + FRAME_SIZE);
+            expected = part.end();
+            dst.add(self.to_dst(part.addr), part.level);
+            let is_own = match self.mode {
+                ShareMode::CopyOnWrite => true,
+                _ => src.add(part.addr, part.level),
+            };
             if !is_plain {
-                nr_pages += self.plan_pages(&part, &mut expected)?;
+                nr_pages += self.plan_entries(part, is_own)?;
             }
         }
         if self.perm.is_some() && expected != end {
             return Err(Error::NotMapped);
         }
-        Ok(self.mm.frames.reserve(missing.nr_tables() + nr_pages)?)
+        let nr_tables = dst.nr_frames() + src.nr_frames();
+        Ok(reserve(self.mm, nr_tables + nr_pages)?)
     }
 
-    /// Checks the pages of a part. `expected` is the page after the last one that is mapped. Returns
-    /// how many frames the pages take.
-    fn plan_pages(&self, part: &Part<'_>, expected: &mut u64) -> Result<usize, VmError> {
+    /// Checks the entries of a part. Returns how many frames their pages take.
+    fn plan_entries(&self, part: Part, is_own: bool) -> Result<usize, VmError> {
+        let source = self.source(part);
         let mut nr_pages = 0;
-        for (page, slot) in part.pages() {
-            let entry = slot.get();
+        for entry in (0..source.len()).map(|number| source.get(number)) {
             if entry.is_empty() {
-                continue;
+                if self.perm.is_some() {
+                    return Err(Error::NotMapped);
+                }
+            } else if entry.table_below().is_none() || part.level == 0 {
+                self.check_rights(entry)?;
+                nr_pages += usize::from(self.takes_frame(entry, is_own));
             }
-            if self.perm.is_some() && page != *expected {
-                return Err(Error::NotMapped);
-            }
-            *expected = page + FRAME_SIZE;
-            self.check_rights(entry)?;
-            nr_pages += usize::from(self.takes_frame(entry));
         }
         Ok(nr_pages)
     }
@@ -224,61 +293,101 @@ impl<'m> Share<'m> {
         }
     }
 
-    /// Whether the page needs a frame that is not there yet.
+    /// Whether the page needs a frame that is not there yet. `is_own`: its table need not be copied.
     #[inline]
-    fn takes_frame(&self, entry: Entry) -> bool {
+    fn takes_frame(&self, entry: Entry, is_own: bool) -> bool {
         match (self.mode, entry.kind()) {
             (ShareMode::CopyOnWrite, Kind::Shared(_)) => self.perm.is_some(),
             (ShareMode::Shared, Kind::Zero) => true,
-            (ShareMode::Shared, Kind::Private(frame)) => !self.mm.counts.is_one(frame),
+            (ShareMode::Shared, Kind::Private(frame)) => !is_own || !self.mm.counts.is_one(frame),
             _ => false,
         }
     }
 
-    /// Copy-on-write: in one pass, as nothing departs.
+    /// Copy-on-write: in one pass, as no page departs. In the source W goes, even in tables that
+    /// others share: it had no effect there.
     fn fork(&self, reserve: &mut Reserve<'_>) {
-        let mut flush = Flush::none();
-        let mut counts = CountCursor::new(&self.mm.counts);
-        let mut dst = Cursor::new(&self.mm.map, self.dst);
+        let mut departing = Departing::new(self.mm);
         let mut nr_seconds = 0;
-        let (mut cursor, mut rest) = self.source();
-        while let Some(part) = self.next_part(&mut cursor, &mut rest) {
-            if are_empty(part.entries) {
-                continue;
-            }
-            let at = self.to_dst(part.page);
-            let to = dst.make_leaf(at, reserve);
-            let run = Run {
-                src: part.entries,
-                dst: to.run(at, part.entries.len() as u64),
-            };
-            let (mut done, mut nr_made) = (0, 0);
-            let mut loses_write = false;
-            while done < run.len() {
-                let rest = run.skip(done);
-                let (source, target) = rest.page(0);
-                let entry = source.get();
-                if let Some(pattern) = Pattern::like(entry, &self.mm.counts) {
-                    let lent = rest.fork(&self.mm.counts, pattern, self.rights(entry));
-                    loses_write |= pattern.is_writable();
-                    nr_seconds += lent.nr_seconds;
-                    nr_made += lent.nr_pages;
-                    done += lent.nr_pages;
-                } else {
-                    if !entry.is_empty() {
-                        target.set(self.forked(entry, &mut counts, reserve));
-                        nr_made += 1;
-                    }
-                    done += 1;
+        let mut rest = self.range.clone();
+        while let Some(part) = self.next_part(&mut rest) {
+            let at = self.to_dst(part.addr);
+            let (dst, level) = (self.dst, part.level);
+            let to = open(self.mm, dst, at, level, Edit::Keep, reserve, &mut departing);
+            let targets = to.run(at, part.nr_entries);
+            let forked = match self.source(part) {
+                View::Gap(entry, _) => self.fork_zeros(entry, targets),
+                View::Entries(src) if level == 0 => {
+                    self.fork_pages(Run { src, dst: targets }, reserve)
                 }
-            }
-            to.add_used(nr_made);
-            if loses_write {
-                flush.add_range(self.src, part.page, part.end());
+                View::Entries(src) => self.fork_tables(Run { src, dst: targets }),
+            };
+            to.add_used(forked.nr_made);
+            nr_seconds += forked.nr_seconds;
+            if forked.loses_write {
+                departing.flush().add_range(self.src, part.addr, part.end());
             }
         }
         self.mm.counts.add_shared(nr_seconds);
-        self.mm.flush(flush);
+        departing.finish();
+    }
+
+    fn fork_zeros(&self, entry: Entry, targets: &[AtomicU64]) -> Forked {
+        let zero = Entry::zero(self.rights(entry));
+        targets.iter().for_each(|place| Slot::new(place).set(zero));
+        Forked {
+            nr_made: targets.len(),
+            ..Forked::default()
+        }
+    }
+
+    fn fork_tables(&self, run: Run<'_>) -> Forked {
+        let mut counts = CountCursor::new(&self.mm.counts);
+        let mut forked = Forked::default();
+        for number in 0..run.len() {
+            let (source, target) = run.page(number);
+            let entry = source.get();
+            if entry.is_empty() {
+                continue;
+            }
+            forked.nr_made += 1;
+            let Some(below) = entry.table_below() else {
+                target.set(Entry::zero(self.rights(entry)));
+                continue;
+            };
+            forked.nr_seconds += u64::from(counts.of(below).increment());
+            if entry.is_writable() {
+                forked.loses_write = true;
+                source.set(entry.lent());
+            }
+            target.set(entry.lent());
+        }
+        forked
+    }
+
+    fn fork_pages(&self, run: Run<'_>, reserve: &mut Reserve<'_>) -> Forked {
+        let mut counts = CountCursor::new(&self.mm.counts);
+        let mut forked = Forked::default();
+        let mut done = 0;
+        while done < run.len() {
+            let rest = run.skip(done);
+            let (source, target) = rest.page(0);
+            let entry = source.get();
+            if let Some(pattern) = Pattern::like(entry, &self.mm.counts) {
+                let lent = rest.fork(&self.mm.counts, pattern, self.perm.map(Rights::new));
+                forked.loses_write |= pattern.is_writable();
+                forked.nr_seconds += lent.nr_seconds;
+                forked.nr_made += lent.nr_pages;
+                done += lent.nr_pages;
+            } else {
+                if !entry.is_empty() {
+                    target.set(self.forked(entry, &mut counts, reserve));
+                    forked.nr_made += 1;
+                }
+                done += 1;
+            }
+        }
+        forked
     }
 
     /// The copy of a page that is not private.
@@ -306,40 +415,50 @@ impl<'m> Share<'m> {
         }
     }
 
-    /// Moves all pages, and takes away the tables of the source that are empty then.
+    /// Moves everything, and takes away the tables of the source that are empty then.
     fn take(&self, reserve: &mut Reserve<'_>) {
         let mut departing = Departing::new(self.mm);
-        let mut dst = Cursor::new(&self.mm.map, self.dst);
         let mut is_emptied = false;
-        let (mut cursor, mut rest) = self.source();
-        while let Some(part) = self.next_part(&mut cursor, &mut rest) {
-            if are_empty(part.entries) {
-                continue;
-            }
-            let at = self.to_dst(part.page);
-            let to = dst.make_leaf(at, reserve);
-            let targets = to.run(at, part.entries.len() as u64);
+        let mut rest = self.range.clone();
+        while let Some(part) = self.next_part(&mut rest) {
+            let (at, level) = (self.to_dst(part.addr), part.level);
+            let (src, dst) = (self.src, self.dst);
+            let to = open(self.mm, dst, at, level, Edit::Keep, reserve, &mut departing);
+            let from = open(
+                self.mm,
+                src,
+                part.addr,
+                level,
+                Edit::Change,
+                reserve,
+                &mut departing,
+            );
+            let targets = to.run(at, part.nr_entries);
             let mut nr_moved = 0;
-            for (source, target) in part.entries.iter().zip(targets) {
+            for (source, target) in from.run(part.addr, part.nr_entries).iter().zip(targets) {
                 let source = Slot::new(source);
                 let entry = source.get();
                 if !entry.is_empty() {
                     source.set(Entry::EMPTY);
-                    Slot::new(target).set(self.moved(entry));
+                    Slot::new(target).set(self.moved(entry, level));
                     nr_moved += 1;
                 }
             }
-            is_emptied |= part.leaf.subtract_used(nr_moved);
+            from.subtract_used(nr_moved);
+            is_emptied |= from.nr_used() == 0;
             to.add_used(nr_moved);
-            departing.flush().add_range(self.src, part.page, part.end());
+            departing.flush().add_range(src, part.addr, part.end());
         }
         if is_emptied {
-            drop_range(self.mm, self.src, &self.range, &mut departing);
+            prune(self.mm, self.src, &self.range, &mut departing);
         }
         departing.finish();
     }
 
-    fn moved(&self, source: Entry) -> Entry {
+    fn moved(&self, source: Entry, level: u32) -> Entry {
+        if level > 0 && source.table_below().is_some() {
+            return source;
+        }
         let rights = self.rights(source);
         match source.kind() {
             Kind::Shared(frame) => Entry::shared(frame, rights),
@@ -348,41 +467,80 @@ impl<'m> Share<'m> {
         }
     }
 
-    /// Shared memory, pass 1: turns the pages of the source into it, unless they must be copied
-    /// first. Those are taken out of reach.
-    fn detach_shared(&self, reserve: &mut Reserve<'_>) -> Flush {
-        let mut flush = Flush::none();
-        let (mut cursor, mut rest) = self.source();
-        while let Some((page, slot)) = cursor.next(&mut rest) {
-            let entry = slot.get();
-            let frame = match entry.kind() {
-                Kind::Zero => {
-                    self.mm.stats.zero_filled.add(1);
-                    reserve.take_zeroed()
+    /// Shared memory, pass 1: opens the tables of both sides, and turns the pages of the source into
+    /// it, unless they must be copied first. Those are taken out of reach.
+    fn detach_shared(&self, reserve: &mut Reserve<'_>) -> Flushed {
+        let mut departing = Departing::new(self.mm);
+        let mut rest = self.range.clone();
+        while let Some(part) = self.next_part(&mut rest) {
+            let at = self.to_dst(part.addr);
+            open(
+                self.mm,
+                self.dst,
+                at,
+                0,
+                Edit::Keep,
+                reserve,
+                &mut departing,
+            );
+            let from = open(
+                self.mm,
+                self.src,
+                part.addr,
+                0,
+                Edit::Change,
+                reserve,
+                &mut departing,
+            );
+            let places = from.run(part.addr, part.nr_entries).iter();
+            for (slot, page) in places.map(Slot::new).zip((part.addr..).step_by(PAGE_SIZE)) {
+                if self.detach_page(slot, reserve) {
+                    departing.flush().add(self.src, page);
                 }
-                Kind::Private(frame) if !self.mm.counts.is_one(frame) => {
-                    slot.set(entry.condemned());
-                    flush.add(self.src, page);
-                    continue;
-                }
-                Kind::Private(frame) | Kind::Shared(frame) => frame,
-                Kind::Empty | Kind::Condemned(_) => continue,
-            };
-            slot.set(Entry::shared(frame, entry.rights()));
-            self.mm.counts.increment(frame);
+            }
         }
-        flush
+        departing.finish()
+    }
+
+    /// Returns whether the page was taken out of reach.
+    fn detach_page(&self, slot: Slot<'_>, reserve: &mut Reserve<'_>) -> bool {
+        let entry = slot.get();
+        let frame = match entry.kind() {
+            Kind::Zero => {
+                self.mm.stats.zero_filled.add(1);
+                reserve.take_zeroed()
+            }
+            Kind::Private(frame) if !self.mm.counts.is_one(frame) => {
+                slot.set(entry.condemned());
+                return true;
+            }
+            Kind::Private(frame) | Kind::Shared(frame) => frame,
+            Kind::Empty | Kind::Condemned(_) => return false,
+        };
+        slot.set(Entry::shared(frame, entry.rights()));
+        self.mm.counts.increment(frame);
+        false
     }
 
     /// Pass 2: makes the pages of the destination.
     fn attach_shared(&self, reserve: &mut Reserve<'_>, flushed: &Flushed) {
-        let mut dst = Cursor::new(&self.mm.map, self.dst);
-        let (mut cursor, mut rest) = self.source();
-        while let Some((page, slot)) = cursor.next(&mut rest) {
-            let entry = self.attached(slot, reserve, flushed);
-            let leaf = dst.make_leaf(self.to_dst(page), reserve);
-            leaf.slot(self.to_dst(page)).set(entry);
-            leaf.add_used(1);
+        let mut src = Cursor::new(&self.mm.map, self.src);
+        let mut rest = self.range.clone();
+        while let Some(part) = self.next_part(&mut rest) {
+            let at = self.to_dst(part.addr);
+            let Ok(to) = walk_to_page(&self.mm.map, self.dst, at) else {
+                unreachable!("pass 1 has made the table");
+            };
+            let mut nr_made = 0;
+            for page in (part.addr..part.end()).step_by(PAGE_SIZE) {
+                let slot = src.open_slot(page);
+                if !slot.get().is_empty() {
+                    let entry = self.attached(slot, reserve, flushed);
+                    to.slot(self.to_dst(page)).set(entry);
+                    nr_made += 1;
+                }
+            }
+            to.add_used(nr_made);
         }
     }
 
@@ -415,15 +573,13 @@ impl<'m> Share<'m> {
     }
 }
 
-impl<'m> Part<'m> {
-    /// The pages with their addresses.
-    fn pages(&self) -> impl Iterator<Item = (u64, Slot<'m>)> {
-        let addresses = (self.page..).step_by(PAGE_SIZE);
-        addresses.zip(self.entries.iter().map(Slot::new))
-    }
-
-    /// The end of the last page.
-    const fn end(&self) -> u64 {
-        self.page + self.entries.len() as u64 * FRAME_SIZE
-    }
+/// What became of a part.
+#[derive(Clone, Copy, Default)]
+struct Forked {
+    /// Entries made in the destination.
+    nr_made: usize,
+    /// Frames that got their second reference.
+    nr_seconds: u64,
+    /// Whether the source lost W somewhere.
+    loses_write: bool,
 }

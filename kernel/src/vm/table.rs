@@ -3,11 +3,11 @@
 use cowslip_abi::USER_END;
 
 use crate::{
-    mm::{Departing, Flush, Frame, Mm, OutOfMemory},
+    mm::{DeadTable, Flush, Frame, Mm, OutOfMemory},
     vm::{
-        cursor::{Cursor, LEVELS},
-        drop::drop_range,
+        cursor::{Cursor, ROOT, coverage},
         entry::{Entry, Kind, Slot},
+        reap::{REAP_REFERENCES, reap, reserve},
     },
 };
 
@@ -24,15 +24,15 @@ pub struct PageTable {
 /// What an address space consists of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpaceStats {
-    /// Private pages whose frame nobody else names.
+    /// Private pages whose frame nobody else can reach.
     pub private: u64,
-    /// Private pages whose frame others name too.
+    /// Private pages whose frame others can reach too.
     pub cow_shared: u64,
     /// Pages of shared memory.
     pub shared: u64,
     /// Demand-zero pages that nobody has touched.
     pub zero: u64,
-    /// Page-table frames, with the root.
+    /// Page-table frames, with the root, and with those that other spaces name too.
     pub tables: u64,
 }
 
@@ -43,7 +43,7 @@ impl PageTable {
     ///
     /// [`OutOfMemory`]: there is no frame for the root.
     pub fn new(mm: &Mm, kernel_half: &[u64; 256]) -> Result<Self, OutOfMemory> {
-        let root = mm.frames.alloc_zeroed().ok_or(OutOfMemory)?;
+        let root = reserve(mm, 1)?.take_zeroed();
         let upper = &mm.map.table(root)[256..];
         for (place, entry) in upper.iter().zip(kernel_half) {
             place.store(*entry, core::sync::atomic::Ordering::Relaxed);
@@ -71,19 +71,22 @@ impl PageTable {
     #[must_use]
     pub fn statistics(&self, mm: &Mm) -> SpaceStats {
         let mut stats = SpaceStats::default();
-        count(mm, self.root, LEVELS - 1, &mut stats);
+        count(mm, self.root, ROOT, true, &mut stats);
         stats
     }
 
-    /// Releases all pages, all tables and the root.
+    /// Releases all pages, all tables and the root; much of it perhaps [later](reap).
     ///
     /// No CPU may have the space active, nor activate it.
     pub fn destroy(self, mm: &Mm) {
-        let mut departing = Departing::new(mm);
-        *departing.flush() = Flush::all(self.root);
-        drop_range(mm, self.root, &(0..USER_END), &mut departing);
-        departing.add_sole(self.root);
-        departing.finish();
+        mm.flush(Flush::all(self.root));
+        mm.bury(DeadTable {
+            frame: self.root,
+            level: ROOT,
+            next: 0,
+            left: nr_user_entries(ROOT),
+        });
+        reap(mm, REAP_REFERENCES);
     }
 }
 
@@ -96,23 +99,22 @@ pub(super) fn user_entries(mm: &Mm, table: Frame, level: u32) -> impl Iterator<I
 
 /// How many entries of a table of this level are the space's own: of the root, the lower half.
 pub(super) const fn nr_user_entries(level: u32) -> usize {
-    if level == LEVELS - 1 { 256 } else { 512 }
+    if level == ROOT { 256 } else { 512 }
 }
 
-fn count(mm: &Mm, table: Frame, level: u32, stats: &mut SpaceStats) {
+fn count(mm: &Mm, table: Frame, level: u32, is_own: bool, stats: &mut SpaceStats) {
     stats.tables += 1;
     for entry in user_entries(mm, table, level).map(Slot::get) {
-        if level > 0 {
-            if let Some(below) = entry.table_below() {
-                count(mm, below, level - 1, stats);
-            }
+        if let Some(below) = entry.table_below().filter(|_| level > 0) {
+            let is_own = is_own && mm.counts.is_one(below);
+            count(mm, below, level - 1, is_own, stats);
             continue;
         }
         match entry.kind() {
             Kind::Empty | Kind::Condemned(_) => {}
-            Kind::Zero => stats.zero += 1,
+            Kind::Zero => stats.zero += coverage(level) / coverage(0),
             Kind::Shared(_) => stats.shared += 1,
-            Kind::Private(frame) if mm.counts.is_one(frame) => stats.private += 1,
+            Kind::Private(frame) if is_own && mm.counts.is_one(frame) => stats.private += 1,
             Kind::Private(_) => stats.cow_shared += 1,
         }
     }

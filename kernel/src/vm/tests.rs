@@ -8,7 +8,7 @@ mod transfer;
 use cowslip_abi::{Access, Error, FoundEntry, PAGE_SIZE, Perm, ShareMode, USER_END};
 
 use super::{
-    CopyError, Fault, PageTable, Transfer, copy, fault, share,
+    CopyError, Fault, PageTable, Transfer, copy, fault, reap, share,
     sim::{user_read, user_write},
 };
 use crate::mm::{
@@ -35,6 +35,7 @@ fn with_spaces(test: impl FnOnce(&Mm, &PageTable, &PageTable)) {
 }
 
 fn assert_all_free(mm: &Mm) {
+    reap(mm, isize::MAX as usize);
     let free = mm.frames.free_count();
     assert_eq!(free + mm.counts.nodes(), mm.frames.total_count());
     assert_eq!(mm.counts.shared(), 0);
@@ -103,10 +104,10 @@ fn map_and_unmap_is_neutral() {
                 Err(Error::Occupied)
             );
             put(mm, one, addr + PAGE, 1);
-            one.unmap(mm, addr, 4 * PAGE);
+            one.unmap(mm, addr, 4 * PAGE).unwrap();
             assert_eq!(mm.frames.free_count(), free);
         }
-        one.unmap(mm, 0, USER_END);
+        one.unmap(mm, 0, USER_END).unwrap();
         assert_eq!(one.statistics(mm).tables, 1);
     });
 }
@@ -120,7 +121,7 @@ fn the_kernel_half_is_copied_and_survives() {
     let upper =
         |n: usize| mm.map.table(table.root())[n].load(core::sync::atomic::Ordering::Relaxed);
     table.map_zero(mm, A, PAGE, Perm::RW).unwrap();
-    table.unmap(mm, 0, USER_END);
+    table.unmap(mm, 0, USER_END).unwrap();
     assert_eq!(
         (upper(255), upper(256), upper(257), upper(511)),
         (0, 0, 8, 255 * 8)
@@ -223,7 +224,7 @@ fn emptiness_is_fast() {
     with_spaces(|mm, one, two| {
         let nr_times = if cfg!(miri) { 1 } else { 1000 };
         for _ in 0..nr_times {
-            one.unmap(mm, 0, USER_END);
+            one.unmap(mm, 0, USER_END).unwrap();
             fork(mm, two, one);
         }
     });

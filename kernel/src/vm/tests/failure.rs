@@ -105,7 +105,7 @@ fn lesson_12_map() {
 #[test]
 #[cfg_attr(miri, ignore = "slow")]
 fn lesson_12_fork() {
-    fails_cleanly(|mm, one, two| share(mm, two, 0, one, 0, B, ShareMode::CopyOnWrite, None));
+    fails_cleanly(|mm, one, two| share(mm, two, A, one, A, B - A, ShareMode::CopyOnWrite, None));
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn read_only_pages_uncounted() {
         one.map_zero(mm, A, PAGE, Perm::RX).unwrap();
         peek(mm, one, A);
         fork(mm, two, one);
-        one.unmap(mm, A, PAGE);
+        one.unmap(mm, A, PAGE).unwrap();
         // A new page must not get the frame of the child's text.
         one.map_zero(mm, A, PAGE, Perm::RW).unwrap();
         put(mm, one, A, 1);

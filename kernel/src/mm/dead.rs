@@ -1,0 +1,102 @@
+//! Tables that no entry names any more, and that still name others.
+//!
+//! What hangs below such a table may be a gigabyte, so it is worked off [in steps](crate::vm::reap),
+//! some other time. Until then the entries count: a frame named by a dead table is in use. The list
+//! needs no memory. A dead table has no count any more; the place of the count holds the word that
+//! leads to the next one:
+//!
+//! ```text
+//!  63 62 61     52 51                   12 11 10      2 1   0
+//! +-----+---------+----------------------+--+----------+-----+
+//! |  0  |  left   |   frame of the table | 0|   next   |level|
+//! +-----+---------+----------------------+--+----------+-----+
+//! ```
+
+use spin::Mutex;
+
+use super::{Frame, RefCounts};
+
+const LEFT_SHIFT: u32 = 52;
+const NEXT_SHIFT: u32 = 2;
+
+/// A dead table, and how far it has been worked off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadTable {
+    /// The table.
+    pub frame: Frame,
+    /// Its level.
+    pub level: u32,
+    /// The number of the first entry that still counts: below 512.
+    pub next: usize,
+    /// How many entries count, at most: no more than 512.
+    pub left: usize,
+}
+
+impl DeadTable {
+    fn to_word(self) -> u64 {
+        debug_assert!(self.level < 4 && self.next < 512 && self.left <= 512);
+        self.frame.addr().0
+            | u64::from(self.level)
+            | (self.next as u64) << NEXT_SHIFT
+            | (self.left as u64) << LEFT_SHIFT
+    }
+
+    fn of_word(word: u64) -> Option<Self> {
+        (word != 0).then(|| Self {
+            frame: Frame::of_entry(word),
+            level: word as u32 % 4,
+            next: (word >> NEXT_SHIFT) as usize % 512,
+            left: (word >> LEFT_SHIFT) as usize % 1024,
+        })
+    }
+}
+
+/// The dead tables: the one that died last is the first to be worked off, so that those below a
+/// table go before the rest of it, and the list stays short.
+#[derive(Debug, Default)]
+pub struct DeadTables {
+    /// The word of the first one; 0 for none.
+    first: Mutex<u64>,
+}
+
+impl DeadTables {
+    pub(super) const fn new() -> Self {
+        Self {
+            first: Mutex::new(0),
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self.first.lock() == 0
+    }
+
+    /// Adds a table, whose count must be one.
+    pub(super) fn push(&self, counts: &RefCounts, dead: DeadTable) {
+        let mut first = self.first.lock();
+        counts.of(dead.frame).set_word(*first);
+        *first = dead.to_word();
+    }
+
+    /// Takes the first one away.
+    pub(super) fn pop(&self, counts: &RefCounts) -> Option<DeadTable> {
+        let mut first = self.first.lock();
+        let dead = DeadTable::of_word(*first)?;
+        let count = counts.of(dead.frame);
+        *first = count.word();
+        count.set_word(0);
+        Some(dead)
+    }
+
+    /// All of them, if nothing changes meanwhile: for tests.
+    #[cfg(not(target_os = "none"))]
+    pub fn iter<'m>(&self, counts: &'m RefCounts) -> impl Iterator<Item = DeadTable> + use<'m> {
+        let mut word = *self.first.lock();
+        core::iter::from_fn(move || {
+            let dead = DeadTable::of_word(word)?;
+            word = counts.of(dead.frame).word();
+            Some(dead)
+        })
+    }
+}

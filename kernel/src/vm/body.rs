@@ -1,0 +1,470 @@
+//! The whole pages of a message that lie at the same offset on both sides: its body.
+//!
+//! Tables go over whole where both sides are plain, pages a [run](Run) at a time.
+
+use core::{ops::Range, sync::atomic::AtomicU64};
+
+use cowslip_abi::Error;
+
+use crate::{
+    mm::{CountCursor, Departing, Flushed, Frame, Reserve, phys::FRAME_SIZE},
+    vm::{
+        CopyError, Side, Transfer,
+        access::{check_writable, pieces},
+        copy::{Job, Needs},
+        cursor::{View, coverage, highest_level, shift, walk_to_page},
+        entry::{
+            Entry, Kind, Pattern, Slot, are_private_and_may_be_written, are_private_and_present,
+        },
+        open::{Edit, open},
+        own,
+        remap::Run,
+    },
+};
+
+/// How a page of the body gets its bytes.
+enum Method {
+    /// By naming this frame of the source.
+    Remap(Frame),
+    /// By becoming demand-zero.
+    Zero,
+    /// By copying.
+    Bytes,
+}
+
+#[inline]
+fn method(source: Entry, dst: Entry) -> Method {
+    match source.kind() {
+        Kind::Private(frame) if !dst.is_shared() => Method::Remap(frame),
+        Kind::Zero if !dst.is_shared() => Method::Zero,
+        _ => Method::Bytes,
+    }
+}
+
+impl<'m> Job<'m> {
+    /// Checks both sides of the body, and counts the frames that it takes.
+    pub(super) fn plan_body(
+        &self,
+        body: &Range<u64>,
+        needs: &mut Needs<'_>,
+    ) -> Result<(), CopyError> {
+        let mut page = body.start;
+        while page < body.end {
+            if let Some((level, nr_tables)) = self.tables_at(page, body.end) {
+                needs.dst.add(page, level);
+                if self.transfer == Transfer::Move {
+                    needs.src.add(self.to_src(page), level);
+                }
+                page += (nr_tables as u64) << shift(level);
+            } else {
+                page += self.plan_pages(page, body.end, needs)? as u64 * FRAME_SIZE;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many tables, or pieces of demand-zero memory, of which level go over whole from `page` on;
+    /// of the highest level possible.
+    #[inline]
+    fn tables_at(&self, page: u64, end: u64) -> Option<(u32, usize)> {
+        if end - page < coverage(1) {
+            return None;
+        }
+        let level = highest_level(page, end).min(highest_level(self.distance, u64::MAX));
+        (1..=level)
+            .rev()
+            .map(|level| (level, self.nr_tables(page, end, level)))
+            .find(|(_, nr_tables)| *nr_tables > 0)
+    }
+
+    /// How many entries of this level go over whole.
+    fn nr_tables(&self, page: u64, end: u64, level: u32) -> usize {
+        let (map, wanted) = (&self.mm.map, (end - page) >> shift(level));
+        let src = View::of(map, self.src, self.to_src(page), level, wanted);
+        let dst = View::of(map, self.dst, page, level, wanted);
+        (0..src.len().min(dst.len()))
+            .take_while(|&number| src.get(number).is_plain() && dst.get(number).is_plain())
+            .count()
+    }
+
+    /// The pages from `page` on, up to `end`, as far as one table goes on both sides.
+    #[inline]
+    fn pages_at(&self, page: u64, end: u64) -> (View<'m>, View<'m>) {
+        let (map, wanted) = (&self.mm.map, (end - page) / FRAME_SIZE);
+        let src = View::of(map, self.src, self.to_src(page), 0, wanted);
+        (src, View::of(map, self.dst, page, 0, wanted))
+    }
+
+    /// Checks the pages of one table, and counts the frames that they take. Returns how many there
+    /// are.
+    fn plan_pages(&self, page: u64, end: u64, needs: &mut Needs<'_>) -> Result<usize, CopyError> {
+        let (src, dst) = self.pages_at(page, end);
+        let nr_pages = src.len().min(dst.len());
+        let is_own = needs.dst.add(page, 0);
+        if self.transfer == Transfer::Move
+            && let View::Entries(_) = src
+        {
+            needs.src.add(self.to_src(page), 0);
+        }
+        if let (View::Entries(src), View::Entries(dst)) = (src, dst)
+            && are_private_and_present(&src[..nr_pages])
+            && are_private_and_may_be_written(&dst[..nr_pages])
+        {
+            return Ok(nr_pages);
+        }
+        for number in 0..nr_pages {
+            let (source, target) = (src.get(number), dst.get(number));
+            if source.is_empty() {
+                return Err(CopyError::new(Side::Source, Error::NotMapped));
+            }
+            check_writable(target).map_err(|error| CopyError::new(Side::Destination, error))?;
+            if let Method::Bytes = method(source, target) {
+                needs.nr_pages += usize::from(own::needs_frame(self.mm, target, is_own));
+            }
+        }
+        Ok(nr_pages)
+    }
+
+    /// Pass 1 of the body: all that is remapped, and returns how many pages that were; takes out of
+    /// reach what is copied.
+    pub(super) fn remap(
+        &self,
+        body: &Range<u64>,
+        reserve: &mut Reserve<'_>,
+        departing: &mut Departing<'m>,
+    ) -> u64 {
+        let mut remapping = Remapping {
+            job: self,
+            departing,
+            from: None,
+            to: None,
+            is_source_flushed: false,
+            nr_remapped: 0,
+            nr_seconds: 0,
+        };
+        let mut page = body.start;
+        while page < body.end {
+            page += if let Some((level, nr_tables)) = self.tables_at(page, body.end) {
+                remapping.tables(page, level, nr_tables, reserve);
+                (nr_tables as u64) << shift(level)
+            } else {
+                remapping.pages(page, body.end, reserve) as u64 * FRAME_SIZE
+            };
+        }
+        self.mm.counts.add_shared(remapping.nr_seconds);
+        remapping.nr_remapped
+    }
+
+    /// Pass 2 of the body: the pages that pass 1 did not remap are those with shared memory on either
+    /// side.
+    #[inline(never)]
+    pub(super) fn write_body(
+        &self,
+        body: &Range<u64>,
+        reserve: &mut Reserve<'_>,
+        flushed: &Flushed,
+    ) -> u64 {
+        let (mut src, mut dst) = self.cursors();
+        let mut nr_pages = 0;
+        for (page, part) in pieces(body.clone()) {
+            if src.get(self.to_src(page)).is_shared() || dst.get(page).is_shared() {
+                nr_pages += self.write(&part, reserve, flushed);
+            }
+        }
+        nr_pages
+    }
+
+    /// Whether all pages can be written where they are, as nobody else can reach their frames.
+    pub(super) fn is_in_place(&self, body: &Range<u64>) -> bool {
+        let mut counts = CountCursor::new(&self.mm.counts);
+        self.transfer == Transfer::Copy
+            && self.all_runs(body, |run| {
+                are_private_and_present(&run.src[..run.len()])
+                    && are_private_and_may_be_written(&run.dst[..run.len()])
+                    && run.dst.iter().all(|place| {
+                        let kind = Slot::new(place).get().kind();
+                        matches!(kind, Kind::Private(frame) if counts.of(frame).is_one())
+                    })
+            })
+    }
+
+    pub(super) fn copy_in_place(&self, body: &Range<u64>) {
+        self.all_runs(body, |run| {
+            for number in 0..run.len() {
+                let (source, target) = run.page(number);
+                if let (Kind::Private(from), Kind::Private(to)) =
+                    (source.get().kind(), target.get().kind())
+                {
+                    self.mm.map.copy_frame(from, to);
+                }
+            }
+            true
+        });
+        let nr_pages = (body.end - body.start) / FRAME_SIZE;
+        self.mm.stats.copied.add(nr_pages);
+    }
+
+    /// Whether there are only pages in tables, those of the destination its own, and `is_so` says so
+    /// of all runs.
+    fn all_runs(&self, body: &Range<u64>, mut is_so: impl FnMut(Run<'m>) -> bool) -> bool {
+        let (map, mut page) = (&self.mm.map, body.start);
+        while page < body.end {
+            let wanted = (body.end - page) / FRAME_SIZE;
+            let (Ok(src), Ok(dst)) = (
+                walk_to_page(map, self.src, self.to_src(page)),
+                walk_to_page(map, self.dst, page),
+            ) else {
+                return false;
+            };
+            let run = Run {
+                src: src.run(self.to_src(page), wanted),
+                dst: dst.run(page, wanted),
+            };
+            if !dst.is_exclusive() || !is_so(run) {
+                return false;
+            }
+            page += run.len() as u64 * FRAME_SIZE;
+        }
+        true
+    }
+}
+
+/// The first pass over a body, on its way.
+struct Remapping<'a, 'm> {
+    job: &'a Job<'m>,
+    departing: &'a mut Departing<'m>,
+    /// What pages of the source, and those that they replace, have lately been like.
+    from: Option<Pattern<'m>>,
+    to: Option<Pattern<'m>>,
+    /// Whether the flush has the rest of this run in the source.
+    is_source_flushed: bool,
+    nr_remapped: u64,
+    /// How many frames got their second reference.
+    nr_seconds: u64,
+}
+
+impl<'m> Remapping<'_, 'm> {
+    /// Whole tables of this level.
+    #[inline(never)]
+    fn tables(&mut self, page: u64, level: u32, nr_tables: usize, reserve: &mut Reserve<'_>) {
+        let Job { mm, src, dst, .. } = *self.job;
+        let (source, wanted) = (self.job.to_src(page), nr_tables as u64);
+        let len = wanted << shift(level);
+        let node = open(mm, dst, page, level, Edit::Keep, reserve, self.departing);
+        let targets = node.run(page, wanted);
+        if self.job.transfer == Transfer::Move {
+            open(mm, src, source, level, Edit::Keep, reserve, self.departing);
+        }
+        self.departing.flush().add_range(dst, page, page + len);
+        self.departing.flush().add_range(src, source, source + len);
+        match View::of(&mm.map, src, source, level, wanted) {
+            View::Entries(places) => {
+                for (place, target) in places.iter().zip(targets) {
+                    self.table(Slot::new(place), Slot::new(target), level);
+                }
+            }
+            View::Gap(zero, _) => {
+                for target in targets {
+                    self.replace_table(Slot::new(target), zero, level);
+                }
+            }
+        }
+        self.nr_remapped += len / FRAME_SIZE;
+    }
+
+    fn table(&mut self, source: Slot<'_>, target: Slot<'_>, level: u32) {
+        let entry = source.get();
+        let Some(below) = entry.table_below() else {
+            return self.replace_table(target, entry, level);
+        };
+        match self.job.transfer {
+            Transfer::Copy if target.get().table_below() == Some(below) => {}
+            Transfer::Copy => {
+                self.nr_seconds += u64::from(self.departing.count(below).increment());
+                source.set(entry.lent());
+                self.replace_table(target, entry.lent(), level);
+            }
+            Transfer::Move => {
+                source.set(Entry::PLAIN_ZERO);
+                self.replace_table(target, entry, level);
+            }
+        }
+    }
+
+    fn replace_table(&mut self, target: Slot<'_>, entry: Entry, level: u32) {
+        let replaced = target.get();
+        target.set(entry);
+        if replaced.table_below().is_some() {
+            self.departing.add_table(replaced.note(), level - 1);
+        }
+    }
+
+    /// The pages from `page` on, as far as one table goes on both sides. Returns how many.
+    fn pages(&mut self, page: u64, end: u64, reserve: &mut Reserve<'_>) -> usize {
+        let Job { mm, src, dst, .. } = *self.job;
+        open(mm, dst, page, 0, Edit::Keep, reserve, self.departing);
+        if self.job.transfer == Transfer::Move
+            && let (View::Entries(_), _) = self.job.pages_at(page, end)
+        {
+            let source = self.job.to_src(page);
+            open(mm, src, source, 0, Edit::Keep, reserve, self.departing);
+        }
+        let (source, View::Entries(targets)) = self.job.pages_at(page, end) else {
+            unreachable!("the table is open");
+        };
+        let nr_pages = source.len().min(targets.len());
+        let targets = &targets[..nr_pages];
+        match source {
+            View::Entries(places) => {
+                let run = Run {
+                    src: &places[..nr_pages],
+                    dst: targets,
+                };
+                self.run(run, page);
+            }
+            View::Gap(..) => self.zeros(targets, page),
+        }
+        nr_pages
+    }
+
+    /// Pages whose source is demand-zero and has no table.
+    #[inline(never)]
+    fn zeros(&mut self, targets: &[AtomicU64], page: u64) {
+        let end = page + targets.len() as u64 * FRAME_SIZE;
+        self.departing.flush().add_range(self.job.dst, page, end);
+        for target in targets.iter().map(Slot::new) {
+            let replaced = target.get();
+            if replaced.is_shared() {
+                continue;
+            }
+            target.set(Entry::zero(replaced.rights()));
+            if let Kind::Private(old) = replaced.kind() {
+                self.departing.add(old);
+            }
+            self.nr_remapped += 1;
+        }
+    }
+
+    /// The pages from `page` on.
+    fn run(&mut self, mut run: Run<'_>, mut page: u64) {
+        let end = page + run.len() as u64 * FRAME_SIZE;
+        self.departing.flush().add_range(self.job.dst, page, end);
+        self.is_source_flushed = false;
+        if self.job.transfer == Transfer::Move {
+            self.flush_source(run, page);
+        }
+        while run.len() > 0 {
+            let mut nr_pages = self.alike(run, page);
+            if nr_pages == 0 {
+                nr_pages = self.unlike(run, page);
+            }
+            run = run.skip(nr_pages);
+            page += nr_pages as u64 * FRAME_SIZE;
+        }
+    }
+
+    /// As many pages as are like the first, if that is an ordinary one. Returns how many.
+    #[inline]
+    fn alike(&mut self, run: Run<'_>, page: u64) -> usize {
+        let counts = &self.job.mm.counts;
+        let (source, target) = run.page(0);
+        let (entry, replaced) = (source.get(), target.get());
+        let is_copy = self.job.transfer == Transfer::Copy;
+        if is_copy && entry.is_same_page(replaced) {
+            return 0;
+        }
+        let Some(to) = self.pattern(self.to, replaced) else {
+            return 0;
+        };
+        self.to = Some(to);
+        let given = if is_copy {
+            let Some(from) = self.pattern(self.from, entry) else {
+                return 0;
+            };
+            self.from = Some(from);
+            if from.is_writable() && !self.is_source_flushed {
+                self.flush_source(run, page);
+            }
+            run.lend(counts, from, to, self.departing.room(run.len()))
+        } else if let Kind::Private(_) = entry.kind() {
+            run.take(counts, entry, to, self.departing.room(run.len()))
+        } else {
+            return 0;
+        };
+        self.departing.noted(given.nr_pages, given.nr_counted);
+        self.nr_seconds += given.nr_seconds;
+        self.nr_remapped += given.nr_pages as u64;
+        given.nr_pages
+    }
+
+    /// A pattern that the entry fits: the last one, if possible.
+    #[inline]
+    fn pattern(&mut self, last: Option<Pattern<'m>>, entry: Entry) -> Option<Pattern<'m>> {
+        last.filter(|last| last.count(entry).is_some())
+            .or_else(|| Pattern::like(entry, &self.job.mm.counts))
+    }
+
+    /// The first page, whatever it is; and all that follow, if these are pages that have arrived
+    /// before. Returns how many.
+    #[inline(never)]
+    fn unlike(&mut self, run: Run<'_>, page: u64) -> usize {
+        if self.job.transfer == Transfer::Copy {
+            let nr_same = run.nr_same();
+            if nr_same > 0 {
+                self.nr_remapped += nr_same as u64;
+                return nr_same;
+            }
+        }
+        let (source, target) = run.page(0);
+        let (entry, replaced) = (source.get(), target.get());
+        let replacement = match method(entry, replaced) {
+            Method::Remap(frame) => self.given(source, frame, replaced, run, page),
+            Method::Zero => Entry::zero(replaced.rights()),
+            Method::Bytes => {
+                let job = self.job;
+                own::detach(job.mm, job.dst, page, target, self.departing.flush());
+                return 1;
+            }
+        };
+        target.set(replacement);
+        if let Kind::Private(old) = replaced.kind() {
+            self.departing.add(old);
+        }
+        self.nr_remapped += 1;
+        1
+    }
+
+    /// Takes or lends the frame of a private page; returns the entry for the destination.
+    fn given(
+        &mut self,
+        source: Slot<'_>,
+        frame: Frame,
+        replaced: Entry,
+        run: Run<'_>,
+        page: u64,
+    ) -> Entry {
+        let entry = source.get();
+        let exclusive = match self.job.transfer {
+            Transfer::Copy => {
+                self.nr_seconds += u64::from(self.departing.count(frame).increment());
+                if entry.is_writable() {
+                    self.flush_source(run, page);
+                    source.set(entry.with_writable(false));
+                }
+                false
+            }
+            Transfer::Move => {
+                source.set(Entry::zero(entry.rights()));
+                entry.is_writable()
+            }
+        };
+        Entry::private(frame, replaced.rights(), exclusive)
+    }
+
+    fn flush_source(&mut self, run: Run<'_>, page: u64) {
+        self.is_source_flushed = true;
+        let start = self.job.to_src(page);
+        let end = start + run.len() as u64 * FRAME_SIZE;
+        self.departing.flush().add_range(self.job.src, start, end);
+    }
+}

@@ -1,0 +1,92 @@
+//! Working off dead tables.
+//!
+//! What hangs below a table that lost its last reference is released entry by entry. A table found
+//! below that way may die in turn; it is worked off first, so that the list of dead tables is never
+//! longer than a path is, for each that an operation buried.
+
+use crate::{
+    mm::{DeadTable, Departing, Flush, Frame, Mm, OutOfMemory, Reserve},
+    vm::{cursor::next_used, drop::drop_pages, entry::Slot, table::nr_user_entries},
+};
+
+/// How many references are released before anybody else has a turn.
+pub const REAP_REFERENCES: usize = 2048;
+
+/// What looking through a table costs, in references that could have been released instead.
+const SCAN: usize = 64;
+
+/// Works off dead tables, until none is left or about so many references are released: at most 511
+/// more. Returns whether none is left.
+pub fn reap(mm: &Mm, nr_references: usize) -> bool {
+    let mut rest = nr_references as isize;
+    while rest > 0 {
+        let Some(dead) = mm.exhume() else {
+            return true;
+        };
+        rest -= (SCAN + step(mm, dead)) as isize;
+    }
+    mm.dead.is_empty()
+}
+
+/// Frames for an operation. Memory is out only when nothing is left to work off.
+pub(super) fn reserve(mm: &Mm, nr_frames: usize) -> Result<Reserve<'_>, OutOfMemory> {
+    loop {
+        match mm.frames.reserve(nr_frames) {
+            Err(OutOfMemory) if !mm.dead.is_empty() => {
+                reap(mm, REAP_REFERENCES);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The same for one frame.
+#[inline]
+pub(super) fn alloc(mm: &Mm) -> Option<Frame> {
+    mm.frames
+        .alloc()
+        .or_else(|| Some(reserve(mm, 1).ok()?.take()))
+}
+
+/// Works off a table up to the end, or to an entry whose table dies with it. Returns how many
+/// references were released.
+fn step(mm: &Mm, dead: DeadTable) -> usize {
+    if dead.level == 0 {
+        return drop_leaf(mm, dead);
+    }
+    let flushed = mm.flush(Flush::none());
+    let (table, end) = (mm.map.table(dead.frame), nr_user_entries(dead.level));
+    let DeadTable {
+        mut next, mut left, ..
+    } = dead;
+    let mut died = None;
+    while left > 0
+        && died.is_none()
+        && let Some(used) = next_used(table, next, end)
+    {
+        (next, left) = (used + 1, left - 1);
+        let entry = Slot::new(&table[used]).get();
+        if let Some(below) = entry.table_below() {
+            died = mm.release_table(below, dead.level - 1, entry.nr_used(), &flushed);
+        }
+    }
+    let is_done = died.is_none() || left == 0 || next == end;
+    if is_done {
+        mm.stats.freed.add(1);
+        mm.frames.free(dead.frame);
+    } else {
+        mm.bury(DeadTable { next, left, ..dead });
+    }
+    if let Some(died) = died {
+        mm.bury(died);
+    }
+    dead.left - left
+}
+
+fn drop_leaf(mm: &Mm, dead: DeadTable) -> usize {
+    let mut departing = Departing::new(mm);
+    let nr_pages = drop_pages(mm, mm.map.table(dead.frame), 0..512, &mut departing);
+    departing.add_sole(dead.frame);
+    departing.finish();
+    nr_pages
+}
