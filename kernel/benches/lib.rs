@@ -167,7 +167,9 @@ impl<'m> Space<'m> {
 
     /// Gives pages up.
     pub fn unmap(&self, first: u64, nr_pages: u64) {
-        self.table.unmap(self.mm, address(first), nr_pages * PAGE);
+        let unmapped = self.table.unmap(self.mm, address(first), nr_pages * PAGE);
+        unmapped.expect("there is memory");
+        while !vm::reap(self.mm) {}
     }
 
     /// How many pages it has that nobody shares.
@@ -188,6 +190,7 @@ impl<'m> Space<'m> {
     /// Gives everything up.
     pub fn end(self) {
         self.table.destroy(self.mm);
+        while !vm::reap(self.mm) {}
     }
 }
 

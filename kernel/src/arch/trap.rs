@@ -10,7 +10,7 @@ use cowslip_abi::Access;
 use kernel::{
     mm::{Flush, FlushPages, Frame, phys::FRAME_SIZE},
     object::{Kernel, Registers, Thread},
-    sys,
+    sys, vm,
 };
 use spin::{Mutex, MutexGuard};
 use x86_64::{
@@ -256,6 +256,12 @@ fn reschedule(mut guard: Guard) -> *const Registers {
         if let Some(thread) = kernel.threads.pinned() {
             return switch(cpu, kernel, thread);
         }
+        if !vm::reap(kernel.mm) {
+            drop(guard);
+            poll_interrupts();
+            guard = KERNEL.lock();
+            continue;
+        }
         let wakes = next.timer.is_some() || of(&mut guard).interrupts.iter().any(Option::is_some);
         assert!(wakes, "no thread can run, and nothing will ever wake one");
         drop(guard);
@@ -263,6 +269,14 @@ fn reschedule(mut guard: Guard) -> *const Registers {
         interrupts::disable();
         guard = KERNEL.lock();
     }
+}
+
+/// Lets the interrupts in that have arrived.
+fn poll_interrupts() {
+    interrupts::enable();
+    // Interrupts are let in only after the instruction behind the one that enables them.
+    hint::spin_loop();
+    interrupts::disable();
 }
 
 /// Makes the CPU ready for a thread.

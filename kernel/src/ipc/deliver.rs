@@ -153,7 +153,9 @@ impl Kernel {
                 Fault::OfReceiver(failure.error)
             }
             _ => Fault::OfSender(failure.error),
-        })
+        })?;
+        vm::reap(self.mm);
+        Ok(())
     }
 
     /// The entries of handles that are to go along in a message.

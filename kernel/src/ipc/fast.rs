@@ -298,7 +298,9 @@ fn move_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
         return false;
     };
     let (source, target) = (&source.table, &target.table);
-    vm::copy(mm, target, buffer, source, data, len, how).is_ok()
+    let is_copied = vm::copy(mm, target, buffer, source, data, len, how).is_ok();
+    vm::reap(mm);
+    is_copied
 }
 
 /// Moves the handle of a message and passes the words.

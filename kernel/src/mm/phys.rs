@@ -18,6 +18,12 @@ pub const FRAME_SIZE: u64 = PAGE_SIZE as u64;
 /// Physical addresses have at most this many bits: what the direct map has room for.
 pub const PHYS_BITS: u32 = 47;
 
+/// How many bits of an address select the entry of a page table.
+pub const INDEX_BITS: u32 = if cfg!(feature = "small-tables") { 2 } else { 9 };
+
+/// How many entries of a page table are used; the hardware knows 512.
+pub const NR_ENTRIES: usize = 1 << INDEX_BITS;
+
 /// The entries of a page table, or of a node of the reference counts.
 pub type Table = [AtomicU64; 512];
 

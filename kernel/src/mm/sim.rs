@@ -21,7 +21,7 @@ use cowslip_abi::{Access, PAGE_SIZE};
 
 use super::{
     Flush, FlushPages, Mm,
-    phys::{FRAME_SIZE, Frame, PhysAddr, PhysMap},
+    phys::{FRAME_SIZE, Frame, INDEX_BITS, NR_ENTRIES, PhysAddr, PhysMap},
 };
 
 /// The level of the root.
@@ -236,12 +236,12 @@ impl Tlb {
 
 /// What a table of this level covers.
 fn block((cpu, root, addr): Page, level: u32) -> Page {
-    let shift = 12 + 9 * (level + 1);
+    let shift = 12 + INDEX_BITS * (level + 1);
     (cpu, root, addr >> shift << shift)
 }
 
 fn index(addr: u64, level: u32) -> usize {
-    (addr >> (12 + 9 * level)) as usize % 512
+    (addr >> (12 + INDEX_BITS * level)) as usize % NR_ENTRIES
 }
 
 fn allows(entry: u64, access: Access) -> bool {

@@ -7,6 +7,8 @@
 
 use cowslip_abi::{Error, Rights};
 
+use crate::vm;
+
 use super::{Endpoint, HandleEntry, Id, Kernel, Object, Space, State, Thread};
 
 impl Kernel {
@@ -144,6 +146,7 @@ impl Kernel {
         }
         self.platform.retire(space.table.root());
         space.table.destroy(self.mm);
+        vm::reap(self.mm);
         if let Some((endpoint, bits)) = space.death {
             self.raise(endpoint, bits);
         }

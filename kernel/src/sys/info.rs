@@ -24,7 +24,7 @@ pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
 fn memory(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
     request.machine(kernel, Object::System, Rights::OBSERVE)?;
     let mm = kernel.mm;
-    while !vm::reap(mm, vm::REAP_REFERENCES) {}
+    while !vm::reap(mm) {}
     Ok(Values::of([
         mm.frames.total_count(),
         mm.frames.free_count(),

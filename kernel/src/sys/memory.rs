@@ -31,6 +31,7 @@ pub(super) fn unmap(kernel: &mut Kernel, request: &Request) -> Answer {
     let space = request.space(kernel, Rights::MAP)?;
     let range = PageRange::from_user(request.args[0], request.args[1], u64::MAX)?;
     table(kernel, space)?.unmap(kernel.mm, range.addr(), range.len())?;
+    vm::reap(kernel.mm);
     Ok(Done::Nothing)
 }
 

@@ -5,13 +5,13 @@
 
 use core::ops::Range;
 
-use cowslip_abi::{Access, Error, PAGE_SIZE, USER_END};
+use cowslip_abi::{Access, Error, PAGE_SIZE};
 
 use crate::{
     mm::{Departing, Mm},
     vm::{
         PageTable, VmError,
-        cursor::Cursor,
+        cursor::{Cursor, USER_END},
         entry::{Entry, Kind},
         open::{Edit, Plan, open},
         own,

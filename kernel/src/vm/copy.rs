@@ -33,7 +33,7 @@ use crate::{
         entry::{Entry, Kind},
         open::{Edit, Plan, open},
         own,
-        reap::{REAP_REFERENCES, reap, reserve},
+        reap::reserve,
     },
 };
 
@@ -321,9 +321,6 @@ impl<'m> Job<'m> {
         let is_left = nr_remapped < nr_pages || nr_pages == 0;
         if self.transfer == Transfer::Move && is_left {
             self.empty_source(parts.head.start..parts.tail.end, &mut reserve);
-        }
-        if !self.mm.dead.is_empty() {
-            reap(self.mm, REAP_REFERENCES);
         }
         Ok(())
     }

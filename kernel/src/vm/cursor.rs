@@ -7,8 +7,11 @@
 use core::{ops::Range, sync::atomic::AtomicU64};
 
 use crate::{
-    mm::{Frame, PhysMap, Table, phys::FRAME_SIZE},
-    vm::entry::{Entry, Slot, are_empty},
+    mm::{
+        Frame, PhysMap, Table,
+        phys::{FRAME_SIZE, INDEX_BITS, NR_ENTRIES},
+    },
+    vm::entry::{Entry, Slot, any_bits, are_empty},
 };
 
 /// Levels of a page table. The entries of level 0 stand for pages.
@@ -16,9 +19,14 @@ pub(super) const LEVELS: u32 = 4;
 /// The level of the root.
 pub(super) const ROOT: u32 = LEVELS - 1;
 
+/// The end of user memory: half of what the root covers, without the last page.
+pub const USER_END: u64 = coverage(ROOT) * (NR_ENTRIES as u64 / 2) - FRAME_SIZE;
+
+const _: () = assert!(USER_END == cowslip_abi::USER_END || cfg!(feature = "small-tables"));
+
 /// Log2 of the bytes that an entry of this level covers.
 pub(super) const fn shift(level: u32) -> u32 {
-    12 + 9 * level
+    12 + INDEX_BITS * level
 }
 
 /// Bytes that an entry of this level covers.
@@ -28,7 +36,7 @@ pub(super) const fn coverage(level: u32) -> u64 {
 
 /// The index of the entry for `addr` in a table of this level.
 pub(super) const fn index(addr: u64, level: u32) -> usize {
-    (addr >> shift(level)) as usize % 512
+    (addr >> shift(level)) as usize % NR_ENTRIES
 }
 
 /// The part of the range that an entry covers, which stands for `addr` and others in a table of this
@@ -59,19 +67,31 @@ pub(super) const fn highest_level(addr: u64, end: u64) -> u32 {
     level
 }
 
-/// The first non-empty entry of a table from `from` on and below `end`. Most tables are mostly
-/// empty, so entries are looked at eight at a time where that is possible.
+/// The first non-empty entry of a table from `from` on and below `end`.
 #[inline]
-pub(super) fn next_used(table: &Table, from: usize, end: usize) -> Option<usize> {
+pub(super) fn next_used(table: &[AtomicU64], from: usize, end: usize) -> Option<usize> {
+    next_where(&table[..end], from, u64::MAX)
+}
+
+/// The first present entry from `from` on.
+#[inline]
+pub(super) fn next_present(places: &[AtomicU64], from: usize) -> Option<usize> {
+    next_where(places, from, 1)
+}
+
+/// The first entry from `from` on that has one of these bits. Most tables are mostly empty, so entries
+/// are looked at eight at a time where that is possible.
+#[inline]
+fn next_where(places: &[AtomicU64], from: usize, bits: u64) -> Option<usize> {
     const GROUP: usize = 8;
     let mut number = from;
-    while number < end {
+    while number < places.len() {
         if number.is_multiple_of(GROUP)
-            && let Some(group) = table[number..end].first_chunk::<GROUP>()
-            && are_empty(group)
+            && let Some(group) = places[number..].first_chunk::<GROUP>()
+            && any_bits(group) & bits == 0
         {
             number += GROUP;
-        } else if Slot::new(&table[number]).get().is_empty() {
+        } else if any_bits(&places[number..=number]) & bits == 0 {
             number += 1;
         } else {
             return Some(number);
@@ -128,7 +148,7 @@ impl<'m> Node<'m> {
     /// The entries from `addr` on: at most `wanted`, and as far as the table goes.
     #[inline]
     pub(super) fn run(self, addr: u64, wanted: u64) -> &'m [AtomicU64] {
-        let rest = &self.table[index(addr, self.level)..];
+        let rest = &self.table[index(addr, self.level)..NR_ENTRIES];
         &rest[..rest.len().min(wanted as usize)]
     }
 
@@ -136,7 +156,7 @@ impl<'m> Node<'m> {
     #[inline]
     pub(super) fn nr_used(self) -> usize {
         self.named_by
-            .map_or(512, |named_by| named_by.get().nr_used())
+            .map_or(NR_ENTRIES, |named_by| named_by.get().nr_used())
     }
 
     /// Notes that so many empty entries came into use.
@@ -200,7 +220,8 @@ impl<'m> Gap<'m> {
     pub(super) fn end(self, addr: u64, limit: u64) -> u64 {
         let number = index(addr, self.level);
         let start = (addr >> shift(self.level)) - number as u64;
-        let wanted = (((limit - 1) >> shift(self.level)) - start + 1).min(512) as usize;
+        let wanted =
+            (((limit - 1) >> shift(self.level)) - start + 1).min(NR_ENTRIES as u64) as usize;
         let next = next_used(self.table, number + 1, wanted).unwrap_or(wanted);
         ((start + next as u64) << shift(self.level)).min(limit)
     }
@@ -247,7 +268,7 @@ impl<'m> View<'m> {
         match walk(map, root, addr, level) {
             Ok(node) => Self::Entries(node.run(addr, wanted)),
             Err(gap) => {
-                let rest = 512 - index(addr, level);
+                let rest = NR_ENTRIES - index(addr, level);
                 Self::Gap(gap.entry(addr), rest.min(wanted as usize))
             }
         }

@@ -6,12 +6,10 @@
 
 use core::ops::Range;
 
-use cowslip_abi::USER_END;
-
 use crate::{
-    mm::{Departing, Frame, Mm, Reserve},
+    mm::{Departing, Frame, Mm, Reserve, phys::NR_ENTRIES},
     vm::{
-        cursor::{Node, ROOT, index, is_whole, next_used, part, shift},
+        cursor::{Node, ROOT, USER_END, index, is_whole, next_used, part, shift},
         entry::{Entry, Kind, Pattern, Slot},
         open::open_below,
         remap::drop_alike,
@@ -120,7 +118,7 @@ impl Share {
 /// The part of the range that the entry with this number covers, in a table that covers all of it.
 fn part_of(range: &Range<u64>, level: u32, number: usize) -> Range<u64> {
     let first = range.start >> shift(level);
-    let number = first - first % 512 + number as u64;
+    let number = first - first % NR_ENTRIES as u64 + number as u64;
     part(range, number << shift(level), level)
 }
 

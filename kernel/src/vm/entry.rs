@@ -42,7 +42,7 @@ use cowslip_abi::{Access, FoundEntry, Perm};
 use crate::mm::{
     COUNTED, Count, Frame, RefCounts, Table,
     counts::BLOCK_SIZE,
-    phys::{FRAME_SIZE, PHYS_BITS},
+    phys::{FRAME_SIZE, NR_ENTRIES, PHYS_BITS},
 };
 
 const PRESENT: u64 = 1 << 0;
@@ -149,7 +149,7 @@ impl Entry {
     /// The same for a table in which every entry is this one.
     #[must_use]
     pub fn table_full_of(frame: Frame, entry: Self) -> Self {
-        let table = Self::table(frame).with_used(512);
+        let table = Self::table(frame).with_used(NR_ENTRIES);
         Self(table.0 | entry.0 & PLAIN * u64::from(entry.is_plain()))
     }
 
@@ -373,10 +373,14 @@ pub(super) fn are_private_and_may_be_written(places: &[AtomicU64]) -> bool {
 /// Whether all entries are empty.
 #[inline]
 pub(super) fn are_empty(places: &[AtomicU64]) -> bool {
-    places
-        .iter()
-        .fold(0, |any, place| any | place.load(Relaxed))
-        == 0
+    any_bits(places) == 0
+}
+
+/// The bits that any of the entries has.
+#[inline]
+pub(super) fn any_bits(places: &[AtomicU64]) -> u64 {
+    let or = |bits: u64, place: &AtomicU64| bits | place.load(Relaxed);
+    places.iter().fold(0, or)
 }
 
 /// The bits that all entries have.

@@ -1,12 +1,12 @@
 //! Page faults: an access that the hardware could not do, and what is done about it.
 
-use cowslip_abi::{Access, FoundEntry, USER_END};
+use cowslip_abi::{Access, FoundEntry};
 
 use crate::{
     mm::{Departing, Flush, Frame, Mm},
     vm::{
         PageTable,
-        cursor::walk_to_page,
+        cursor::{USER_END, walk_to_page},
         entry::{Entry, Kind, Slot},
         open::{Edit, Plan, open},
         own,

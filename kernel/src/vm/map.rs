@@ -12,7 +12,7 @@ use crate::{
         drop::{empty, frames_to_empty},
         entry::{Entry, Kind, Rights, Slot},
         open::{Edit, Plan, open},
-        reap::{REAP_REFERENCES, reap, reserve},
+        reap::reserve,
     },
 };
 
@@ -101,7 +101,6 @@ impl PageTable {
         let mut departing = Departing::new(mm);
         empty(mm, self.root(), &range, &mut reserve, &mut departing);
         departing.finish();
-        reap(mm, REAP_REFERENCES);
         Ok(())
     }
 

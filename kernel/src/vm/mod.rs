@@ -49,9 +49,10 @@ mod tests;
 
 pub use access::{read_user, write_user};
 pub use copy::{CopyError, Side, Transfer, copy, copy_in_place};
+pub use cursor::USER_END;
 pub use fault::{Fault, fault};
 pub use range::{ByteRange, PageRange};
-pub use reap::{REAP_REFERENCES, reap};
+pub use reap::{reap, reap_some};
 pub use share::share;
 pub use table::{PageTable, SpaceStats};
 

@@ -17,9 +17,9 @@
 //! still walk through it.
 
 use crate::{
-    mm::{CountCursor, Departing, Frame, Mm, Reserve},
+    mm::{CountCursor, Departing, Frame, Mm, Reserve, phys::NR_ENTRIES},
     vm::{
-        cursor::{LEVELS, Node, index, shift},
+        cursor::{LEVELS, Node, index, next_present, shift},
         entry::{Entry, Kind, Pattern, Slot},
         remap::Run,
     },
@@ -152,50 +152,56 @@ fn split(mm: &Mm, entry: Entry, frame: Frame) -> Entry {
 /// and may not be written in either.
 fn copy_table(mm: &Mm, from: Frame, to: Entry, level: u32) {
     let to = Frame::of_entry(to.note());
+    mm.map.copy_frame(from, to);
     let run = Run {
-        src: mm.map.table(from),
-        dst: mm.map.table(to),
+        src: &mm.map.table(from)[..NR_ENTRIES],
+        dst: &mm.map.table(to)[..NR_ENTRIES],
     };
-    if level == 0 {
-        mm.counts.add_shared(copy_pages(mm, run));
-        return;
-    }
-    let mut counts = CountCursor::new(&mm.counts);
-    let mut nr_seconds = 0;
-    for number in 0..run.len() {
-        let (source, target) = run.page(number);
-        let mut entry = source.get();
-        if let Some(below) = entry.table_below() {
-            nr_seconds += u64::from(counts.of(below).increment());
-            if entry.is_writable() {
-                entry = entry.lent();
-                source.set(entry);
-            }
-        }
-        target.set(entry);
-    }
+    let nr_seconds = if level == 0 {
+        share_pages(mm, run)
+    } else {
+        share_tables(mm, run)
+    };
     mm.counts.add_shared(nr_seconds);
 }
 
-/// Makes the entries of a new table like those of another one. Returns how many frames got their
-/// second reference.
-pub(super) fn copy_pages(mm: &Mm, run: Run<'_>) -> u64 {
-    let (mut done, mut nr_seconds) = (0, 0);
-    while done < run.len() {
-        let rest = run.skip(done);
-        let (source, target) = rest.page(0);
+/// Counts up what both tables name, and takes W from it. Returns how many frames got their second
+/// reference.
+fn share_tables(mm: &Mm, run: Run<'_>) -> u64 {
+    let mut counts = CountCursor::new(&mm.counts);
+    let (mut next, mut nr_seconds) = (0, 0);
+    while let Some(number) = next_present(run.src, next) {
+        next = number + 1;
+        let (source, target) = run.page(number);
         let entry = source.get();
+        let Some(below) = entry.table_below() else {
+            continue;
+        };
+        nr_seconds += u64::from(counts.of(below).increment());
+        if entry.is_writable() {
+            source.set(entry.lent());
+            target.set(entry.lent());
+        }
+    }
+    nr_seconds
+}
+
+/// The same for tables of pages.
+fn share_pages(mm: &Mm, run: Run<'_>) -> u64 {
+    let (mut next, mut nr_seconds) = (0, 0);
+    while let Some(number) = next_present(run.src, next) {
+        let rest = run.skip(number);
+        let entry = rest.page(0).0.get();
         if let Some(pattern) = Pattern::like(entry, &mm.counts) {
             let lent = rest.fork(&mm.counts, pattern, None);
             nr_seconds += lent.nr_seconds;
-            done += lent.nr_pages;
-            continue;
+            next = number + lent.nr_pages;
+        } else {
+            if let Kind::Shared(frame) = entry.kind() {
+                nr_seconds += u64::from(mm.counts.of(frame).increment());
+            }
+            next = number + 1;
         }
-        if let Kind::Shared(frame) = entry.kind() {
-            nr_seconds += u64::from(mm.counts.of(frame).increment());
-        }
-        target.set(entry);
-        done += 1;
     }
     nr_seconds
 }

@@ -5,19 +5,28 @@
 //! longer than a path is, for each that an operation buried.
 
 use crate::{
-    mm::{DeadTable, Departing, Flush, Frame, Mm, OutOfMemory, Reserve},
+    mm::{DeadTable, Departing, Flush, Frame, Mm, OutOfMemory, Reserve, phys::NR_ENTRIES},
     vm::{cursor::next_used, drop::drop_pages, entry::Slot, table::nr_user_entries},
 };
 
 /// How many references are released before anybody else has a turn.
-pub const REAP_REFERENCES: usize = 2048;
+const STEP: usize = 2048;
 
 /// What looking through a table costs, in references that could have been released instead.
 const SCAN: usize = 64;
 
-/// Works off dead tables, until none is left or about so many references are released: at most 511
-/// more. Returns whether none is left.
-pub fn reap(mm: &Mm, nr_references: usize) -> bool {
+/// Works off dead tables for a while: a bounded number of instructions. Returns whether none is left.
+///
+/// Whoever buries tables calls it once, so that little memory waits here; the idle CPU does the rest,
+/// and so does whoever needs a frame.
+#[inline]
+pub fn reap(mm: &Mm) -> bool {
+    mm.dead.is_empty() || reap_some(mm, STEP)
+}
+
+/// The same, until about so many references are released: at most 511 more.
+#[inline(never)]
+pub fn reap_some(mm: &Mm, nr_references: usize) -> bool {
     let mut rest = nr_references as isize;
     while rest > 0 {
         let Some(dead) = mm.exhume() else {
@@ -33,7 +42,7 @@ pub(super) fn reserve(mm: &Mm, nr_frames: usize) -> Result<Reserve<'_>, OutOfMem
     loop {
         match mm.frames.reserve(nr_frames) {
             Err(OutOfMemory) if !mm.dead.is_empty() => {
-                reap(mm, REAP_REFERENCES);
+                reap(mm);
             }
             result => return result,
         }
@@ -85,7 +94,7 @@ fn step(mm: &Mm, dead: DeadTable) -> usize {
 
 fn drop_leaf(mm: &Mm, dead: DeadTable) -> usize {
     let mut departing = Departing::new(mm);
-    let nr_pages = drop_pages(mm, mm.map.table(dead.frame), 0..512, &mut departing);
+    let nr_pages = drop_pages(mm, mm.map.table(dead.frame), 0..NR_ENTRIES, &mut departing);
     departing.add_sole(dead.frame);
     departing.finish();
     nr_pages

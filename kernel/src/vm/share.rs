@@ -17,14 +17,20 @@ use core::{ops::Range, sync::atomic::AtomicU64};
 use cowslip_abi::{Error, PAGE_SIZE, Perm, ShareMode};
 
 use crate::{
-    mm::{CountCursor, Departing, Flush, Flushed, Frame, Mm, Reserve, phys::FRAME_SIZE},
+    mm::{
+        CountCursor, Departing, Flush, Flushed, Frame, Mm, Reserve,
+        phys::{FRAME_SIZE, NR_ENTRIES},
+    },
     vm::{
         PageTable, VmError,
-        cursor::{Cursor, Gap, View, highest_level, index, is_vacant, shift, walk, walk_to_page},
+        cursor::{
+            Cursor, Gap, View, highest_level, index, is_vacant, next_used, shift, walk,
+            walk_to_page,
+        },
         drop::prune,
         entry::{Entry, Kind, Pattern, Rights, Slot},
         open::{Edit, Plan, open},
-        reap::{REAP_REFERENCES, reap, reserve},
+        reap::reserve,
         remap::Run,
     },
 };
@@ -78,9 +84,6 @@ pub fn share(
             let flushed = share.detach_shared(&mut reserve);
             share.attach_shared(&mut reserve, &flushed);
         }
-    }
-    if !mm.dead.is_empty() {
-        reap(mm, REAP_REFERENCES);
     }
     Ok(())
 }
@@ -175,7 +178,7 @@ impl<'m> Share<'m> {
                             break Gap::at(node);
                         }
                         if level == 0 || self.goes(entry) {
-                            return Some(self.part(rest, level, node.run(addr, 512)));
+                            return Some(self.part(rest, level, node.run(addr, u64::MAX)));
                         }
                         level -= 1;
                     }
@@ -192,9 +195,9 @@ impl<'m> Share<'m> {
     fn part(&self, rest: &mut Range<u64>, level: u32, entries: &[AtomicU64]) -> Part {
         let addr = rest.start;
         let numbers = [index(addr, level), index(self.to_dst(addr), level)];
-        let room = 512 - numbers[0].max(numbers[1]) as u64;
-        let mut nr_entries = room.min((rest.end - addr) >> shift(level));
-        if level > 0 && !entries.is_empty() {
+        let room = NR_ENTRIES - numbers[0].max(numbers[1]);
+        let mut nr_entries = (room as u64).min((rest.end - addr) >> shift(level));
+        if level > 0 && !entries.is_empty() && self.perm.is_some() {
             let going = entries.iter().take(nr_entries as usize);
             let going = going.take_while(|place| self.goes(Slot::new(place).get()));
             nr_entries = going.count() as u64;
@@ -344,12 +347,11 @@ impl<'m> Share<'m> {
     fn fork_tables(&self, run: Run<'_>) -> Forked {
         let mut counts = CountCursor::new(&self.mm.counts);
         let mut forked = Forked::default();
-        for number in 0..run.len() {
+        let mut next = 0;
+        while let Some(number) = next_used(run.src, next, run.len()) {
+            next = number + 1;
             let (source, target) = run.page(number);
             let entry = source.get();
-            if entry.is_empty() {
-                continue;
-            }
             forked.nr_made += 1;
             let Some(below) = entry.table_below() else {
                 target.set(Entry::zero(self.rights(entry)));

@@ -1,13 +1,11 @@
 //! An address space's page table: making it, looking into it, taking it apart.
 
-use cowslip_abi::USER_END;
-
 use crate::{
-    mm::{DeadTable, Flush, Frame, Mm, OutOfMemory},
+    mm::{DeadTable, Flush, Frame, Mm, OutOfMemory, phys::NR_ENTRIES},
     vm::{
-        cursor::{Cursor, ROOT, coverage},
+        cursor::{Cursor, ROOT, USER_END, coverage},
         entry::{Entry, Kind, Slot},
-        reap::{REAP_REFERENCES, reap, reserve},
+        reap::reserve,
     },
 };
 
@@ -75,7 +73,7 @@ impl PageTable {
         stats
     }
 
-    /// Releases all pages, all tables and the root; much of it perhaps [later](reap).
+    /// Releases all pages, all tables and the root, [later](super::reap).
     ///
     /// No CPU may have the space active, nor activate it.
     pub fn destroy(self, mm: &Mm) {
@@ -86,7 +84,6 @@ impl PageTable {
             next: 0,
             left: nr_user_entries(ROOT),
         });
-        reap(mm, REAP_REFERENCES);
     }
 }
 
@@ -99,7 +96,11 @@ pub(super) fn user_entries(mm: &Mm, table: Frame, level: u32) -> impl Iterator<I
 
 /// How many entries of a table of this level are the space's own: of the root, the lower half.
 pub(super) const fn nr_user_entries(level: u32) -> usize {
-    if level == ROOT { 256 } else { 512 }
+    if level == ROOT {
+        NR_ENTRIES / 2
+    } else {
+        NR_ENTRIES
+    }
 }
 
 fn count(mm: &Mm, table: Frame, level: u32, is_own: bool, stats: &mut SpaceStats) {

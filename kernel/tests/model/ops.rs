@@ -1,16 +1,22 @@
 //! The operations, and how they are drawn.
 
 use cowslip_abi::{PAGE_SIZE, Perm, ShareMode};
-use kernel::vm::Transfer;
+use kernel::vm::{Transfer, USER_END};
 use proptest::prelude::*;
 
 /// How many spaces there are.
 pub(crate) const NR_SPACES: usize = 3;
-/// How many pages of each are played with.
-pub(crate) const NR_PAGES: u64 = 16;
+/// How many pages of each are played with: with small tables, all that there are.
+pub(crate) const NR_PAGES: u64 = if SMALL { USER_END / PAGE } else { 16 };
 /// The first of them: half of the pages lie on either side of a 512 GiB boundary, where tables of
 /// all levels end.
-pub(crate) const BASE: u64 = (3 << 39) - NR_PAGES / 2 * PAGE;
+pub(crate) const BASE: u64 = if SMALL {
+    0
+} else {
+    (3 << 39) - NR_PAGES / 2 * PAGE
+};
+/// Whether tables have four entries instead of 512.
+const SMALL: bool = cfg!(feature = "small-tables");
 /// Bytes in a page.
 pub(crate) const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -82,6 +88,10 @@ pub(crate) enum Op {
     Threshold {
         nr_pages: u64,
     },
+    /// Works off dead tables.
+    Reap {
+        nr_references: usize,
+    },
     /// User code writes within one page.
     Write {
         space: usize,
@@ -117,7 +127,7 @@ pub(crate) enum Op {
 }
 
 pub(crate) fn step() -> impl Strategy<Value = Step> {
-    let free_frames = prop_oneof![3 => Just(None), 1 => (0u64..12).prop_map(Some)];
+    let free_frames = prop_oneof![3 => Just(None), 1 => (0..NR_PAGES.min(24)).prop_map(Some)];
     (prop::bool::weighted(0.8), op(), free_frames).prop_map(|(clear, op, free_frames)| Step {
         clear,
         op,
@@ -141,6 +151,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(space, offset, len, byte)| Op::KernelWrite { space, offset, len, byte }),
         1 => space().prop_map(|space| Op::Destroy { space }),
         1 => (1u64..5).prop_map(|nr_pages| Op::Threshold { nr_pages }),
+        2 => (1usize..200).prop_map(|nr_references| Op::Reap { nr_references }),
     ]
 }
 
@@ -152,7 +163,7 @@ fn share() -> impl Strategy<Value = Op> {
     ];
     (
         space(),
-        0..NR_PAGES,
+        page(),
         space(),
         pages(),
         mode,
@@ -181,34 +192,24 @@ fn copy() -> impl Strategy<Value = Op> {
     ];
     let transfer = prop_oneof![2 => Just(Transfer::Copy), 1 => Just(Transfer::Move)];
     let len = (
-        prop_oneof![4 => 0u64..5, 1 => 5..=NR_PAGES],
+        prop_oneof![2 => 0u64..5, 2 => nr_pages()],
         prop_oneof![2 => Just(0), 1 => ragged],
     )
         .prop_map(|(pages, bytes)| pages * PAGE + bytes);
-    let first = || prop_oneof![2 => 0..NR_PAGES, 1 => Just(0)];
-    (
-        space(),
-        first(),
-        space(),
-        first(),
-        alignments,
-        len,
-        transfer,
+    (space(), page(), space(), page(), alignments, len, transfer).prop_map(
+        |(dst, to, src, from, (to_offset, from_offset), len, transfer)| {
+            let (to, from) = (to * PAGE + to_offset, from * PAGE + from_offset);
+            let len = len.min(NR_PAGES * PAGE - to).min(NR_PAGES * PAGE - from);
+            Op::Copy {
+                dst,
+                to,
+                src,
+                from,
+                len,
+                transfer,
+            }
+        },
     )
-        .prop_map(
-            |(dst, to, src, from, (to_offset, from_offset), len, transfer)| {
-                let (to, from) = (to * PAGE + to_offset, from * PAGE + from_offset);
-                let len = len.min(NR_PAGES * PAGE - to).min(NR_PAGES * PAGE - from);
-                Op::Copy {
-                    dst,
-                    to,
-                    src,
-                    from,
-                    len,
-                    transfer,
-                }
-            },
-        )
 }
 
 fn write() -> impl Strategy<Value = Op> {
@@ -228,10 +229,28 @@ fn space() -> impl Strategy<Value = usize> {
 }
 
 fn pages() -> impl Strategy<Value = Pages> {
-    (0..NR_PAGES, prop_oneof![1u64..4, 1..=NR_PAGES]).prop_map(|(first, count)| Pages {
+    (page(), nr_pages()).prop_map(|(first, count)| Pages {
         first,
         count: count.min(NR_PAGES - first),
     })
+}
+
+/// Any page, or the first one that a small table covers.
+fn page() -> impl Strategy<Value = u64> {
+    let first_of = |len: u64| (0..=(NR_PAGES - 1) / len).prop_map(move |number| number * len);
+    prop_oneof![2 => 0..NR_PAGES, 1 => first_of(4), 1 => first_of(16), 1 => first_of(64)]
+}
+
+/// Few pages, any number, or as many as a few small tables cover.
+fn nr_pages() -> impl Strategy<Value = u64> {
+    let number = prop_oneof![
+        4 => 1u64..4,
+        1 => 1..=NR_PAGES,
+        1 => (1u64..5).prop_map(|number| 4 * number),
+        1 => (1u64..5).prop_map(|number| 16 * number),
+        1 => Just(64)
+    ];
+    number.prop_map(|number| number.min(NR_PAGES))
 }
 
 fn offset() -> impl Strategy<Value = u64> {

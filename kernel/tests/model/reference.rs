@@ -16,7 +16,8 @@ pub(crate) struct Page {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Bytes {
-    Private(Vec<u8>),
+    /// Nobody sees the same bytes, whatever the model saves by counting references.
+    Private(Rc<Vec<u8>>),
     Shared(Rc<RefCell<Vec<u8>>>),
 }
 
@@ -25,16 +26,26 @@ impl Bytes {
         matches!(self, Bytes::Shared(_))
     }
 
-    pub(crate) fn to_vec(&self) -> Vec<u8> {
+    /// A page of zeros.
+    fn zero() -> Self {
+        thread_local! {
+            static ZERO: Rc<Vec<u8>> = Rc::new(vec![0; PAGE_SIZE]);
+        }
+        Bytes::Private(ZERO.with(Rc::clone))
+    }
+
+    pub(crate) fn to_vec(&self) -> Rc<Vec<u8>> {
         match self {
-            Bytes::Private(bytes) => bytes.clone(),
-            Bytes::Shared(bytes) => bytes.borrow().clone(),
+            Bytes::Private(bytes) => Rc::clone(bytes),
+            Bytes::Shared(bytes) => Rc::new(bytes.borrow().clone()),
         }
     }
 
     fn write(&mut self, offset: usize, from: &[u8]) {
         match self {
-            Bytes::Private(bytes) => bytes[offset..][..from.len()].copy_from_slice(from),
+            Bytes::Private(bytes) => {
+                Rc::make_mut(bytes)[offset..][..from.len()].copy_from_slice(from);
+            }
             Bytes::Shared(bytes) => {
                 bytes.borrow_mut()[offset..][..from.len()].copy_from_slice(from);
             }
@@ -54,7 +65,7 @@ impl Space {
             return Err(Error::Occupied);
         }
         for page in (addr..addr + len).step_by(PAGE_SIZE) {
-            let bytes = Bytes::Private(vec![0; PAGE_SIZE]);
+            let bytes = Bytes::zero();
             self.pages.insert(
                 page,
                 Page {
@@ -130,7 +141,7 @@ impl Space {
                 && len == PAGE_SIZE
                 && !page.bytes.is_shared()
             {
-                page.bytes = Bytes::Private(vec![0; PAGE_SIZE]);
+                page.bytes = Bytes::zero();
             }
         }
     }
@@ -204,7 +215,7 @@ pub(crate) fn share(spaces: &mut [Space], args: &Share) -> Result<(), Error> {
     for addr in addresses {
         let source = spaces[src].pages.get_mut(&addr).unwrap();
         if mode == ShareMode::Shared && !source.bytes.is_shared() {
-            source.bytes = Bytes::Shared(Rc::new(RefCell::new(source.bytes.to_vec())));
+            source.bytes = Bytes::Shared(Rc::new(RefCell::new(source.bytes.to_vec().to_vec())));
         }
         let mut page = source.clone();
         if let Some(perm) = perm {

@@ -1,10 +1,10 @@
 //! The kernel's memory management beside the model, and everything that must hold between them.
 
-use cowslip_abi::{Access, Error, PAGE_SIZE, Perm, ShareMode, USER_END};
+use cowslip_abi::{Access, Error, PAGE_SIZE, Perm, ShareMode};
 use kernel::{
     mm::{Frame, PhysAddr, sim::Cpu, sim::SimMemory},
     vm::{
-        self, CopyError, Fault, PageTable, Side,
+        self, CopyError, Fault, PageTable, Side, USER_END,
         audit::audit,
         sim::{user_access, user_read, user_write},
     },
@@ -16,7 +16,11 @@ use super::{
 };
 
 const NR_BLOCKS: usize = 8;
-const FRAMES_PER_BLOCK: u64 = 24;
+const FRAMES_PER_BLOCK: u64 = if cfg!(feature = "small-tables") {
+    160
+} else {
+    24
+};
 const CPUS: [Cpu; 2] = [Cpu(0), Cpu(1)];
 
 /// What an operation came to.
@@ -133,7 +137,7 @@ impl World {
     pub(crate) fn finish(mut self) {
         let mm = self.sim.mm();
         self.tables.drain(..).for_each(|table| table.destroy(mm));
-        while !vm::reap(mm, vm::REAP_REFERENCES) {}
+        while !vm::reap(mm) {}
         assert_eq!(
             mm.frames.free_count() + mm.counts.nodes(),
             mm.frames.total_count()
@@ -251,6 +255,10 @@ impl World {
                 mm.set_remap_min_pages(nr_pages);
                 Outcome::Done
             }
+            Op::Reap { nr_references } => {
+                vm::reap_some(mm, nr_references);
+                Outcome::Done
+            }
             Op::Destroy { .. } => Outcome::Done,
         }
     }
@@ -355,7 +363,7 @@ impl World {
                 }
                 allowed.into()
             }
-            Op::Destroy { .. } | Op::Threshold { .. } => Outcome::Done,
+            Op::Destroy { .. } | Op::Threshold { .. } | Op::Reap { .. } => Outcome::Done,
         }
     }
 
@@ -409,12 +417,12 @@ impl World {
         );
         let expected = page.bytes.to_vec();
         vm::read_user(mm, table, addr, &mut bytes).unwrap();
-        assert!(bytes[..] == expected, "{addr:#x} has other bytes");
+        assert!(bytes[..] == expected[..], "{addr:#x} has other bytes");
         for (cpu, frame) in CPUS.into_iter().zip(seen) {
             if let Some(frame) = frame {
                 mm.map.read_bytes(frame, 0, &mut bytes);
                 assert!(
-                    bytes[..] == expected,
+                    bytes[..] == expected[..],
                     "{cpu:?} sees other bytes at {addr:#x}"
                 );
             }

@@ -239,6 +239,7 @@ impl Machine {
 
     pub(super) fn free(&self) -> u64 {
         let mm = self.kernel.mm;
+        while !vm::reap(mm) {}
         mm.frames.free_count() + mm.counts.nodes()
     }
 
