@@ -11,7 +11,7 @@ use crate::{
         CopyError, Side,
         audit::audit,
         entry::Kind,
-        read_user, share,
+        read_user, reap, share,
         sim::{user_access, user_write},
         write_user,
     },
@@ -192,6 +192,7 @@ fn lesson_10_generations_of_fork_do_not_chain() {
         let child = space(mm);
         fork(mm, &child, &parent);
         parent.destroy(mm);
+        reap(mm);
         put(mm, &child, A + PAGE, n as u8);
         parent = child;
     }
