@@ -1,30 +1,18 @@
-//! The kernel's half of every address space.
-//!
-//! | address | what | rights |
-//! | --- | --- | --- |
-//! | `0xffff_8000_0000_0000` | the direct map: physical memory, up to 112 TiB | RW |
-//! | `0xffff_f800_0000_0000` | the device window: registers at their physical address, uncached | RW |
-//! | `0xffff_ffff_8020_0000` | the image | R-X, R--, RW- |
+//! The kernel's half of every address space, with what its [`layout`](kernel::mm::layout) says.
 //!
 //! All of it is made at boot. A space copies the upper half of the root table once, so every table
 //! below the root that will ever be needed exists before the first space does.
 
 use core::ptr;
 
-use kernel::mm::{Frame, PhysAddr};
+use kernel::mm::{
+    Frame, PhysAddr,
+    layout::{DEVICE_WINDOW, DEVICE_WINDOW_LEN, DIRECT_MAP, DIRECT_MAP_LEN},
+};
 use spin::{Mutex, Once};
 
 use super::cpu;
 use crate::boot::{BootInfo, MemoryKind, memory::FreeRanges};
-
-/// Where the direct map starts.
-pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
-/// Physical addresses from here on are not mapped, and memory there is not used.
-pub const DIRECT_MAP_LEN: u64 = 112 << 40;
-/// Where the device window starts.
-const DEVICE_WINDOW: u64 = 0xffff_f800_0000_0000;
-/// The device window ends below the image.
-const DEVICE_WINDOW_LEN: u64 = 7 << 40;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;

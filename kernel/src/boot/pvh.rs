@@ -12,11 +12,10 @@
 
 use core::{arch::global_asm, slice};
 
+use kernel::mm::layout::DIRECT_MAP;
+
 use super::{BootInfo, MemoryKind, start::start};
-use crate::arch::{
-    paging::DIRECT_MAP,
-    percpu::{BOOT_STACK, BOOT_STACK_TOP},
-};
+use crate::arch::percpu::{BOOT_STACK, BOOT_STACK_TOP};
 
 const MAGIC: u32 = 0x336e_c578;
 /// Where the linker script puts the image.

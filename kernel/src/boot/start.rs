@@ -1,7 +1,7 @@
 //! Brings the kernel up, in order.
 
 use kernel::{
-    mm::{Mm, PhysAddr, PhysMap, phys::FRAME_SIZE},
+    mm::{Mm, PhysAddr, PhysMap, layout::DIRECT_MAP_LEN, phys::FRAME_SIZE},
     object::Kernel,
 };
 use log::{LevelFilter, info};
@@ -14,10 +14,8 @@ use super::{
     memory::{self, FreeRanges},
 };
 use crate::arch::{
-    acpi, apic, clock, cpu, entry, fpu, lines,
-    machine::Machine,
-    paging::{self, DIRECT_MAP, DIRECT_MAP_LEN},
-    percpu, power, serial, symbols, trap,
+    acpi, apic, clock, cpu, entry, fpu, lines, machine::Machine, paging, percpu, power, serial,
+    symbols, trap,
 };
 
 static MM: Once<Mm> = Once::new();
@@ -74,7 +72,7 @@ pub fn start(boot: BootInfo) -> ! {
 
     // No more page tables; and nothing of the loader's is used any more.
     let (kernel_half, left) = paging::finish();
-    let mm = MM.call_once(|| make_mm(&boot));
+    let mm = MM.call_once(make_mm);
     let loader = free(&boot, MemoryKind::Loader);
     let usable = || {
         let ranges = left.iter().chain(loader.iter());
@@ -121,15 +119,9 @@ fn image_len() -> u64 {
     end - start
 }
 
-fn make_mm(boot: &BootInfo) -> Mm {
-    let end = boot
-        .ranges()
-        .iter()
-        .map(|range| range.end)
-        .max()
-        .unwrap_or(0);
+fn make_mm() -> Mm {
     // SAFETY: the direct map has all memory of the memory map; what is not memory is never passed
     // to the map. The kernel's image is not either.
-    let map = unsafe { PhysMap::new(DIRECT_MAP as *mut u8, end.min(DIRECT_MAP_LEN)) };
+    let map = unsafe { PhysMap::direct() };
     Mm::new(map, trap::flush)
 }

@@ -16,6 +16,7 @@ pub mod counts;
 mod departing;
 pub mod flush;
 pub mod frames;
+pub mod layout;
 pub mod phys;
 #[cfg(not(target_os = "none"))]
 pub mod sim;

@@ -1,18 +1,32 @@
 //! The direct map: physical memory as the kernel reaches it.
 //!
-//! Physical address `p` lies at `base + p`. This is the one place where a frame becomes memory.
+//! This is the one place where a frame becomes memory. On bare metal physical address `p` lies at
+//! [`DIRECT_MAP`](super::layout::DIRECT_MAP)` + p` (`phys/bare.rs`); on the host in a piece of memory
+//! that stands for the machine's (`phys/hosted.rs`).
+//!
 //! Page tables are read as arrays of atomics, because the hardware and other CPUs read (and, for
 //! the accessed and dirty bits, write) them at any time; the bytes of user frames are only ever
 //! touched by raw copies, never by references, because user code may write them at any time.
+
+#[cfg(target_os = "none")]
+mod bare;
+#[cfg(not(target_os = "none"))]
+mod hosted;
 
 use core::{fmt, ptr, sync::atomic::AtomicU64};
 
 use cowslip_abi::PAGE_SIZE;
 
+#[cfg(target_os = "none")]
+use bare as place;
+#[cfg(not(target_os = "none"))]
+use hosted as place;
+use place::Place;
+
 /// Bytes in a frame, as an address difference.
 pub const FRAME_SIZE: u64 = PAGE_SIZE as u64;
 
-/// Physical addresses have at most this many bits: what the direct map has room for.
+/// Physical addresses have at most this many bits.
 pub const PHYS_BITS: u32 = 47;
 
 /// The entries of a page table, or of a node of the reference counts.
@@ -39,14 +53,15 @@ impl Frame {
     ///
     /// # Panics
     ///
-    /// If the address has more than [`PHYS_BITS`] bits.
+    /// If no direct map reaches so far: on bare metal 112 TiB, on the host [`PHYS_BITS`] bits.
     #[must_use]
     pub const fn containing(addr: PhysAddr) -> Self {
-        assert!(addr.0 >> PHYS_BITS == 0, "physical address out of range");
+        assert!(addr.0 < place::END, "physical address out of range");
         Self(addr.0 & !(FRAME_SIZE - 1))
     }
 
-    /// The frame whose address is in the address bits (12 to 46) of a page-table entry.
+    /// The frame whose address is in the address bits (12 to 46) of a page-table entry, or of another
+    /// word to which the address of a frame was written.
     #[must_use]
     pub const fn of_entry(entry: u64) -> Self {
         Self(entry & ((1 << PHYS_BITS) - 1) & !(FRAME_SIZE - 1))
@@ -71,12 +86,9 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// The direct map of physical memory `0..limit`.
+/// The direct map of physical memory.
 #[derive(Clone, Copy, Debug)]
-pub struct PhysMap {
-    base: *mut u8,
-    limit: u64,
-}
+pub struct PhysMap(Place);
 
 // SAFETY: the map is an address range that every CPU sees alike; its methods give out atomics or
 // make raw copies, and hold no state.
@@ -84,37 +96,45 @@ unsafe impl Send for PhysMap {}
 // SAFETY: as above.
 unsafe impl Sync for PhysMap {}
 
-#[cold]
-#[inline(never)]
-fn outside(frame: Frame) -> ! {
-    panic!("{frame:?} is outside the direct map");
-}
-
 impl PhysMap {
+    /// The machine's direct map.
+    ///
+    /// # Safety
+    ///
+    /// While the map or a copy of it is used, every frame that is passed to a method must be mapped,
+    /// readable and writable, in the direct map of the [`layout`](super::layout), and be reached in no
+    /// other way than through this map, by hardware page walks, or by user code.
+    #[cfg(target_os = "none")]
+    #[must_use]
+    pub const unsafe fn direct() -> Self {
+        Self(Place)
+    }
+
     /// The map with physical address 0 at `base`, for addresses below `limit` (bytes).
     ///
     /// # Safety
     ///
     /// While the map or a copy of it is used, every frame below `limit` that is passed to a method
     /// must be readable and writable at its place, and reached in no other way than through this
-    /// map, by hardware page walks, or by user code.
+    /// map.
+    #[cfg(not(target_os = "none"))]
     #[must_use]
     pub const unsafe fn new(base: *mut u8, limit: u64) -> Self {
-        Self { base, limit }
+        Self(Place::new(base, limit))
     }
 
     /// The address at which the kernel reaches `addr`: for registers and structures that are not
     /// frames of the allocator, such as ACPI tables.
     #[must_use]
-    pub const fn pointer(&self, addr: PhysAddr) -> *mut u8 {
-        self.base.wrapping_add(addr.0 as usize)
+    pub fn pointer(&self, addr: PhysAddr) -> *mut u8 {
+        self.0.pointer(addr)
     }
 
     /// A frame as 512 entries.
     #[inline]
     #[must_use]
     pub fn table(&self, frame: Frame) -> &Table {
-        let pointer = self.frame_pointer(frame).cast::<Table>();
+        let pointer = self.0.frame(frame).cast::<Table>();
         // SAFETY: the frame is mapped (`new`) and page-aligned; entries are atomics, which any
         // number of writers may share.
         unsafe { &*pointer }
@@ -122,7 +142,7 @@ impl PhysMap {
 
     /// Fills a frame with zeros.
     pub fn zero(&self, frame: Frame) {
-        let pointer = self.frame_pointer(frame);
+        let pointer = self.0.frame(frame);
         // SAFETY: the frame is mapped, one page long, and no `&[u8]` to it exists anywhere.
         unsafe { ptr::write_bytes(pointer, 0, PAGE_SIZE) }
     }
@@ -130,7 +150,7 @@ impl PhysMap {
     /// Copies a whole frame.
     pub fn copy_frame(&self, from: Frame, to: Frame) {
         debug_assert_ne!(from, to);
-        let (from, to) = (self.frame_pointer(from), self.frame_pointer(to));
+        let (from, to) = (self.0.frame(from), self.0.frame(to));
         // SAFETY: both frames are mapped, one page long, and different.
         unsafe { ptr::copy_nonoverlapping(from, to, PAGE_SIZE) }
     }
@@ -192,14 +212,26 @@ impl PhysMap {
             offset <= PAGE_SIZE && len <= PAGE_SIZE - offset,
             "range leaves its frame"
         );
-        self.frame_pointer(frame).wrapping_add(offset)
+        self.0.frame(frame).wrapping_add(offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::sim::SimMemory;
+
+    #[test]
+    #[should_panic(expected = "outside the direct map")]
+    fn a_frame_beyond_the_memory() {
+        let sim = SimMemory::at(0, 2);
+        let beyond = Frame::containing(PhysAddr(2 * FRAME_SIZE));
+        sim.mm().map.zero(beyond);
     }
 
-    #[inline]
-    fn frame_pointer(&self, frame: Frame) -> *mut u8 {
-        if frame.0 >= self.limit {
-            outside(frame);
-        }
-        self.pointer(frame.addr())
+    #[test]
+    #[should_panic(expected = "out of range")]
+    fn an_address_of_more_bits() {
+        let _ = Frame::containing(PhysAddr(1 << PHYS_BITS));
     }
 }

@@ -1,0 +1,26 @@
+//! Physical memory of a machine: at the places that [`layout`](crate::mm::layout) names.
+
+use super::{Frame, PhysAddr};
+use crate::mm::layout::{DIRECT_MAP, DIRECT_MAP_LEN};
+
+/// Frames end here: what comes next in the kernel's half is not the direct map.
+pub(super) const END: u64 = DIRECT_MAP_LEN;
+
+/// Where physical memory is reached: a constant, so that no register and no check is spent on it.
+///
+/// No [`Frame`] is made from an address beyond [`END`], so every frame is within the direct map.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place;
+
+impl Place {
+    #[inline(always)]
+    pub(super) fn pointer(self, addr: PhysAddr) -> *mut u8 {
+        (DIRECT_MAP + addr.0) as *mut u8
+    }
+
+    #[inline(always)]
+    pub(super) fn frame(self, frame: Frame) -> *mut u8 {
+        debug_assert!(frame.0 < END, "{frame:?} is outside the direct map");
+        self.pointer(frame.addr())
+    }
+}

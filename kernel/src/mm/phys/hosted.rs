@@ -1,0 +1,32 @@
+//! Physical memory on the host: a piece of the process's memory, whose bounds are always checked.
+
+use super::{Frame, PHYS_BITS, PhysAddr};
+
+/// Frames end here.
+pub(super) const END: u64 = 1 << PHYS_BITS;
+
+/// Where physical memory is reached.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Where physical address 0 is, or would be.
+    base: *mut u8,
+    /// Physical addresses end here.
+    limit: u64,
+}
+
+impl Place {
+    pub(super) const fn new(base: *mut u8, limit: u64) -> Self {
+        Self { base, limit }
+    }
+
+    #[inline]
+    pub(super) fn pointer(self, addr: PhysAddr) -> *mut u8 {
+        self.base.wrapping_add(addr.0 as usize)
+    }
+
+    #[inline]
+    pub(super) fn frame(self, frame: Frame) -> *mut u8 {
+        assert!(frame.0 < self.limit, "{frame:?} is outside the direct map");
+        self.pointer(frame.addr())
+    }
+}
