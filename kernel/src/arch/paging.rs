@@ -3,11 +3,11 @@
 //! All of it is made at boot. A space copies the upper half of the root table once, so every table
 //! below the root that will ever be needed exists before the first space does.
 
-use core::ptr;
+use core::{mem, ptr};
 
 use kernel::mm::{
     Frame, PhysAddr,
-    layout::{DEVICE_WINDOW, DEVICE_WINDOW_LEN, DIRECT_MAP, DIRECT_MAP_LEN},
+    layout::{COUNT_WINDOW, DEVICE_WINDOW, DEVICE_WINDOW_LEN, DIRECT_MAP, DIRECT_MAP_LEN},
 };
 use spin::{Mutex, Once};
 
@@ -130,14 +130,23 @@ pub fn map_device(addr: PhysAddr, len: u64) -> *mut u8 {
         .map_device(addr.0, addr.0 + len)
 }
 
-/// The upper half of the root table, which is final, and the frames that are left.
-pub fn finish() -> ([u64; 256], FreeRanges) {
-    let tables = TABLES.lock().take().expect("the tables are finished once");
-    let half = core::array::from_fn(|index| {
+/// The frames that are left: no more tables are made.
+pub fn take_free() -> FreeRanges {
+    let mut tables = TABLES.lock();
+    let tables = tables.as_mut().expect("the tables are in the making");
+    mem::replace(&mut tables.free, FreeRanges::new())
+}
+
+/// Opens the count window onto the tree with this highest node, and returns the upper half of the
+/// root table, which is final then.
+pub fn finish(counts: Frame) -> [u64; 256] {
+    let tables = TABLES.lock().take();
+    let mut tables = tables.expect("the tables are finished once");
+    tables.hang(COUNT_WINDOW, counts);
+    core::array::from_fn(|index| {
         // SAFETY: the root is a table of 512 entries, which nobody changes any more.
         unsafe { tables.table(tables.root).add(256 + index).read() }
-    });
-    (half, tables.free)
+    })
 }
 
 impl Tables {
@@ -211,6 +220,13 @@ impl Tables {
                 table = entry.read() & ADDRESS;
             }
         }
+    }
+
+    /// Puts a table of others' making below the root, where nothing is: memory that holds no code.
+    fn hang(&mut self, virt: u64, table: Frame) {
+        let entry = table.addr().0 | self.no_execute | WRITABLE | PRESENT;
+        // SAFETY: the root is a table of 512 entries, and this one of them is empty.
+        unsafe { self.table(self.root).add(index(virt, 39)).write(entry) };
     }
 
     /// How much is not mapped around an address, as the bytes that the empty entry stands for; 0 if

@@ -71,7 +71,7 @@ pub fn start(boot: BootInfo) -> ! {
     lines::init(&wiring);
 
     // No more page tables; and nothing of the loader's is used any more.
-    let (kernel_half, left) = paging::finish();
+    let left = paging::take_free();
     let mm = MM.call_once(make_mm);
     let loader = free(&boot, MemoryKind::Loader);
     let usable = || {
@@ -82,6 +82,7 @@ pub fn start(boot: BootInfo) -> ! {
     for [start, end] in usable() {
         mm.cover(start, end).expect("there is memory at boot");
     }
+    let kernel_half = paging::finish(mm.counts.top().expect("there is memory at boot"));
     if let Some(nr_pages) = boot.option("remap_min_pages").and_then(|n| n.parse().ok()) {
         mm.set_remap_min_pages(nr_pages);
         info!("pages are remapped from {nr_pages} in a row on");

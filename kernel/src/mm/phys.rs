@@ -103,7 +103,8 @@ impl PhysMap {
     ///
     /// While the map or a copy of it is used, every frame that is passed to a method must be mapped,
     /// readable and writable, in the direct map of the [`layout`](super::layout), and be reached in no
-    /// other way than through this map, by hardware page walks, or by user code.
+    /// other way than through this map, by hardware page walks, or by user code; and the counts of
+    /// every frame that is passed to [`Self::count`] must be in the count window.
     #[cfg(target_os = "none")]
     #[must_use]
     pub const unsafe fn direct() -> Self {
@@ -138,6 +139,22 @@ impl PhysMap {
         // SAFETY: the frame is mapped (`new`) and page-aligned; entries are atomics, which any
         // number of writers may share.
         unsafe { &*pointer }
+    }
+
+    /// The reference count of a frame, if there is a window in which the hardware finds it.
+    #[inline]
+    #[must_use]
+    pub(super) fn count(&self, frame: Frame) -> Option<&AtomicU64> {
+        // SAFETY: the count is in the window (`new`), and aligned; it is only ever used as an atomic.
+        self.0.count(frame).map(|count| unsafe { &*count })
+    }
+
+    /// The counts of the 512 frames around a frame, if there is such a window.
+    #[inline]
+    #[must_use]
+    pub(super) fn count_block(&self, frame: Frame) -> Option<&Table> {
+        // SAFETY: as in `count`. A page of the window is a whole node.
+        self.0.count_block(frame).map(|block| unsafe { &*block })
     }
 
     /// Fills a frame with zeros.

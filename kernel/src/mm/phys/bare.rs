@@ -1,7 +1,9 @@
 //! Physical memory of a machine: at the places that [`layout`](crate::mm::layout) names.
 
-use super::{Frame, PhysAddr};
-use crate::mm::layout::{DIRECT_MAP, DIRECT_MAP_LEN};
+use core::sync::atomic::AtomicU64;
+
+use super::{FRAME_SIZE, Frame, PhysAddr, Table};
+use crate::mm::layout::{COUNT_WINDOW, DIRECT_MAP, DIRECT_MAP_LEN};
 
 /// Frames end here: what comes next in the kernel's half is not the direct map.
 pub(super) const END: u64 = DIRECT_MAP_LEN;
@@ -22,5 +24,18 @@ impl Place {
     pub(super) fn frame(self, frame: Frame) -> *mut u8 {
         debug_assert!(frame.0 < END, "{frame:?} is outside the direct map");
         self.pointer(frame.addr())
+    }
+
+    /// The frame's count in the window.
+    #[inline(always)]
+    pub(super) fn count(self, frame: Frame) -> Option<*const AtomicU64> {
+        // A frame's address is its number times 4096, and a count has 8 bytes.
+        Some((COUNT_WINDOW + (frame.0 >> 9)) as *const AtomicU64)
+    }
+
+    /// The page of the window that has the frame's count.
+    #[inline(always)]
+    pub(super) fn count_block(self, frame: Frame) -> Option<*const Table> {
+        Some((COUNT_WINDOW + (frame.0 >> 9) / FRAME_SIZE * FRAME_SIZE) as *const Table)
     }
 }

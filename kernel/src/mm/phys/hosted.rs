@@ -1,6 +1,8 @@
 //! Physical memory on the host: a piece of the process's memory, whose bounds are always checked.
 
-use super::{Frame, PHYS_BITS, PhysAddr};
+use core::sync::atomic::AtomicU64;
+
+use super::{Frame, PHYS_BITS, PhysAddr, Table};
 
 /// Frames end here.
 pub(super) const END: u64 = 1 << PHYS_BITS;
@@ -28,5 +30,17 @@ impl Place {
     pub(super) fn frame(self, frame: Frame) -> *mut u8 {
         assert!(frame.0 < self.limit, "{frame:?} is outside the direct map");
         self.pointer(frame.addr())
+    }
+
+    /// Nothing: no hardware walks the reference counts here.
+    #[inline]
+    pub(super) fn count(self, _frame: Frame) -> Option<*const AtomicU64> {
+        None
+    }
+
+    /// Nothing either.
+    #[inline]
+    pub(super) fn count_block(self, _frame: Frame) -> Option<*const Table> {
+        None
     }
 }
