@@ -14,8 +14,9 @@
 //!                    +---------------------------+-----+-----+---+-----+
 //! ```
 //!
-//! A [`Reserve`] is a number of frames set aside: an operation takes what it may need before it
-//! changes anything, and gives back what is left.
+//! A [`Reserve`] is a number of frames set aside: an operation reserves what it may need before it
+//! changes anything, and gives back what is left. Only the number is set aside: the frames stay where
+//! they are, among the free ones, but are not counted as free.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -139,31 +140,18 @@ impl FrameAllocator {
     /// Sets `nr_frames` frames aside. All or nothing.
     #[inline]
     pub fn reserve(&self, nr_frames: usize) -> Result<Reserve<'_>, OutOfMemory> {
-        let mut reserve = Reserve {
-            allocator: self,
-            head: 0,
-            len: 0,
-        };
         if nr_frames > 0 {
-            self.fill(&mut reserve, nr_frames)?;
+            let mut pool = self.pool.lock();
+            let free = pool.free.checked_sub(nr_frames as u64);
+            pool.free = free.ok_or(OutOfMemory)?;
         }
-        Ok(reserve)
+        Ok(Reserve {
+            allocator: self,
+            len: nr_frames,
+        })
     }
 
-    #[inline(never)]
-    fn fill(&self, reserve: &mut Reserve<'_>, nr_frames: usize) -> Result<(), OutOfMemory> {
-        let mut pool = self.pool.lock();
-        pool.free = pool.free.checked_sub(nr_frames as u64).ok_or(OutOfMemory)?;
-        for _ in 0..nr_frames {
-            let frame = pool.pop(&self.map);
-            link(&self.map, frame, reserve.head);
-            reserve.head = frame.addr().0;
-        }
-        reserve.len = nr_frames;
-        Ok(())
-    }
-
-    /// How many frames are free.
+    /// How many frames are free. Those that are set aside are not.
     #[must_use]
     pub fn free_count(&self) -> u64 {
         self.pool.lock().free
@@ -176,14 +164,12 @@ impl FrameAllocator {
     }
 }
 
-/// Frames set aside for one operation, chained through their first words.
+/// A number of frames set aside for one operation.
 ///
 /// Dropping it gives back what was not taken.
 #[must_use]
 pub struct Reserve<'a> {
     allocator: &'a FrameAllocator,
-    /// Physical address of the first frame; 0 ends the chain.
-    head: u64,
     len: usize,
 }
 
@@ -193,12 +179,11 @@ impl Reserve<'_> {
     /// # Panics
     ///
     /// If none is left: the plan that sized the reserve was wrong.
+    #[inline(never)]
     pub fn take(&mut self) -> Frame {
-        assert!(self.head != 0, "more frames taken than reserved");
-        let frame = Frame::of_entry(self.head);
-        self.head = linked(&self.allocator.map, frame);
-        self.len -= 1;
-        frame
+        let left = self.len.checked_sub(1);
+        self.len = left.expect("more frames taken than reserved");
+        self.allocator.pool.lock().pop(&self.allocator.map)
     }
 
     /// One of the frames, filled with zeros.
@@ -224,16 +209,6 @@ impl Reserve<'_> {
         self.len == 0
     }
 
-    /// The frames that are left.
-    pub fn frames(&self) -> impl Iterator<Item = Frame> {
-        let mut next = self.head;
-        core::iter::from_fn(move || {
-            let frame = (next != 0).then(|| Frame::of_entry(next))?;
-            next = linked(&self.allocator.map, frame);
-            Some(frame)
-        })
-    }
-
     /// Gives back what is left; the same as dropping it.
     pub fn release(self) {}
 }
@@ -242,17 +217,8 @@ impl Drop for Reserve<'_> {
     #[inline]
     fn drop(&mut self) {
         if !self.is_empty() {
-            self.give_back();
+            self.allocator.pool.lock().free += self.len as u64;
         }
-    }
-}
-
-impl Reserve<'_> {
-    #[inline(never)]
-    fn give_back(&mut self) {
-        let allocator = self.allocator;
-        let rest = (0..self.len).map(|_| self.take());
-        allocator.free_all(rest);
     }
 }
 
@@ -284,6 +250,7 @@ struct Pool {
     /// Memory that was never handed out, from `next` to `end`.
     untouched: [Range; MAX_RANGES],
     nr_ranges: usize,
+    /// Frames in books and ranges that are not set aside.
     free: u64,
     total: u64,
 }
@@ -295,7 +262,7 @@ struct Range {
 }
 
 impl Pool {
-    /// Takes a frame that `free` says is there: the one that was freed last, which may still be in a
+    /// Takes a frame that the caller has taken off `free`: the one that was freed last, which may still be in a
     /// cache, or else one from the last range.
     #[inline]
     fn pop(&mut self, map: &PhysMap) -> Frame {
@@ -477,13 +444,36 @@ mod tests {
         assert!(frames.reserve(11).is_err());
         assert_eq!(frames.free_count(), 10);
         let mut reserve = frames.reserve(10).unwrap();
-        assert_eq!(frames.free_count(), 0);
-        assert_eq!(reserve.frames().count(), 10);
+        assert_eq!((frames.free_count(), frames.alloc()), (0, None));
         let taken = reserve.take_zeroed();
-        assert_eq!((reserve.len(), reserve.frames().count()), (9, 9));
+        assert_eq!((reserve.len(), frames.free_count()), (9, 0));
         reserve.release();
         assert_eq!(frames.free_count(), 9);
         frames.free(taken);
         assert_eq!(frames.free_count(), 10);
+    }
+
+    #[test]
+    fn what_is_freed_meanwhile_is_not_the_reserves() {
+        let sim = SimMemory::at(0, 9);
+        let frames = &sim.mm().frames;
+        let mut used: BTreeSet<_> = (0..4).filter_map(|_| frames.alloc()).collect();
+        let mut reserve = frames.reserve(4).unwrap();
+        let freed = used.pop_first().unwrap();
+        frames.free(freed);
+        assert_eq!(frames.free_count(), 1);
+        assert_eq!(frames.alloc(), Some(freed));
+        assert_eq!(frames.alloc(), None);
+        used.insert(freed);
+        used.extend((0..4).map(|_| reserve.take()));
+        assert_eq!((used.len(), reserve.len()), (8, 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "more frames taken than reserved")]
+    fn a_reserve_has_no_more_than_was_reserved() {
+        let sim = SimMemory::at(0, 9);
+        let mut reserve = sim.mm().frames.reserve(1).unwrap();
+        let _ = (reserve.take(), reserve.take());
     }
 }
