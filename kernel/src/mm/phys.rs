@@ -158,18 +158,20 @@ impl PhysMap {
     }
 
     /// Fills a frame with zeros.
+    #[inline]
     pub fn zero(&self, frame: Frame) {
         let pointer = self.0.frame(frame);
         // SAFETY: the frame is mapped, one page long, and no `&[u8]` to it exists anywhere.
-        unsafe { ptr::write_bytes(pointer, 0, PAGE_SIZE) }
+        unsafe { place::clear(pointer, PAGE_SIZE) }
     }
 
     /// Copies a whole frame.
+    #[inline]
     pub fn copy_frame(&self, from: Frame, to: Frame) {
         debug_assert_ne!(from, to);
         let (from, to) = (self.0.frame(from), self.0.frame(to));
         // SAFETY: both frames are mapped, one page long, and different.
-        unsafe { ptr::copy_nonoverlapping(from, to, PAGE_SIZE) }
+        unsafe { place::copy(from, to, PAGE_SIZE) }
     }
 
     /// Copies `len` bytes between frames, or within one as if through a buffer.
@@ -177,6 +179,7 @@ impl PhysMap {
     /// # Panics
     ///
     /// If a range leaves its frame.
+    #[inline]
     pub fn copy_bytes(
         &self,
         from: Frame,
@@ -185,10 +188,15 @@ impl PhysMap {
         to_offset: usize,
         len: usize,
     ) {
-        let from = self.byte_pointer(from, from_offset, len);
-        let to = self.byte_pointer(to, to_offset, len);
-        // SAFETY: both ranges lie in mapped frames; `ptr::copy` allows overlap.
-        unsafe { ptr::copy(from, to, len) }
+        let source = self.byte_pointer(from, from_offset, len);
+        let target = self.byte_pointer(to, to_offset, len);
+        if from == to {
+            // SAFETY: both ranges lie in a mapped frame; `ptr::copy` allows overlap.
+            unsafe { ptr::copy(source, target, len) }
+        } else {
+            // SAFETY: the ranges lie in mapped frames, which are different.
+            unsafe { place::copy(source, target, len) }
+        }
     }
 
     /// Fills `len` bytes of a frame with zeros.
@@ -196,10 +204,11 @@ impl PhysMap {
     /// # Panics
     ///
     /// If the range leaves the frame.
+    #[inline]
     pub fn zero_bytes(&self, frame: Frame, offset: usize, len: usize) {
         let pointer = self.byte_pointer(frame, offset, len);
         // SAFETY: the range lies in a mapped frame.
-        unsafe { ptr::write_bytes(pointer, 0, len) }
+        unsafe { place::clear(pointer, len) }
     }
 
     /// Reads bytes of a frame.
@@ -207,10 +216,11 @@ impl PhysMap {
     /// # Panics
     ///
     /// If the range leaves the frame.
+    #[inline]
     pub fn read_bytes(&self, frame: Frame, offset: usize, into: &mut [u8]) {
         let pointer = self.byte_pointer(frame, offset, into.len());
         // SAFETY: the range lies in a mapped frame, which no `&mut` slice can be part of.
-        unsafe { ptr::copy_nonoverlapping(pointer, into.as_mut_ptr(), into.len()) }
+        unsafe { place::copy(pointer, into.as_mut_ptr(), into.len()) }
     }
 
     /// Writes bytes of a frame.
@@ -218,12 +228,14 @@ impl PhysMap {
     /// # Panics
     ///
     /// If the range leaves the frame.
+    #[inline]
     pub fn write_bytes(&self, frame: Frame, offset: usize, bytes: &[u8]) {
         let pointer = self.byte_pointer(frame, offset, bytes.len());
         // SAFETY: the range lies in a mapped frame, which no slice can be part of.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), pointer, bytes.len()) }
+        unsafe { place::copy(bytes.as_ptr(), pointer, bytes.len()) }
     }
 
+    #[inline]
     fn byte_pointer(&self, frame: Frame, offset: usize, len: usize) -> *mut u8 {
         assert!(
             offset <= PAGE_SIZE && len <= PAGE_SIZE - offset,
@@ -237,6 +249,33 @@ impl PhysMap {
 mod tests {
     use super::*;
     use crate::mm::sim::SimMemory;
+
+    #[test]
+    fn bytes_between_frames_and_within_one() {
+        let sim = SimMemory::at(0, 4);
+        let map = &sim.mm().map;
+        let [one, two] = [1, 2].map(|number| Frame::containing(PhysAddr(number * FRAME_SIZE)));
+        map.write_bytes(one, 5, b"copy on write");
+        map.copy_bytes(one, 5, two, PAGE_SIZE - 13, 13);
+        map.copy_bytes(two, PAGE_SIZE - 13, two, PAGE_SIZE - 15, 13);
+        map.zero_bytes(two, PAGE_SIZE - 8, 3);
+        let mut bytes = [0; 15];
+        map.read_bytes(two, PAGE_SIZE - 15, &mut bytes);
+        assert_eq!(&bytes, b"copy on\0\0\0itete");
+        map.copy_frame(two, one);
+        map.zero(two);
+        map.read_bytes(one, PAGE_SIZE - 4, &mut bytes[..4]);
+        map.read_bytes(two, PAGE_SIZE - 15, &mut bytes[4..]);
+        assert_eq!(&bytes, b"tete\0\0\0\0\0\0\0\0\0\0\0");
+    }
+
+    #[test]
+    #[should_panic(expected = "range leaves its frame")]
+    fn a_range_that_leaves_its_frame() {
+        let sim = SimMemory::at(0, 2);
+        let frame = Frame::containing(PhysAddr(FRAME_SIZE));
+        sim.mm().map.write_bytes(frame, PAGE_SIZE - 1, b"12");
+    }
 
     #[test]
     #[should_panic(expected = "outside the direct map")]

@@ -1,6 +1,10 @@
-//! Physical memory of a machine: at the places that [`layout`](crate::mm::layout) names.
+//! Physical memory of a machine: at the places that [`layout`](crate::mm::layout) names, and copied by
+//! the processor's string instructions.
+//!
+//! The compiler calls a function for a copy of any length, which aligns, asks for lengths that are not
+//! wanted here, and for a short copy takes as long again as the copy itself.
 
-use core::sync::atomic::AtomicU64;
+use core::{arch::asm, sync::atomic::AtomicU64};
 
 use super::{FRAME_SIZE, Frame, PhysAddr, Table};
 use crate::mm::layout::{COUNT_WINDOW, DIRECT_MAP, DIRECT_MAP_LEN};
@@ -37,5 +41,55 @@ impl Place {
     #[inline(always)]
     pub(super) fn count_block(self, frame: Frame) -> Option<*const Table> {
         Some((COUNT_WINDOW + (frame.0 >> 9) / FRAME_SIZE * FRAME_SIZE) as *const Table)
+    }
+}
+
+/// Copies `len` bytes upwards, word by word: at once if `len` is known to be a multiple of 8.
+///
+/// # Safety
+///
+/// As for [`core::ptr::copy_nonoverlapping`].
+#[inline(always)]
+pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    let (mut from, mut to) = (from, to);
+    // SAFETY: as the caller promises; Rust code runs with the direction flag clear.
+    unsafe {
+        asm!(
+            "rep movsq",
+            inout("rcx") len / 8 => _, inout("rsi") from, inout("rdi") to,
+            options(nostack, preserves_flags)
+        );
+        if !len.is_multiple_of(8) {
+            asm!(
+                "rep movsb",
+                inout("rcx") len % 8 => _, inout("rsi") from => _, inout("rdi") to => _,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+}
+
+/// Fills `len` bytes with zeros, word by word: at once if `len` is known to be a multiple of 8.
+///
+/// # Safety
+///
+/// As for [`core::ptr::write_bytes`].
+#[inline(always)]
+pub(super) unsafe fn clear(place: *mut u8, len: usize) {
+    let mut place = place;
+    // SAFETY: as the caller promises; Rust code runs with the direction flag clear.
+    unsafe {
+        asm!(
+            "rep stosq",
+            inout("rcx") len / 8 => _, inout("rdi") place, in("rax") 0,
+            options(nostack, preserves_flags)
+        );
+        if !len.is_multiple_of(8) {
+            asm!(
+                "rep stosb",
+                inout("rcx") len % 8 => _, inout("rdi") place => _, in("al") 0u8,
+                options(nostack, preserves_flags)
+            );
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Physical memory on the host: a piece of the process's memory, whose bounds are always checked.
 
-use core::sync::atomic::AtomicU64;
+use core::{ptr, sync::atomic::AtomicU64};
 
 use super::{Frame, PHYS_BITS, PhysAddr, Table};
 
@@ -43,4 +43,24 @@ impl Place {
     pub(super) fn count_block(self, _frame: Frame) -> Option<*const Table> {
         None
     }
+}
+
+/// Copies `len` bytes.
+///
+/// # Safety
+///
+/// As for [`ptr::copy_nonoverlapping`].
+pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: as the caller promises.
+    unsafe { ptr::copy_nonoverlapping(from, to, len) }
+}
+
+/// Fills `len` bytes with zeros.
+///
+/// # Safety
+///
+/// As for [`ptr::write_bytes`].
+pub(super) unsafe fn clear(place: *mut u8, len: usize) {
+    // SAFETY: as the caller promises.
+    unsafe { ptr::write_bytes(place, 0, len) }
 }
