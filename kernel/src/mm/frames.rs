@@ -20,7 +20,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 
 use super::{
     OutOfMemory,
@@ -90,7 +90,7 @@ impl FrameAllocator {
     pub fn alloc(&self) -> Option<Frame> {
         let mut pool = self.pool.lock();
         pool.free = pool.free.checked_sub(1)?;
-        Some(pool.pop(&self.map))
+        Some(self.pop(pool))
     }
 
     /// A free frame filled with zeros.
@@ -128,13 +128,7 @@ impl FrameAllocator {
         let mut pool = self.pool.lock();
         pool.free += 1 + len as u64;
         debug_assert!(pool.free <= pool.total, "a frame freed twice");
-        pool.put_on_top(
-            &self.map,
-            Book {
-                addr: book.addr().0,
-                len,
-            },
-        );
+        pool.put_on_top(&self.map, Book { frame: book, len });
     }
 
     /// Sets `nr_frames` frames aside. All or nothing.
@@ -149,6 +143,25 @@ impl FrameAllocator {
             allocator: self,
             len: nr_frames,
         })
+    }
+
+    /// Takes a frame that the caller has taken off `free`: the one that was freed last, which may still
+    /// be in a cache, or else one from the last range. Unlocks the pool.
+    #[inline]
+    fn pop(&self, mut pool: MutexGuard<'_, Pool>) -> Frame {
+        let Book { frame, len } = pool.books;
+        if len == 0 {
+            return self.pop_book(pool);
+        }
+        pool.books.len = len - 1;
+        Frame::of_entry(self.map.table(frame)[len % 512].load(Relaxed))
+    }
+
+    /// The same without a line in the book; the lock goes along, so that the call is the last thing
+    /// that callers do.
+    #[inline(never)]
+    fn pop_book(&self, mut pool: MutexGuard<'_, Pool>) -> Frame {
+        pool.pop_book(&self.map)
     }
 
     /// How many frames are free. Those that are set aside are not.
@@ -183,7 +196,7 @@ impl Reserve<'_> {
     pub fn take(&mut self) -> Frame {
         let left = self.len.checked_sub(1);
         self.len = left.expect("more frames taken than reserved");
-        self.allocator.pool.lock().pop(&self.allocator.map)
+        self.allocator.pop(self.allocator.pool.lock())
     }
 
     /// One of the frames, filled with zeros.
@@ -222,23 +235,27 @@ impl Drop for Reserve<'_> {
     }
 }
 
-/// A book and how many frames it lists; address 0 for none.
+/// A book and how many frames it lists; frame 0 for none.
 #[derive(Clone, Copy)]
 struct Book {
-    addr: u64,
+    frame: Frame,
     len: usize,
 }
 
 impl Book {
-    const NONE: Self = Self { addr: 0, len: 0 };
+    const NONE: Self = Self::of_word(0);
+
+    const fn is_some(self) -> bool {
+        self.frame.number() != 0
+    }
 
     const fn to_word(self) -> u64 {
-        self.addr | self.len as u64
+        self.frame.addr().0 | self.len as u64
     }
 
     const fn of_word(word: u64) -> Self {
         Self {
-            addr: word & !(FRAME_SIZE - 1),
+            frame: Frame::of_entry(word),
             len: (word % FRAME_SIZE) as usize,
         }
     }
@@ -262,23 +279,9 @@ struct Range {
 }
 
 impl Pool {
-    /// Takes a frame that the caller has taken off `free`: the one that was freed last, which may still be in a
-    /// cache, or else one from the last range.
-    #[inline]
-    fn pop(&mut self, map: &PhysMap) -> Frame {
-        let Book { addr, len } = self.books;
-        if len > 0 {
-            self.books.len = len - 1;
-            Frame::of_entry(map.table(Frame::of_entry(addr))[len % 512].load(Relaxed))
-        } else {
-            self.pop_book(map)
-        }
-    }
-
-    #[inline(never)]
     fn pop_book(&mut self, map: &PhysMap) -> Frame {
-        if self.books.addr != 0 {
-            let book = Frame::of_entry(self.books.addr);
+        if self.books.is_some() {
+            let book = self.books.frame;
             self.books = Book::of_word(linked(map, book));
             return book;
         }
@@ -294,21 +297,17 @@ impl Pool {
 
     #[inline]
     fn push(&mut self, map: &PhysMap, frame: Frame) {
-        let Book { addr, len } = self.books;
-        if addr != 0 && len < BOOK_LEN {
+        let Book { frame: book, len } = self.books;
+        if self.books.is_some() && len < BOOK_LEN {
             self.books.len = len + 1;
-            map.table(Frame::of_entry(addr))[(len + 1) % 512].store(frame.addr().0, Relaxed);
+            map.table(book)[(len + 1) % 512].store(frame.addr().0, Relaxed);
         } else {
-            let book = Book {
-                addr: frame.addr().0,
-                len: 0,
-            };
-            self.put_on_top(map, book);
+            self.put_on_top(map, Book { frame, len: 0 });
         }
     }
 
     fn put_on_top(&mut self, map: &PhysMap, book: Book) {
-        link(map, Frame::of_entry(book.addr), self.books.to_word());
+        link(map, book.frame, self.books.to_word());
         self.books = book;
     }
 
