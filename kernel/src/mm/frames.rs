@@ -279,6 +279,7 @@ struct Range {
 }
 
 impl Pool {
+    /// The book itself, or else a frame from the last range.
     fn pop_book(&mut self, map: &PhysMap) -> Frame {
         if self.books.is_some() {
             let book = self.books.frame;
