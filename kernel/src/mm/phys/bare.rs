@@ -1,8 +1,8 @@
 //! Physical memory of a machine: at the places that [`layout`](crate::mm::layout) names, and copied by
 //! the processor's string instructions.
 //!
-//! The compiler calls a function for a copy of any length, which aligns, asks for lengths that are not
-//! wanted here, and for a short copy takes as long again as the copy itself.
+//! For a copy the compiler would call a function that suits any length and any alignment. What it does
+//! before and after the copy is a quarter of a short message.
 
 use core::{arch::asm, sync::atomic::AtomicU64};
 
@@ -81,13 +81,13 @@ pub(super) unsafe fn clear(place: *mut u8, len: usize) {
     unsafe {
         asm!(
             "rep stosq",
-            inout("rcx") len / 8 => _, inout("rdi") place, in("rax") 0,
+            inout("rcx") len / 8 => _, inout("rdi") place, in("rax") 0_u64,
             options(nostack, preserves_flags)
         );
         if !len.is_multiple_of(8) {
             asm!(
                 "rep stosb",
-                inout("rcx") len % 8 => _, inout("rdi") place => _, in("al") 0u8,
+                inout("rcx") len % 8 => _, inout("rdi") place => _, in("al") 0_u8,
                 options(nostack, preserves_flags)
             );
         }
