@@ -1,30 +1,18 @@
-//! The kernel's half of every address space.
-//!
-//! | address | what | rights |
-//! | --- | --- | --- |
-//! | `0xffff_8000_0000_0000` | the direct map: physical memory, up to 112 TiB | RW |
-//! | `0xffff_f800_0000_0000` | the device window: registers at their physical address, uncached | RW |
-//! | `0xffff_ffff_8020_0000` | the image | R-X, R--, RW- |
+//! The kernel's half of every address space, with what its [`layout`](kernel::mm::layout) says.
 //!
 //! All of it is made at boot. A space copies the upper half of the root table once, so every table
 //! below the root that will ever be needed exists before the first space does.
 
-use core::ptr;
+use core::{mem, ptr};
 
-use kernel::mm::{Frame, PhysAddr};
+use kernel::mm::{
+    Frame, PhysAddr,
+    layout::{COUNT_WINDOW, DEVICE_WINDOW, DEVICE_WINDOW_LEN, DIRECT_MAP, DIRECT_MAP_LEN},
+};
 use spin::{Mutex, Once};
 
 use super::cpu;
 use crate::boot::{BootInfo, MemoryKind, memory::FreeRanges};
-
-/// Where the direct map starts.
-pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
-/// Physical addresses from here on are not mapped, and memory there is not used.
-pub const DIRECT_MAP_LEN: u64 = 112 << 40;
-/// Where the device window starts.
-const DEVICE_WINDOW: u64 = 0xffff_f800_0000_0000;
-/// The device window ends below the image.
-const DEVICE_WINDOW_LEN: u64 = 7 << 40;
 
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
@@ -142,14 +130,23 @@ pub fn map_device(addr: PhysAddr, len: u64) -> *mut u8 {
         .map_device(addr.0, addr.0 + len)
 }
 
-/// The upper half of the root table, which is final, and the frames that are left.
-pub fn finish() -> ([u64; 256], FreeRanges) {
-    let tables = TABLES.lock().take().expect("the tables are finished once");
-    let half = core::array::from_fn(|index| {
+/// The frames that are left: no more tables are made.
+pub fn take_free() -> FreeRanges {
+    let mut tables = TABLES.lock();
+    let tables = tables.as_mut().expect("the tables are in the making");
+    mem::replace(&mut tables.free, FreeRanges::new())
+}
+
+/// Opens the count window onto the tree with this highest node, and returns the upper half of the
+/// root table, which is final then.
+pub fn finish(counts: Frame) -> [u64; 256] {
+    let tables = TABLES.lock().take();
+    let mut tables = tables.expect("the tables are finished once");
+    tables.hang(COUNT_WINDOW, counts);
+    core::array::from_fn(|index| {
         // SAFETY: the root is a table of 512 entries, which nobody changes any more.
         unsafe { tables.table(tables.root).add(256 + index).read() }
-    });
-    (half, tables.free)
+    })
 }
 
 impl Tables {
@@ -223,6 +220,13 @@ impl Tables {
                 table = entry.read() & ADDRESS;
             }
         }
+    }
+
+    /// Puts a table of others' making below the root, where nothing is: memory that holds no code.
+    fn hang(&mut self, virt: u64, table: Frame) {
+        let entry = table.addr().0 | self.no_execute | WRITABLE | PRESENT;
+        // SAFETY: the root is a table of 512 entries, and this one of them is empty.
+        unsafe { self.table(self.root).add(index(virt, 39)).write(entry) };
     }
 
     /// How much is not mapped around an address, as the bytes that the empty entry stands for; 0 if

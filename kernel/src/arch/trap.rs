@@ -320,14 +320,19 @@ pub fn flush(flush: &Flush) {
 
 #[inline]
 fn flush_pages(pages: FlushPages) {
-    match pages {
-        FlushPages::Range { start, end } if end - start <= MAX_SINGLE_FLUSHES * FRAME_SIZE => {
-            let mut page = start;
-            while page < end {
-                cpu::flush_page(page);
-                page += FRAME_SIZE;
-            }
+    let FlushPages::Range { start, end } = pages else {
+        return tlb::flush_all();
+    };
+    if end - start > MAX_SINGLE_FLUSHES * FRAME_SIZE {
+        return tlb::flush_all();
+    }
+    let mut page = start;
+    // There is at least one.
+    loop {
+        cpu::flush_page(page);
+        page += FRAME_SIZE;
+        if page >= end {
+            return;
         }
-        _ => tlb::flush_all(),
     }
 }

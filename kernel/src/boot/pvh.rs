@@ -12,11 +12,10 @@
 
 use core::{arch::global_asm, slice};
 
+use kernel::mm::layout::DIRECT_MAP;
+
 use super::{BootInfo, MemoryKind, start::start};
-use crate::arch::{
-    paging::DIRECT_MAP,
-    percpu::{BOOT_STACK, BOOT_STACK_TOP},
-};
+use crate::arch::percpu::{BOOT_STACK, BOOT_STACK_TOP};
 
 const MAGIC: u32 = 0x336e_c578;
 /// Where the linker script puts the image.
@@ -142,20 +141,16 @@ struct MapEntry {
 extern "C" fn enter(start_info: u32) -> ! {
     let mut boot = BootInfo::new("PVH", DIRECT_MAP, IMAGE);
     // SAFETY: the loader passes the address of its start info, which lies below 4 GiB.
-    let info = unsafe { &*early(u64::from(start_info)).cast::<StartInfo>() };
+    let info: StartInfo = unsafe { read(u64::from(start_info)) };
     assert!(
         info.magic == MAGIC && info.version >= 1,
         "the loader's start info is not PVH's"
     );
-    // SAFETY: the loader says that so many entries are there; it puts them below 4 GiB, as it does
-    // with everything that start info points to.
-    let (map, modules): (&[MapEntry], &[Module]) = unsafe {
-        (
-            list(info.memory_map, info.nr_memory_map),
-            list(info.modules, info.nr_modules),
-        )
-    };
-    for entry in map {
+    for number in 0..u64::from(info.nr_memory_map) {
+        // SAFETY: the loader says that so many entries are there; it puts them below 4 GiB, as it
+        // does with everything that start info points to.
+        let entry: MapEntry =
+            unsafe { read(info.memory_map + number * size_of::<MapEntry>() as u64) };
         let kind = match entry.kind {
             1 => MemoryKind::Usable,
             3 => MemoryKind::Acpi,
@@ -163,9 +158,11 @@ extern "C" fn enter(start_info: u32) -> ! {
         };
         boot.add_range(entry.start, entry.len, kind);
     }
-    boot.archive = modules
-        .first()
-        .map(|archive| archive.start..archive.start + archive.len);
+    boot.archive = (info.nr_modules > 0).then(|| {
+        // SAFETY: as above.
+        let archive: Module = unsafe { read(info.modules) };
+        archive.start..archive.start + archive.len
+    });
     if info.command_line != 0 {
         boot.set_command_line(command_line(info.command_line));
     }
@@ -191,15 +188,14 @@ fn command_line(addr: u64) -> &'static [u8] {
     unsafe { slice::from_raw_parts(early(addr), super::info::MAX_COMMAND_LINE) }
 }
 
+/// What lies at a physical address, which loaders do not align.
+///
 /// # Safety
 ///
-/// `addr` must be the physical address, below 4 GiB, of `len` values of type `T`.
-unsafe fn list<T>(addr: u64, len: u32) -> &'static [T] {
-    if addr == 0 || len == 0 {
-        return &[];
-    }
+/// `addr` must be the physical address, below 4 GiB, of a `T`, for which any bytes will do.
+unsafe fn read<T>(addr: u64) -> T {
     // SAFETY: as the caller promises.
-    unsafe { slice::from_raw_parts(early(addr).cast(), len as usize) }
+    unsafe { early(addr).cast::<T>().read_unaligned() }
 }
 
 /// Where the tables of the stub map a physical address below 4 GiB.

@@ -1,7 +1,7 @@
 //! Brings the kernel up, in order.
 
 use kernel::{
-    mm::{Mm, PhysAddr, PhysMap, phys::FRAME_SIZE},
+    mm::{Mm, PhysAddr, PhysMap, layout::DIRECT_MAP_LEN, phys::FRAME_SIZE},
     object::Kernel,
 };
 use log::{LevelFilter, info};
@@ -14,10 +14,8 @@ use super::{
     memory::{self, FreeRanges},
 };
 use crate::arch::{
-    acpi, apic, clock, cpu, entry, fpu, lines,
-    machine::Machine,
-    paging::{self, DIRECT_MAP, DIRECT_MAP_LEN},
-    percpu, power, serial, symbols, trap,
+    acpi, apic, clock, cpu, entry, fpu, lines, machine::Machine, paging, percpu, power, serial,
+    symbols, trap,
 };
 
 static MM: Once<Mm> = Once::new();
@@ -73,8 +71,8 @@ pub fn start(boot: BootInfo) -> ! {
     lines::init(&wiring);
 
     // No more page tables; and nothing of the loader's is used any more.
-    let (kernel_half, left) = paging::finish();
-    let mm = MM.call_once(|| make_mm(&boot));
+    let left = paging::take_free();
+    let mm = MM.call_once(make_mm);
     let loader = free(&boot, MemoryKind::Loader);
     let usable = || {
         let ranges = left.iter().chain(loader.iter());
@@ -84,6 +82,7 @@ pub fn start(boot: BootInfo) -> ! {
     for [start, end] in usable() {
         mm.cover(start, end).expect("there is memory at boot");
     }
+    let kernel_half = paging::finish(mm.counts.top().expect("there is memory at boot"));
     if let Some(nr_pages) = boot.option("remap_min_pages").and_then(|n| n.parse().ok()) {
         mm.set_remap_min_pages(nr_pages);
         info!("pages are remapped from {nr_pages} in a row on");
@@ -121,15 +120,9 @@ fn image_len() -> u64 {
     end - start
 }
 
-fn make_mm(boot: &BootInfo) -> Mm {
-    let end = boot
-        .ranges()
-        .iter()
-        .map(|range| range.end)
-        .max()
-        .unwrap_or(0);
+fn make_mm() -> Mm {
     // SAFETY: the direct map has all memory of the memory map; what is not memory is never passed
     // to the map. The kernel's image is not either.
-    let map = unsafe { PhysMap::new(DIRECT_MAP as *mut u8, end.min(DIRECT_MAP_LEN)) };
+    let map = unsafe { PhysMap::direct() };
     Mm::new(map, trap::flush)
 }

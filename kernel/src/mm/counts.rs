@@ -1,9 +1,9 @@
 //! How many page-table entries name each frame.
 //!
 //! The counts live in a *shadow page table*: a radix tree with the shape of a four-level page
-//! table, indexed by the physical address. Entries of the upper levels are like page-table
-//! entries (frame address and present bit); an entry of the lowest level holds, where a page table
-//! would hold the frame address, how many references there are *beyond the first*:
+//! table, indexed by the physical address. Entries of the upper levels *are* page-table entries; an
+//! entry of the lowest level holds, where a page table would hold the frame address, how many
+//! references there are *beyond the first*:
 //!
 //! ```text
 //!  63    52 51                                   12 11         0
@@ -12,10 +12,14 @@
 //! +--------+---------------------------------------+------------+
 //! ```
 //!
+//! On bare metal the hardware walks it. Hung into the kernel's half of the address space one level
+//! below the root, the lowest nodes are pages, side by side in the order of their frames: an array in
+//! the [count window](super::layout::COUNT_WINDOW), in which a count is found by its frame's number.
+//! The TLB remembers the walk. On the host the same tree is walked here.
+//!
 //! So zero means **exactly one reference**, and counting is one atomic addition. The nodes are
 //! made when memory is handed to the kernel ([`RefCounts::cover`]): 8 bytes a frame, kept for ever.
-//! After that counting never fails. The tree has only as many levels as the memory needs: two for
-//! 1 GiB, three for 512 GiB.
+//! After that counting never fails.
 //!
 //! A frame with more than 2^39 references is pinned: it is never freed again, which is a leak and
 //! not a use after free. Whoever counts up and sees that sets the count to the middle of the pinned
@@ -38,7 +42,18 @@ use super::{
 /// The count that means "very many", for ever.
 pub const PINNED: u64 = PIN >> EXTRA_SHIFT;
 
-const PRESENT: u64 = 1;
+/// Levels of the tree: the counts, and three of tables that lead to them.
+const LEVELS: u32 = 4;
+
+const PRESENT: u64 = 1 << 0;
+const WRITABLE: u64 = 1 << 1;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const GLOBAL: u64 = 1 << 8;
+/// What an entry that names a node has beside the address: the kernel's page-table entry for data,
+/// in which the hardware has nothing to note. The entry of the root adds that no code is here.
+const NODE: u64 = PRESENT | WRITABLE | ACCESSED | DIRTY | GLOBAL;
+
 const EXTRA_SHIFT: u32 = 12;
 /// One extra reference.
 const EXTRA: u64 = 1 << EXTRA_SHIFT;
@@ -154,8 +169,8 @@ impl<'m> Count<'m> {
 /// The reference counts of all frames.
 pub struct RefCounts {
     map: PhysMap,
-    /// A [`Root`].
-    root: AtomicU64,
+    /// The entry that names the highest node; 0 before there is one.
+    top: AtomicU64,
     nodes: AtomicU64,
     shared: AtomicU64,
 }
@@ -166,7 +181,7 @@ impl RefCounts {
     pub const fn new(map: PhysMap) -> Self {
         Self {
             map,
-            root: AtomicU64::new(0),
+            top: AtomicU64::new(0),
             nodes: AtomicU64::new(0),
             shared: AtomicU64::new(0),
         }
@@ -176,9 +191,7 @@ impl RefCounts {
     pub fn cover(&self, range: Range<u64>, frames: &FrameAllocator) -> Result<(), OutOfMemory> {
         let mut block = range.start & !(BLOCK_SIZE - 1);
         while block < range.end {
-            // By its last frame: a tree without nodes would have frame 0 for its own.
-            let last = Frame::containing(PhysAddr(block + BLOCK_SIZE - 1));
-            self.ensure(last, frames)?;
+            self.ensure(Frame::containing(PhysAddr(block)), frames)?;
             block += BLOCK_SIZE;
         }
         Ok(())
@@ -186,31 +199,28 @@ impl RefCounts {
 
     /// Boot is the only time when the tree grows, on one CPU.
     fn ensure(&self, frame: Frame, frames: &FrameAllocator) -> Result<(), OutOfMemory> {
-        let mut root = Root(self.root.load(Acquire));
-        while !root.covers(frame) {
-            let above = self.make_node(frames)?;
-            if let Some((node, _)) = root.top() {
-                self.map.table(above)[0].store(node.addr().0 | PRESENT, Relaxed);
-            }
-            root = root.below(above);
-            self.root.store(root.0, Release);
-        }
-        let Some((top, height)) = root.top() else {
-            return Ok(());
-        };
-        let mut node = self.map.table(top);
-        for level in (1..height).rev() {
-            let entry = &node[index(frame, level)];
-            node = match self.node(entry) {
+        let mut entry = &self.top;
+        for level in (0..LEVELS).rev() {
+            let node = match self.node(entry) {
                 Some(node) => node,
                 None => {
-                    let made = self.make_node(frames)?;
-                    entry.store(made.addr().0 | PRESENT, Release);
+                    let made = frames.alloc_zeroed().ok_or(OutOfMemory)?;
+                    self.nodes.fetch_add(1, Relaxed);
+                    entry.store(made.addr().0 | NODE, Release);
                     self.map.table(made)
                 }
             };
+            entry = &node[index(frame, level)];
         }
         Ok(())
+    }
+
+    /// The highest node, a table of the level below the root; `None` before anything is
+    /// [covered](Self::cover). It stays where it is.
+    #[must_use]
+    pub fn top(&self) -> Option<Frame> {
+        let top = self.top.load(Acquire);
+        (top & PRESENT != 0).then(|| Frame::of_entry(top))
     }
 
     /// Counts one more reference.
@@ -232,18 +242,24 @@ impl RefCounts {
     }
 
     /// How many references there are.
+    ///
+    /// # Panics
+    ///
+    /// If the frame is not [covered](Self::cover).
     #[must_use]
     pub fn get(&self, frame: Frame) -> u64 {
-        self.block(frame)
-            .map_or(1, |node| Count(&node[index(frame, 0)]).get())
+        self.of(frame).get()
     }
 
     /// Whether there is one reference; see [`Count::is_one`].
+    ///
+    /// # Panics
+    ///
+    /// If the frame is not [covered](Self::cover).
     #[inline]
     #[must_use]
     pub fn is_one(&self, frame: Frame) -> bool {
-        self.block(frame)
-            .is_none_or(|node| Count(&node[index(frame, 0)]).is_one())
+        self.of(frame).is_one()
     }
 
     /// The count of a frame.
@@ -254,23 +270,42 @@ impl RefCounts {
     #[inline]
     #[must_use]
     pub fn of(&self, frame: Frame) -> Count<'_> {
-        let node = self.block(frame).expect("a frame without a count");
-        Count(&node[index(frame, 0)])
+        self.in_window(frame).unwrap_or_else(|| {
+            let node = self.walk(frame).expect("a frame without a count");
+            Count(&node[index(frame, 0)])
+        })
     }
 
-    /// The node that has the counts of the 512 frames around this one.
+    /// The node that has the counts of the 512 frames around this one; `None` only if these are not
+    /// [covered](Self::cover).
     #[inline]
     #[must_use]
     pub fn block(&self, frame: Frame) -> Option<&Table> {
-        let root = Root(self.root.load(Acquire));
-        if !root.covers(frame) {
-            return None;
-        }
-        let (top, mut height) = root.top()?;
-        let mut node = self.map.table(top);
-        while height > 1 {
-            height -= 1;
-            node = self.node(&node[index(frame, height)])?;
+        self.check(frame);
+        self.map.count_block(frame).or_else(|| self.walk(frame))
+    }
+
+    /// The count where the hardware finds it, if it does.
+    #[inline]
+    fn in_window(&self, frame: Frame) -> Option<Count<'_>> {
+        self.check(frame);
+        self.map.count(frame).map(Count)
+    }
+
+    /// A count that is not in the window would be a page fault, which debug builds say more clearly.
+    #[inline]
+    fn check(&self, frame: Frame) {
+        debug_assert!(
+            self.map.count(frame).is_none() || self.walk(frame).is_some(),
+            "{frame:?} has no count"
+        );
+    }
+
+    /// The node that has the frame's count, found as the hardware finds it.
+    fn walk(&self, frame: Frame) -> Option<&Table> {
+        let mut node = self.node(&self.top)?;
+        for level in (1..LEVELS).rev() {
+            node = self.node(&node[index(frame, level)])?;
         }
         Some(node)
     }
@@ -308,44 +343,9 @@ impl RefCounts {
         let entry = entry.load(Acquire);
         (entry & PRESENT != 0).then(|| self.map.table(Frame::of_entry(entry)))
     }
-
-    fn make_node(&self, frames: &FrameAllocator) -> Result<Frame, OutOfMemory> {
-        let made = frames.alloc_zeroed().ok_or(OutOfMemory)?;
-        self.nodes.fetch_add(1, Relaxed);
-        Ok(made)
-    }
 }
 
-/// The root of the tree: the address of its highest node, and in the bits below how many levels there
-/// are. The tree is as high as the covered frames need, so that few memory accesses find a count; 0
-/// is a tree without nodes.
-#[derive(Clone, Copy)]
-struct Root(u64);
-
-impl Root {
-    #[inline]
-    const fn height(self) -> u32 {
-        self.0 as u32 % FRAME_SIZE as u32
-    }
-
-    #[inline]
-    const fn covers(self, frame: Frame) -> bool {
-        frame.number() >> (9 * self.height()) == 0
-    }
-
-    /// The highest node, and how many levels there are.
-    #[inline]
-    fn top(self) -> Option<(Frame, u32)> {
-        (self.0 != 0).then(|| (Frame::of_entry(self.0), self.height()))
-    }
-
-    /// The tree with one level more.
-    const fn below(self, node: Frame) -> Self {
-        Self(node.addr().0 | (self.height() + 1) as u64)
-    }
-}
-
-/// Counts that are near each other: remembers the node of the last frame.
+/// Counts that are near each other: remembers the node of the last frame, where there is no window.
 ///
 /// Nodes stay where they are, so whatever it remembers is true.
 pub struct CountCursor<'m> {
@@ -372,6 +372,9 @@ impl<'m> CountCursor<'m> {
     /// If the frame is not [covered](RefCounts::cover).
     #[inline]
     pub fn of(&mut self, frame: Frame) -> Count<'m> {
+        if let Some(count) = self.counts.in_window(frame) {
+            return count;
+        }
         let offset = frame.addr().0.wrapping_sub(self.block);
         match self.node {
             Some(node) if offset < BLOCK_SIZE => Count(&node[(offset / FRAME_SIZE) as usize]),
@@ -405,7 +408,7 @@ const fn index(frame: Frame, level: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mm::sim::SimMemory;
+    use crate::mm::{layout::COUNT_WINDOW, phys::PHYS_BITS, sim::SimMemory};
 
     fn frame(addr: u64) -> Frame {
         Frame::containing(PhysAddr(addr))
@@ -416,13 +419,13 @@ mod tests {
     }
 
     #[test]
-    fn absent_means_one() {
+    fn zero_means_one() {
         let sim = SimMemory::at(0, 8);
         let (counts, frames) = (&sim.mm().counts, &sim.mm().frames);
         let page = frame(0x7000);
-        assert_eq!((counts.get(page), counts.nodes()), (1, 0));
+        assert!((counts.top(), counts.nodes(), counts.block(page).is_none()) == (None, 0, true));
         counts.cover(0x1000..0x1f_f000, frames).unwrap();
-        assert_eq!((counts.get(page), counts.nodes()), (1, 1));
+        assert_eq!((counts.get(page), counts.nodes()), (1, LEVELS.into()));
         assert_eq!(frames.free_count() + counts.nodes(), frames.total_count());
         counts.increment(page);
         assert_eq!((counts.get(page), counts.shared()), (2, 1));
@@ -434,6 +437,40 @@ mod tests {
         assert_eq!(place(counts, page).load(Relaxed), 0);
         assert_eq!(counts.decrement(page), Dropped::Last);
         assert_eq!(counts.get(frame(0x1f_f000)), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "a frame without a count")]
+    fn a_frame_that_is_not_covered() {
+        let sim = SimMemory::new(8);
+        let _ = sim.mm().counts.of(frame(BLOCK_SIZE));
+    }
+
+    /// What the hardware finds at an address of the count window, whose root entry is `top`.
+    fn translate(map: &PhysMap, top: Frame, addr: u64) -> &AtomicU64 {
+        let node = [30, 21, 12].into_iter().fold(top, |node, shift| {
+            let entry = map.table(node)[(addr >> shift) as usize % 512].load(Relaxed);
+            assert_eq!(
+                entry & 0xfff,
+                NODE,
+                "present, writable, the kernel's, no large page"
+            );
+            assert_eq!(entry >> PHYS_BITS, 0);
+            Frame::of_entry(entry)
+        });
+        &map.table(node)[(addr % FRAME_SIZE / 8) as usize]
+    }
+
+    #[test]
+    fn the_window_is_an_array_of_counts() {
+        let sim = SimMemory::at(0, 32);
+        let (counts, frames) = (&sim.mm().counts, &sim.mm().frames);
+        for addr in [0, 0x7000, 5 << 21, 3 << 30, 7 << 39, (1 << 47) - 0x1000] {
+            counts.cover(addr..addr + 1, frames).unwrap();
+            let count = COUNT_WINDOW + 8 * frame(addr).number();
+            let found = translate(&sim.mm().map, counts.top().unwrap(), count);
+            assert!(core::ptr::eq(found, place(counts, frame(addr))));
+        }
     }
 
     #[test]
@@ -492,11 +529,12 @@ mod tests {
     }
 
     #[test]
-    fn cover_without_memory_changes_no_count() {
-        let sim = SimMemory::at(0, 2);
+    fn cover_without_memory_keeps_what_it_has_made() {
+        let sim = SimMemory::at(0, 6);
         let (counts, frames) = (&sim.mm().counts, &sim.mm().frames);
         assert_eq!(counts.cover(0x1000..1 << 30, frames), Err(OutOfMemory));
         assert_eq!(frames.free_count() + counts.nodes(), frames.total_count());
+        counts.cover(0x1000..0x2000, frames).unwrap();
         assert_eq!((counts.get(frame(0x1000)), counts.shared()), (1, 0));
     }
 

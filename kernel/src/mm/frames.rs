@@ -14,12 +14,13 @@
 //!                    +---------------------------+-----+-----+---+-----+
 //! ```
 //!
-//! A [`Reserve`] is a number of frames set aside: an operation takes what it may need before it
-//! changes anything, and gives back what is left.
+//! A [`Reserve`] is a number of frames set aside: an operation reserves what it may need before it
+//! changes anything, and gives back what is left. Only the number is set aside: the frames stay where
+//! they are, among the free ones, but are not counted as free.
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 
 use super::{
     OutOfMemory,
@@ -89,7 +90,7 @@ impl FrameAllocator {
     pub fn alloc(&self) -> Option<Frame> {
         let mut pool = self.pool.lock();
         pool.free = pool.free.checked_sub(1)?;
-        Some(pool.pop(&self.map))
+        Some(self.pop(pool))
     }
 
     /// A free frame filled with zeros.
@@ -127,43 +128,43 @@ impl FrameAllocator {
         let mut pool = self.pool.lock();
         pool.free += 1 + len as u64;
         debug_assert!(pool.free <= pool.total, "a frame freed twice");
-        pool.put_on_top(
-            &self.map,
-            Book {
-                addr: book.addr().0,
-                len,
-            },
-        );
+        pool.put_on_top(&self.map, Book { frame: book, len });
     }
 
     /// Sets `nr_frames` frames aside. All or nothing.
     #[inline]
     pub fn reserve(&self, nr_frames: usize) -> Result<Reserve<'_>, OutOfMemory> {
-        let mut reserve = Reserve {
-            allocator: self,
-            head: 0,
-            len: 0,
-        };
         if nr_frames > 0 {
-            self.fill(&mut reserve, nr_frames)?;
+            let mut pool = self.pool.lock();
+            let free = pool.free.checked_sub(nr_frames as u64);
+            pool.free = free.ok_or(OutOfMemory)?;
         }
-        Ok(reserve)
+        Ok(Reserve {
+            allocator: self,
+            len: nr_frames,
+        })
     }
 
+    /// Takes a frame that the caller has taken off `free`: the one that was freed last, which may still
+    /// be in a cache, or else one from the last range. Unlocks the pool.
+    #[inline]
+    fn pop(&self, mut pool: MutexGuard<'_, Pool>) -> Frame {
+        let Book { frame, len } = pool.books;
+        if len == 0 {
+            return self.pop_book(pool);
+        }
+        pool.books.len = len - 1;
+        Frame::of_entry(self.map.table(frame)[len % 512].load(Relaxed))
+    }
+
+    /// The same without a line in the book; the lock goes along, so that the call is the last thing
+    /// that callers do.
     #[inline(never)]
-    fn fill(&self, reserve: &mut Reserve<'_>, nr_frames: usize) -> Result<(), OutOfMemory> {
-        let mut pool = self.pool.lock();
-        pool.free = pool.free.checked_sub(nr_frames as u64).ok_or(OutOfMemory)?;
-        for _ in 0..nr_frames {
-            let frame = pool.pop(&self.map);
-            link(&self.map, frame, reserve.head);
-            reserve.head = frame.addr().0;
-        }
-        reserve.len = nr_frames;
-        Ok(())
+    fn pop_book(&self, mut pool: MutexGuard<'_, Pool>) -> Frame {
+        pool.pop_book(&self.map)
     }
 
-    /// How many frames are free.
+    /// How many frames are free. Those that are set aside are not.
     #[must_use]
     pub fn free_count(&self) -> u64 {
         self.pool.lock().free
@@ -176,14 +177,12 @@ impl FrameAllocator {
     }
 }
 
-/// Frames set aside for one operation, chained through their first words.
+/// A number of frames set aside for one operation.
 ///
 /// Dropping it gives back what was not taken.
 #[must_use]
 pub struct Reserve<'a> {
     allocator: &'a FrameAllocator,
-    /// Physical address of the first frame; 0 ends the chain.
-    head: u64,
     len: usize,
 }
 
@@ -193,12 +192,11 @@ impl Reserve<'_> {
     /// # Panics
     ///
     /// If none is left: the plan that sized the reserve was wrong.
+    #[inline(never)]
     pub fn take(&mut self) -> Frame {
-        assert!(self.head != 0, "more frames taken than reserved");
-        let frame = Frame::of_entry(self.head);
-        self.head = linked(&self.allocator.map, frame);
-        self.len -= 1;
-        frame
+        let left = self.len.checked_sub(1);
+        self.len = left.expect("more frames taken than reserved");
+        self.allocator.pop(self.allocator.pool.lock())
     }
 
     /// One of the frames, filled with zeros.
@@ -224,16 +222,6 @@ impl Reserve<'_> {
         self.len == 0
     }
 
-    /// The frames that are left.
-    pub fn frames(&self) -> impl Iterator<Item = Frame> {
-        let mut next = self.head;
-        core::iter::from_fn(move || {
-            let frame = (next != 0).then(|| Frame::of_entry(next))?;
-            next = linked(&self.allocator.map, frame);
-            Some(frame)
-        })
-    }
-
     /// Gives back what is left; the same as dropping it.
     pub fn release(self) {}
 }
@@ -242,37 +230,32 @@ impl Drop for Reserve<'_> {
     #[inline]
     fn drop(&mut self) {
         if !self.is_empty() {
-            self.give_back();
+            self.allocator.pool.lock().free += self.len as u64;
         }
     }
 }
 
-impl Reserve<'_> {
-    #[inline(never)]
-    fn give_back(&mut self) {
-        let allocator = self.allocator;
-        let rest = (0..self.len).map(|_| self.take());
-        allocator.free_all(rest);
-    }
-}
-
-/// A book and how many frames it lists; address 0 for none.
+/// A book and how many frames it lists; frame 0 for none.
 #[derive(Clone, Copy)]
 struct Book {
-    addr: u64,
+    frame: Frame,
     len: usize,
 }
 
 impl Book {
-    const NONE: Self = Self { addr: 0, len: 0 };
+    const NONE: Self = Self::of_word(0);
+
+    const fn is_some(self) -> bool {
+        self.frame.number() != 0
+    }
 
     const fn to_word(self) -> u64 {
-        self.addr | self.len as u64
+        self.frame.addr().0 | self.len as u64
     }
 
     const fn of_word(word: u64) -> Self {
         Self {
-            addr: word & !(FRAME_SIZE - 1),
+            frame: Frame::of_entry(word),
             len: (word % FRAME_SIZE) as usize,
         }
     }
@@ -284,6 +267,7 @@ struct Pool {
     /// Memory that was never handed out, from `next` to `end`.
     untouched: [Range; MAX_RANGES],
     nr_ranges: usize,
+    /// Frames in books and ranges that are not set aside.
     free: u64,
     total: u64,
 }
@@ -295,23 +279,10 @@ struct Range {
 }
 
 impl Pool {
-    /// Takes a frame that `free` says is there: the one that was freed last, which may still be in a
-    /// cache, or else one from the last range.
-    #[inline]
-    fn pop(&mut self, map: &PhysMap) -> Frame {
-        let Book { addr, len } = self.books;
-        if len > 0 {
-            self.books.len = len - 1;
-            Frame::of_entry(map.table(Frame::of_entry(addr))[len % 512].load(Relaxed))
-        } else {
-            self.pop_book(map)
-        }
-    }
-
-    #[inline(never)]
+    /// The book itself, or else a frame from the last range.
     fn pop_book(&mut self, map: &PhysMap) -> Frame {
-        if self.books.addr != 0 {
-            let book = Frame::of_entry(self.books.addr);
+        if self.books.is_some() {
+            let book = self.books.frame;
             self.books = Book::of_word(linked(map, book));
             return book;
         }
@@ -327,21 +298,17 @@ impl Pool {
 
     #[inline]
     fn push(&mut self, map: &PhysMap, frame: Frame) {
-        let Book { addr, len } = self.books;
-        if addr != 0 && len < BOOK_LEN {
+        let Book { frame: book, len } = self.books;
+        if self.books.is_some() && len < BOOK_LEN {
             self.books.len = len + 1;
-            map.table(Frame::of_entry(addr))[(len + 1) % 512].store(frame.addr().0, Relaxed);
+            map.table(book)[(len + 1) % 512].store(frame.addr().0, Relaxed);
         } else {
-            let book = Book {
-                addr: frame.addr().0,
-                len: 0,
-            };
-            self.put_on_top(map, book);
+            self.put_on_top(map, Book { frame, len: 0 });
         }
     }
 
     fn put_on_top(&mut self, map: &PhysMap, book: Book) {
-        link(map, Frame::of_entry(book.addr), self.books.to_word());
+        link(map, book.frame, self.books.to_word());
         self.books = book;
     }
 
@@ -477,13 +444,36 @@ mod tests {
         assert!(frames.reserve(11).is_err());
         assert_eq!(frames.free_count(), 10);
         let mut reserve = frames.reserve(10).unwrap();
-        assert_eq!(frames.free_count(), 0);
-        assert_eq!(reserve.frames().count(), 10);
+        assert_eq!((frames.free_count(), frames.alloc()), (0, None));
         let taken = reserve.take_zeroed();
-        assert_eq!((reserve.len(), reserve.frames().count()), (9, 9));
+        assert_eq!((reserve.len(), frames.free_count()), (9, 0));
         reserve.release();
         assert_eq!(frames.free_count(), 9);
         frames.free(taken);
         assert_eq!(frames.free_count(), 10);
+    }
+
+    #[test]
+    fn what_is_freed_meanwhile_is_not_the_reserves() {
+        let sim = SimMemory::at(0, 9);
+        let frames = &sim.mm().frames;
+        let mut used: BTreeSet<_> = (0..4).filter_map(|_| frames.alloc()).collect();
+        let mut reserve = frames.reserve(4).unwrap();
+        let freed = used.pop_first().unwrap();
+        frames.free(freed);
+        assert_eq!(frames.free_count(), 1);
+        assert_eq!(frames.alloc(), Some(freed));
+        assert_eq!(frames.alloc(), None);
+        used.insert(freed);
+        used.extend((0..4).map(|_| reserve.take()));
+        assert_eq!((used.len(), reserve.len()), (8, 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "more frames taken than reserved")]
+    fn a_reserve_has_no_more_than_was_reserved() {
+        let sim = SimMemory::at(0, 9);
+        let mut reserve = sim.mm().frames.reserve(1).unwrap();
+        let _ = (reserve.take(), reserve.take());
     }
 }

@@ -17,6 +17,7 @@ mod dead;
 mod departing;
 pub mod flush;
 pub mod frames;
+pub mod layout;
 pub mod phys;
 #[cfg(not(target_os = "none"))]
 pub mod sim;
