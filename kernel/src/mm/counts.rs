@@ -34,7 +34,7 @@ use core::{
 };
 
 use super::{
-    OutOfMemory,
+    Flushed, OutOfMemory,
     frames::FrameAllocator,
     phys::{FRAME_SIZE, Frame, PhysAddr, PhysMap, Table},
 };
@@ -128,6 +128,13 @@ impl<'m> Count<'m> {
     #[inline(never)]
     fn pin(self) {
         self.0.store(DEEP_IN_PIN, Relaxed);
+    }
+
+    /// Counts one reference less, which is flushed. The caller frees the frame if it was the last,
+    /// and [says so](RefCounts::subtract_shared) if it was the last but one.
+    #[inline]
+    pub fn release(self, _flushed: &Flushed) -> Dropped {
+        self.decrement()
     }
 
     /// What stands in the place of the count of a frame that no entry names.
@@ -332,7 +339,7 @@ impl RefCounts {
 
     /// So many frames lost their last but one reference.
     #[inline]
-    pub(super) fn subtract_shared(&self, nr_frames: u64) {
+    pub fn subtract_shared(&self, nr_frames: u64) {
         if nr_frames > 0 {
             self.shared.fetch_sub(nr_frames, Relaxed);
         }

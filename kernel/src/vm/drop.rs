@@ -4,7 +4,7 @@
 //! does a table that would be left empty. What is below is worked off [later](super::reap). So only the
 //! two ends of a range lead down into tables, which have to be [opened](super::open).
 
-use core::ops::Range;
+use core::{ops::Range, sync::atomic::AtomicU64};
 
 use crate::{
     mm::{Departing, Frame, Mm, Reserve, phys::NR_ENTRIES},
@@ -146,7 +146,7 @@ fn empty_below(
     node.set_not_plain();
     let level = node.level;
     if level == 0 {
-        node.subtract_used(empty_pages(mm, root, node, range, departing));
+        node.subtract_used(empty_pages(mm, root, node.table, range, departing));
         return;
     }
     let (mut number, end) = (index(range.start, level), index(range.end - 1, level) + 1);
@@ -217,32 +217,23 @@ fn prune_below(
     node.subtract_used(nr_emptied);
 }
 
+/// Empties pages of an open table. Returns how many there were.
 fn empty_pages(
     mm: &Mm,
     root: Frame,
-    node: Node<'_>,
+    table: &[AtomicU64],
     range: &Range<u64>,
     departing: &mut Departing<'_>,
 ) -> usize {
     departing.flush().add_range(root, range.start, range.end);
-    let (start, end) = (index(range.start, 0), index(range.end - 1, 0) + 1);
-    drop_pages(mm, node.table, start..end, departing)
-}
-
-/// Empties entries of a lowest-level table. Returns how many there were.
-pub(super) fn drop_pages(
-    mm: &Mm,
-    table: &crate::mm::Table,
-    numbers: Range<usize>,
-    departing: &mut Departing<'_>,
-) -> usize {
-    let (mut number, mut nr_emptied) = (numbers.start, 0);
-    while let Some(used) = next_used(table, number, numbers.end) {
+    let (mut number, end) = (index(range.start, 0), index(range.end - 1, 0) + 1);
+    let mut nr_emptied = 0;
+    while let Some(used) = next_used(table, number, end) {
         let slot = Slot::new(&table[used]);
         let entry = slot.get();
         let mut nr_pages = 1;
         if let Some(pattern) = Pattern::like(entry, &mm.counts) {
-            let places = &table[used..numbers.end];
+            let places = &table[used..end];
             let room = departing.room(places.len());
             let (nr_alike, nr_counted) = drop_alike(places, pattern, room);
             departing.noted(nr_alike, nr_counted);

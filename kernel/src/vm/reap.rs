@@ -6,7 +6,12 @@
 
 use crate::{
     mm::{DeadTable, Departing, Flush, Frame, Mm, OutOfMemory, Reserve, phys::NR_ENTRIES},
-    vm::{cursor::next_used, drop::drop_pages, entry::Slot, table::nr_user_entries},
+    vm::{
+        cursor::{next_present, next_used},
+        entry::{Kind, Pattern, Slot},
+        remap::release_alike,
+        table::nr_user_entries,
+    },
 };
 
 /// How many references are released before anybody else has a turn.
@@ -92,9 +97,35 @@ fn step(mm: &Mm, dead: DeadTable) -> usize {
     dead.left - left
 }
 
+/// Works off a table of pages. Returns how many there were.
 fn drop_leaf(mm: &Mm, dead: DeadTable) -> usize {
+    let flushed = mm.flush(Flush::none());
     let mut departing = Departing::new(mm);
-    let nr_pages = drop_pages(mm, mm.map.table(dead.frame), 0..NR_ENTRIES, &mut departing);
+    let places = &mm.map.table(dead.frame)[..NR_ENTRIES];
+    let (mut nr_pages, mut nr_seconds) = (0, 0);
+    let mut next = 0;
+    while let Some(number) = next_present(places, next) {
+        let entry = Slot::new(&places[number]).get();
+        let nr_alike = match Pattern::like(entry, &mm.counts) {
+            Some(pattern) => {
+                let rest = &places[number..];
+                let room = departing.room(rest.len());
+                let released = release_alike(rest, pattern, room, &flushed);
+                departing.noted(released.nr_last, 0);
+                nr_seconds += released.nr_seconds;
+                released.nr_pages
+            }
+            None => {
+                if let Kind::Shared(frame) = entry.kind() {
+                    mm.release(frame, &flushed);
+                }
+                1
+            }
+        };
+        nr_pages += nr_alike;
+        next = number + nr_alike;
+    }
+    mm.counts.subtract_shared(nr_seconds);
     departing.add_sole(dead.frame);
     departing.finish();
     nr_pages

@@ -12,7 +12,7 @@
 use core::{ops::AddAssign, sync::atomic::AtomicU64};
 
 use crate::{
-    mm::{Count, RefCounts},
+    mm::{Count, Dropped, Flushed, RefCounts},
     vm::entry::{Entry, Flags, Pattern, Rights, Slot},
 };
 
@@ -233,6 +233,48 @@ pub(super) fn drop_alike(
         nr_pages += 1;
     }
     (nr_pages, nr_counted)
+}
+
+/// Releases pages of a table that nobody can reach any more, as long as they fit, and notes the frames
+/// that are free then.
+#[inline(never)]
+pub(super) fn release_alike(
+    places: &[AtomicU64],
+    pattern: Pattern<'_>,
+    notes: &[AtomicU64],
+    flushed: &Flushed,
+) -> Released {
+    let mut released = Released::default();
+    for place in places {
+        let entry = Slot::new(place).get();
+        let Some(count) = pattern.count(entry) else {
+            break;
+        };
+        released.nr_pages += 1;
+        match count.release(flushed) {
+            Dropped::Last => {
+                entry.note_in(&notes[released.nr_last], true);
+                released.nr_last += 1;
+            }
+            Dropped::Second => released.nr_seconds += 1,
+            Dropped::Remaining => {}
+        }
+        if released.nr_last == notes.len() {
+            break;
+        }
+    }
+    released
+}
+
+/// What was released.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Released {
+    /// How many pages.
+    pub(super) nr_pages: usize,
+    /// How many frames lost their last reference.
+    pub(super) nr_last: usize,
+    /// How many frames lost their last but one reference.
+    pub(super) nr_seconds: u64,
 }
 
 /// Counts one more reference to the frame of a source page, which becomes copy-on-write. Returns 1 if
