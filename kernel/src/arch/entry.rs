@@ -197,6 +197,9 @@ resume:
     je 7f
     cmp eax, {recv}
     je 8f
+    lea ecx, [rax - {map}]
+    cmp ecx, {share} - {map}
+    jbe 9f
     cmp eax, {nr_calls}
     jb 4b
     // There is no such call: all but `rcx` and `rsp` is as it was.
@@ -220,6 +223,10 @@ resume:
     test rax, rax
     jnz resume
     jmp 4b
+
+    // The caller goes on, with its result in the frame.
+9:  call {memory_call}
+    jmp 5b
 
     .balign 64
 trap_entry:
@@ -316,10 +323,13 @@ fatal_entry:
     reply_recv = const Call::ReplyRecv as u32,
     notify = const Call::Notify as u32,
     recv = const Call::Recv as u32,
+    map = const Call::Map as u32,
+    share = const Call::Share as u32,
     fast_send = sym trap::fast_send,
     fast_notify = sym trap::fast_notify,
     fast_recv = sym trap::fast_recv,
     fast_reply_recv = sym trap::fast_reply_recv,
+    memory_call = sym trap::memory_call,
     system_call = sym trap::system_call,
     page_fault = sym trap::page_fault,
     from_user = sym trap::from_user,
@@ -330,6 +340,9 @@ fatal_entry:
 /// The order in which the code above pushes, and the number that it tests.
 const _: () = {
     assert!(Call::Send as u32 == 0);
+    assert!(Call::Map as u32 + 1 == Call::Unmap as u32);
+    assert!(Call::Unmap as u32 + 1 == Call::Protect as u32);
+    assert!(Call::Protect as u32 + 1 == Call::Share as u32);
     assert!(offset_of!(Registers, r15) == 0 && offset_of!(Registers, rax) == 14 * 8);
     assert!(offset_of!(Registers, rbp) == 4 * 8 && offset_of!(Registers, rdi) == 11 * 8);
     assert!(offset_of!(Registers, vector) == 15 * 8 && offset_of!(Registers, ss) == 21 * 8);

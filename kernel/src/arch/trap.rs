@@ -90,6 +90,15 @@ fn switch_fast(next: &Thread) -> *const Registers {
     &next.regs
 }
 
+/// A thread made one of the calls on memory: returns its own registers, with the result.
+pub extern "C" fn memory_call() -> *const Registers {
+    let mut guard = KERNEL.lock();
+    let kernel = of(&mut guard);
+    // SAFETY: a thread has made this call.
+    unsafe { hint::assert_unchecked(kernel.current().is_some()) };
+    sys::memory_call(kernel).map_or(core::ptr::null(), |registers| registers)
+}
+
 /// A thread made a system call that is not an ordinary message.
 pub extern "C" fn system_call() -> *const Registers {
     let mut guard = KERNEL.lock();

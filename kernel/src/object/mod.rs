@@ -22,7 +22,7 @@ pub use queue::{MEMBER, Queue, TIMER, WAIT};
 pub use receivers::Receivers;
 pub use registers::Registers;
 pub use route::Route;
-pub(crate) use route::{Place, Way};
+pub(crate) use route::{Place, SpaceRoute, Way};
 pub use run_queue::RunQueue;
 pub use thread::{Fault, MAX_PRIORITY, Outgoing, Special, State, Supervisor, Thread, Timer};
 

@@ -381,12 +381,18 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         }
     }
 
-    /// The id of the object that a hint of this epoch is about.
+    /// The object that a hint of this epoch is about.
     #[must_use]
     #[inline(always)]
-    pub fn hinted_id(&self, hint: Hint<T>) -> Option<Id<T>> {
+    pub fn hinted(&self, hint: Hint<T>) -> Option<(Id<T>, &T)> {
+        if hint.epoch != self.epoch {
+            return None;
+        }
         // SAFETY: as above.
-        (hint.epoch == self.epoch).then(|| unsafe { hint.slot.as_ref().occupant() })
+        unsafe {
+            let slot = hint.slot.as_ref();
+            Some((slot.occupant(), slot.object.assume_init_ref()))
+        }
     }
 
     /// Lets every hint find nothing.
