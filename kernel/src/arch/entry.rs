@@ -17,7 +17,7 @@
 
 use core::{arch::global_asm, mem::offset_of};
 
-use cowslip_abi::{Call, Error};
+use cowslip_abi::{Call, Error, Tag};
 use kernel::object::Registers;
 use x86_64::{
     PrivilegeLevel, VirtAddr,
@@ -117,6 +117,15 @@ global_asm!(
     mov rsp, [rax + {rsp}]
     .endm
 
+    // Leaves the frame for the kernel's stack. A message of more than label and words goes elsewhere.
+    .macro UNLESS_PLAIN other
+    mov ecx, [rsp + {rsi} + 4 - {len}]
+    mov rsp, gs:[{kernel_stack}]
+    or r10, r8
+    or r10, rcx
+    jnz \other
+    .endm
+
     .pushsection .text.entry, "ax"
 
     // What the fast path leaves alone stays where it is: the callee-saved registers, with the
@@ -140,9 +149,9 @@ syscall_entry:
     mov [rsp + {r10} - {len}], r10
     mov [rsp + {rbx} - {len}], rbx
     mov [rsp + {rbp} - {len}], rbp
-    mov rsp, gs:[{kernel_stack}]
     test eax, eax
     jnz 3f
+    UNLESS_PLAIN 10f
     call {fast_send}
     test rax, rax
     jz 4f
@@ -163,9 +172,13 @@ syscall_entry:
 
 3:  cmp eax, {reply_recv}
     jne 6f
+    UNLESS_PLAIN 14f
     call {fast_reply_recv}
     test rax, rax
     jnz 2b
+    call {fast_verdict}
+    test rax, rax
+    jnz resume
 
 4:  mov rax, gs:[{entry_stack}]
     mov qword ptr [rax + {vector} - {len}], {syscall}
@@ -193,7 +206,8 @@ resume:
     swapgs
     iretq
 
-6:  cmp eax, {notify}
+6:  mov rsp, gs:[{kernel_stack}]
+    cmp eax, {notify}
     je 7f
     cmp eax, {recv}
     je 8f
@@ -227,6 +241,50 @@ resume:
     // The caller goes on, with its result in the frame.
 9:  call {memory_call}
     jmp 5b
+
+    // ecx: the upper half of the tag.
+10: test ecx, {has_handles}
+    jnz 12f
+    test r8, r8
+    jnz 11f
+    call {fast_send_room}
+    test rax, rax
+    jnz 2b
+    jmp 4b
+11: call {fast_send_bytes}
+    test rax, rax
+    jnz 2b
+    jmp 4b
+
+    // One handle is the third word, and there is no fourth.
+12: mov rax, gs:[{entry_stack}]
+    mov [rax + {r14} - {len}], r14
+    call {fast_send_handle}
+    test rax, rax
+    jz 4b
+13: mov r14, [rax + {r14}]
+    xor r15d, r15d
+    jmp 2b
+
+    // The same for a reply that is followed by a receive.
+14: test ecx, {has_handles}
+    jnz 16f
+    test r8, r8
+    jnz 15f
+    call {fast_reply_recv_room}
+    test rax, rax
+    jnz 2b
+    jmp 4b
+15: call {fast_reply_recv_bytes}
+    test rax, rax
+    jnz 2b
+    jmp 4b
+16: mov rax, gs:[{entry_stack}]
+    mov [rax + {r14} - {len}], r14
+    call {fast_reply_recv_handle}
+    test rax, rax
+    jnz 13b
+    jmp 4b
 
     .balign 64
 trap_entry:
@@ -328,7 +386,15 @@ fatal_entry:
     fast_send = sym trap::fast_send,
     fast_notify = sym trap::fast_notify,
     fast_recv = sym trap::fast_recv,
+    fast_send_room = sym trap::fast_send_room,
+    fast_reply_recv_room = sym trap::fast_reply_recv_room,
+    fast_send_bytes = sym trap::fast_send_bytes,
+    fast_send_handle = sym trap::fast_send_handle,
     fast_reply_recv = sym trap::fast_reply_recv,
+    fast_reply_recv_bytes = sym trap::fast_reply_recv_bytes,
+    fast_reply_recv_handle = sym trap::fast_reply_recv_handle,
+    has_handles = const !(Tag(0).moving_pages().0 >> 32) as u32,
+    fast_verdict = sym trap::fast_verdict,
     memory_call = sym trap::memory_call,
     system_call = sym trap::system_call,
     page_fault = sym trap::page_fault,

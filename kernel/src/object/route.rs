@@ -2,9 +2,12 @@
 //!
 //! A handle is looked up in its space's table, checked for its type and rights, and then names an
 //! endpoint. Programs use the same handle again and again, so each thread remembers the answer for
-//! its last send, its last receive and its last notification. Entries of a table never change, so the answer is true until
-//! a handle is closed, which ends the epoch of the pool of endpoints, or the endpoint dies, which
-//! does so too.
+//! its last send, its last receive and its last notification, and likewise which spaces its last calls on memory acted on.
+//!
+//! Entries of a table never change, so the answer is true until the object dies, which ends its
+//! pool's epoch, or the handle leaves the table. Then the threads of its space must forget it: if there
+//! is only one, it [forgets](Thread::forget) that handle; otherwise the epoch ends, and all threads
+//! look again.
 
 use cowslip_abi::{Error, Handle, Rights};
 
@@ -88,6 +91,28 @@ impl Thread {
     pub(crate) fn route(&self, way: Way) -> &Route {
         &self.routes[way as usize]
     }
+
+    /// Forgets that a handle, which leaves the table, named an object.
+    #[inline(always)]
+    pub(super) fn forget(&mut self, handle: Handle, object: Object) {
+        match object {
+            Object::Endpoint(_) => {
+                for route in &mut self.routes {
+                    if route.call >> 32 == u64::from(handle.0) {
+                        *route = Route::NONE;
+                    }
+                }
+            }
+            Object::Space(_) => {
+                for route in &mut self.acts_on {
+                    if route.handle == handle {
+                        *route = SpaceRoute::NONE;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Route {
@@ -158,12 +183,19 @@ impl Kernel {
         self.spaces.hinted(route.space).ok_or(Error::Died)
     }
 
+    /// Whether the running thread knows where its call goes.
+    #[inline(always)]
+    pub(crate) fn knows_way(&self, way: Way) -> bool {
+        self.threads.pinned().is_some_and(|thread| {
+            let route = thread.route(way);
+            route.fits(&thread.regs) && self.endpoints.is_current(route.endpoint)
+        })
+    }
+
     /// Sees to it that the running thread knows where its call goes.
     #[inline(always)]
     pub(crate) fn find_way(&mut self, way: Way) -> Option<()> {
-        let thread = self.threads.pinned()?;
-        let known = thread.route(way);
-        if !known.fits(&thread.regs) || !self.endpoints.is_current(known.endpoint) {
+        if !self.knows_way(way) {
             let route = self.find_route(way.right())?;
             self.threads.pinned_mut()?.routes[way as usize] = route;
         }

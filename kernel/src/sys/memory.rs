@@ -2,8 +2,8 @@
 
 use cowslip_abi::{Call, Error, MAX_RANGE, Perm, Rights, ShareMode};
 
-use super::request::{Request, Values};
 use super::Answer;
+use super::request::{Request, Values};
 use crate::object::{Kernel, Object, Registers, SpaceRoute};
 use crate::vm::{self, PageRange, PageTable};
 

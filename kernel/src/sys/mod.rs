@@ -16,7 +16,7 @@ mod traps;
 
 pub use memory::memory_call;
 pub use schedule::{Next, next, tick};
-pub use traps::{exception, fault_out_of_memory, interrupt, page_fault};
+pub use traps::{exception, fault_out_of_memory, interrupt, page_fault, report};
 
 use cowslip_abi::{Call, Error};
 
