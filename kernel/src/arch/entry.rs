@@ -313,14 +313,16 @@ page_fault_entry:
     jz trap_entry
     swapgs
     SAVE_REGISTERS
+    mov rdi, rsp
     mov rsp, gs:[{kernel_stack}]
     push 2
     popfq
     xor ebp, ebp
     call {page_fault}
-    test edx, edx
-    jz resume
-    mov rsp, rax
+    test rax, rax
+    jnz resume
+    mov rsp, gs:[{entry_stack}]
+    sub rsp, {len}
     mov rbp, [rsp + {rbp}]
     mov rax, [rsp + {rax}]
     mov rcx, [rsp + {rcx}]

@@ -146,61 +146,35 @@ pub extern "C" fn system_call() -> *const Registers {
     leave(guard)
 }
 
-/// How the entry code goes on.
-#[repr(C)]
-pub struct Exit {
-    registers: *const Registers,
-    /// The thread goes on as if nothing had happened, so not all its registers need to be loaded.
-    is_same: u64,
-}
-
-impl Exit {
-    /// To whoever has these registers.
-    fn to(registers: *const Registers) -> Self {
-        Self {
-            registers,
-            is_same: 0,
-        }
-    }
-}
-
-/// A thread accessed a page that the page table does not let it access, or not yet.
-pub extern "C" fn page_fault() -> Exit {
+/// A thread, whose registers these are, accessed a page that the page table does not let it access,
+/// or not yet. Returns the registers of whoever runs next; none, if the thread goes on as if nothing
+/// had happened.
+pub extern "C" fn page_fault(registers: *const Registers) -> Resumed {
     let address = Cr2::read_raw();
-    let mut guard = KERNEL.lock();
-    let kernel = of(&mut guard);
-    let registers = PerCpu::get().registers();
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
     let error = unsafe { (*registers).error };
+    let mut guard = KERNEL.lock();
+    let kernel = of(&mut guard);
     if error & USER == 0 {
         // Not an access of the user's own: QEMU does the loads of a user's `iretq` with kernel
         // rights.
         sys::exception(kernel, PAGE_FAULT);
-        return Exit::to(leave(guard));
+        return NonNull::new(leave(guard).cast_mut());
     }
-    match sys::page_fault(kernel, address, access(error)) {
-        Some(fault) => Exit::to(report(guard, fault)),
-        None => Exit {
-            registers,
-            is_same: 1,
-        },
-    }
+    let fault = sys::page_fault(kernel, address, access(error))?;
+    report(guard, fault)
 }
 
 /// Reports a fault of the running thread; returns the registers of whoever runs next.
 #[inline(never)]
-fn report(mut guard: Guard, fault: Fault) -> *const Registers {
+fn report(mut guard: Guard, fault: Fault) -> Resumed {
     let kernel = of(&mut guard);
     match kernel.fast_fault(fault, clock::ticks) {
-        Some(special) if special.is_empty() => {
-            if let Some(thread) = kernel.threads.pinned() {
-                return switch_fast(thread).as_ptr();
-            }
-        }
+        Some(special) if special.is_empty() => return kernel.threads.pinned().map(switch_fast),
         Some(_) => {}
         None => sys::report(kernel, fault),
     }
-    leave(guard)
+    NonNull::new(leave(guard).cast_mut())
 }
 
 /// A thread was interrupted, or cannot go on.
