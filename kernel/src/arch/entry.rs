@@ -8,6 +8,8 @@
 //! ```text
 //!  user   --syscall-->         syscall_entry ---> trap::fast_* --(ordinary message)--> user
 //!                                              |
+//!                                              +--> trap::memory_call --> user
+//!                                              |
 //!                                              +--> trap::{system_call, from_user} --> resume --> user
 //!  user   --vector n--> stub n --> trap_entry -+
 //!  user   --#PF--> stub ----> page_fault_entry --(resolved)--> user
@@ -151,7 +153,7 @@ syscall_entry:
     mov [rsp + {rbp} - {len}], rbp
     test eax, eax
     jnz 3f
-    UNLESS_PLAIN 10f
+    UNLESS_PLAIN 9f
     call {fast_send}
     test rax, rax
     jz 4f
@@ -172,7 +174,7 @@ syscall_entry:
 
 3:  cmp eax, {reply_recv}
     jne 6f
-    UNLESS_PLAIN 14f
+    UNLESS_PLAIN 13f
     call {fast_reply_recv}
     test rax, rax
     jnz 2b
@@ -211,18 +213,15 @@ resume:
     je 7f
     cmp eax, {recv}
     je 8f
+    cmp eax, {nr_calls}
+    jae 16f
     lea ecx, [rax - {map}]
     cmp ecx, {share} - {map}
-    jbe 9f
-    cmp eax, {nr_calls}
-    jb 4b
-    // There is no such call: all but `rcx` and `rsp` is as it was.
-    mov eax, {unknown_call}
-    mov rcx, gs:[{entry_stack}]
-    mov rcx, [rcx + {rip} - {len}]
-    mov rsp, gs:[{user_rsp}]
-    swapgs
-    sysretq
+    ja 4b
+
+    // The caller goes on, with its result in the frame.
+    call {memory_call}
+    jmp 5b
 
     // The caller goes on.
 7:  call {fast_notify}
@@ -238,53 +237,57 @@ resume:
     jnz resume
     jmp 4b
 
-    // The caller goes on, with its result in the frame.
-9:  call {memory_call}
-    jmp 5b
-
-    // ecx: the upper half of the tag.
-10: test ecx, {has_handles}
-    jnz 12f
-    test r8, r8
+    // Not label and words alone. ecx: the upper half of the tag.
+9:  test ecx, {has_handles}
     jnz 11f
+    test r8, r8
+    jnz 10f
     call {fast_send_room}
     test rax, rax
     jnz 2b
     jmp 4b
-11: call {fast_send_bytes}
+10: call {fast_send_bytes}
     test rax, rax
     jnz 2b
     jmp 4b
 
     // One handle is the third word, and there is no fourth.
-12: mov rax, gs:[{entry_stack}]
+11: mov rax, gs:[{entry_stack}]
     mov [rax + {r14} - {len}], r14
     call {fast_send_handle}
     test rax, rax
     jz 4b
-13: mov r14, [rax + {r14}]
+12: mov r14, [rax + {r14}]
     xor r15d, r15d
     jmp 2b
 
     // The same for a reply that is followed by a receive.
-14: test ecx, {has_handles}
-    jnz 16f
-    test r8, r8
+13: test ecx, {has_handles}
     jnz 15f
+    test r8, r8
+    jnz 14f
     call {fast_reply_recv_room}
     test rax, rax
     jnz 2b
     jmp 4b
-15: call {fast_reply_recv_bytes}
+14: call {fast_reply_recv_bytes}
     test rax, rax
     jnz 2b
     jmp 4b
-16: mov rax, gs:[{entry_stack}]
+15: mov rax, gs:[{entry_stack}]
     mov [rax + {r14} - {len}], r14
     call {fast_reply_recv_handle}
     test rax, rax
-    jnz 13b
+    jnz 12b
     jmp 4b
+
+    // There is no such call: all but `rcx` and `rsp` is as it was.
+16: mov eax, {unknown_call}
+    mov rcx, gs:[{entry_stack}]
+    mov rcx, [rcx + {rip} - {len}]
+    mov rsp, gs:[{user_rsp}]
+    swapgs
+    sysretq
 
     .balign 64
 trap_entry:

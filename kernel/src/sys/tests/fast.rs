@@ -1,6 +1,6 @@
 //! The fast path of messages against the general one: the same calls, the same state and results.
 
-use cowslip_abi::{Access, Call, Error, Handle, Rights, Tag};
+use cowslip_abi::{Access, Call, Error, Handle, Rights, Tag, pack_handles};
 use proptest::prelude::*;
 
 use super::machine::{BUFFER, Machine, Program};
@@ -34,7 +34,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Call::Notify),
         1 => Just(Call::Yield),
     ];
-    let label = prop_oneof![8 => 0u64..100, 1 => Just(Tag::new(1).with_handles(1).0)];
+    let label = prop_oneof![
+        8 => 0u64..100,
+        1 => Just(Tag::new(1).with_handles(1).0),
+        1 => Just(Tag::new(2).moving_pages().0),
+    ];
     let len = || prop_oneof![6 => Just(0u64), 1 => 1u64..5000];
     let endpoint = prop_oneof![12 => 0..2usize, 1 => Just(2)];
     (
@@ -566,4 +570,27 @@ fn a_fault_and_the_verdict_on_it_take_the_fast_path() {
     let thread = machine.kernel.threads.get(client.thread).unwrap();
     assert_eq!((thread.regs, thread.fault()), (before, None));
     machine.finish();
+}
+
+#[test]
+fn a_handle_that_is_named_twice_is_left_to_the_general_path() {
+    let (mut world, _) = about_to_give();
+    let (to, gift) = (world.endpoints[0][1], world.gifts[1]);
+    let words = [
+        1,
+        2,
+        pack_handles([gift, gift, Handle::NONE, Handle::NONE])[0],
+        0,
+    ];
+    let sender = world.programs[1].thread;
+    let regs = &mut world.machine.kernel.threads.get_mut(sender).unwrap().regs;
+    regs.rax = Call::Send as u64 | u64::from(to.0) << 32;
+    [regs.rsi, regs.r8, regs.r10] = [Tag::new(7).with_handles(2).moving_handles().0, 0, 0];
+    regs.set_words(words);
+    let before = [0, 1].map(|program| nr_handles(&world, program));
+    assert!(!world.try_fast(sender, words));
+    sys::syscall(&mut world.machine.kernel);
+    let after = [0, 1].map(|program| nr_handles(&world, program));
+    assert_eq!(after, [before[0] + 2, before[1] - 1]);
+    world.machine.finish();
 }
