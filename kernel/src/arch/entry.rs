@@ -8,6 +8,8 @@
 //! ```text
 //!  user   --syscall-->         syscall_entry ---> trap::fast_* --(ordinary message)--> user
 //!                                              |
+//!                                              +--> trap::memory_call --> user
+//!                                              |
 //!                                              +--> trap::{system_call, from_user} --> resume --> user
 //!  user   --vector n--> stub n --> trap_entry -+
 //!  user   --#PF--> stub ----> page_fault_entry --(resolved)--> user
@@ -17,7 +19,7 @@
 
 use core::{arch::global_asm, mem::offset_of};
 
-use cowslip_abi::{Call, Error};
+use cowslip_abi::{Call, Error, Tag};
 use kernel::object::Registers;
 use x86_64::{
     PrivilegeLevel, VirtAddr,
@@ -117,6 +119,15 @@ global_asm!(
     mov rsp, [rax + {rsp}]
     .endm
 
+    // Leaves the frame for the kernel's stack. A message of more than label and words goes elsewhere.
+    .macro UNLESS_PLAIN other
+    mov ecx, [rsp + {rsi} + 4 - {len}]
+    mov rsp, gs:[{kernel_stack}]
+    or r10, r8
+    or r10, rcx
+    jnz \other
+    .endm
+
     .pushsection .text.entry, "ax"
 
     // What the fast path leaves alone stays where it is: the callee-saved registers, with the
@@ -140,9 +151,9 @@ syscall_entry:
     mov [rsp + {r10} - {len}], r10
     mov [rsp + {rbx} - {len}], rbx
     mov [rsp + {rbp} - {len}], rbp
-    mov rsp, gs:[{kernel_stack}]
     test eax, eax
     jnz 3f
+    UNLESS_PLAIN 9f
     call {fast_send}
     test rax, rax
     jz 4f
@@ -163,9 +174,13 @@ syscall_entry:
 
 3:  cmp eax, {reply_recv}
     jne 6f
+    UNLESS_PLAIN 13f
     call {fast_reply_recv}
     test rax, rax
     jnz 2b
+    call {fast_verdict}
+    test rax, rax
+    jnz resume
 
 4:  mov rax, gs:[{entry_stack}]
     mov qword ptr [rax + {vector} - {len}], {syscall}
@@ -193,19 +208,20 @@ resume:
     swapgs
     iretq
 
-6:  cmp eax, {notify}
+6:  mov rsp, gs:[{kernel_stack}]
+    cmp eax, {notify}
     je 7f
     cmp eax, {recv}
     je 8f
     cmp eax, {nr_calls}
-    jb 4b
-    // There is no such call: all but `rcx` and `rsp` is as it was.
-    mov eax, {unknown_call}
-    mov rcx, gs:[{entry_stack}]
-    mov rcx, [rcx + {rip} - {len}]
-    mov rsp, gs:[{user_rsp}]
-    swapgs
-    sysretq
+    jae 16f
+    lea ecx, [rax - {map}]
+    cmp ecx, {share} - {map}
+    ja 4b
+
+    // The caller goes on, with its result in the frame.
+    call {memory_call}
+    jmp 5b
 
     // The caller goes on.
 7:  call {fast_notify}
@@ -220,6 +236,58 @@ resume:
     test rax, rax
     jnz resume
     jmp 4b
+
+    // Not label and words alone. ecx: the upper half of the tag.
+9:  test ecx, {has_handles}
+    jnz 11f
+    test r8, r8
+    jnz 10f
+    call {fast_send_room}
+    test rax, rax
+    jnz 2b
+    jmp 4b
+10: call {fast_send_bytes}
+    test rax, rax
+    jnz 2b
+    jmp 4b
+
+    // One handle is the third word, and there is no fourth.
+11: mov rax, gs:[{entry_stack}]
+    mov [rax + {r14} - {len}], r14
+    call {fast_send_handle}
+    test rax, rax
+    jz 4b
+12: mov r14, [rax + {r14}]
+    xor r15d, r15d
+    jmp 2b
+
+    // The same for a reply that is followed by a receive.
+13: test ecx, {has_handles}
+    jnz 15f
+    test r8, r8
+    jnz 14f
+    call {fast_reply_recv_room}
+    test rax, rax
+    jnz 2b
+    jmp 4b
+14: call {fast_reply_recv_bytes}
+    test rax, rax
+    jnz 2b
+    jmp 4b
+15: mov rax, gs:[{entry_stack}]
+    mov [rax + {r14} - {len}], r14
+    call {fast_reply_recv_handle}
+    test rax, rax
+    jnz 12b
+    jmp 4b
+
+    // There is no such call: all but `rcx` and `rsp` is as it was.
+16: mov eax, {unknown_call}
+    mov rcx, gs:[{entry_stack}]
+    mov rcx, [rcx + {rip} - {len}]
+    mov rsp, gs:[{user_rsp}]
+    swapgs
+    sysretq
 
     .balign 64
 trap_entry:
@@ -248,14 +316,16 @@ page_fault_entry:
     jz trap_entry
     swapgs
     SAVE_REGISTERS
+    mov rdi, rsp
     mov rsp, gs:[{kernel_stack}]
     push 2
     popfq
     xor ebp, ebp
     call {page_fault}
-    test edx, edx
-    jz resume
-    mov rsp, rax
+    test rax, rax
+    jnz resume
+    mov rsp, gs:[{entry_stack}]
+    sub rsp, {len}
     mov rbp, [rsp + {rbp}]
     mov rax, [rsp + {rax}]
     mov rcx, [rsp + {rcx}]
@@ -316,10 +386,21 @@ fatal_entry:
     reply_recv = const Call::ReplyRecv as u32,
     notify = const Call::Notify as u32,
     recv = const Call::Recv as u32,
+    map = const Call::Map as u32,
+    share = const Call::Share as u32,
     fast_send = sym trap::fast_send,
     fast_notify = sym trap::fast_notify,
     fast_recv = sym trap::fast_recv,
+    fast_send_room = sym trap::fast_send_room,
+    fast_reply_recv_room = sym trap::fast_reply_recv_room,
+    fast_send_bytes = sym trap::fast_send_bytes,
+    fast_send_handle = sym trap::fast_send_handle,
     fast_reply_recv = sym trap::fast_reply_recv,
+    fast_reply_recv_bytes = sym trap::fast_reply_recv_bytes,
+    fast_reply_recv_handle = sym trap::fast_reply_recv_handle,
+    has_handles = const !(Tag(0).moving_pages().0 >> 32) as u32,
+    fast_verdict = sym trap::fast_verdict,
+    memory_call = sym trap::memory_call,
     system_call = sym trap::system_call,
     page_fault = sym trap::page_fault,
     from_user = sym trap::from_user,
@@ -330,6 +411,9 @@ fatal_entry:
 /// The order in which the code above pushes, and the number that it tests.
 const _: () = {
     assert!(Call::Send as u32 == 0);
+    assert!(Call::Map as u32 + 1 == Call::Unmap as u32);
+    assert!(Call::Unmap as u32 + 1 == Call::Protect as u32);
+    assert!(Call::Protect as u32 + 1 == Call::Share as u32);
     assert!(offset_of!(Registers, r15) == 0 && offset_of!(Registers, rax) == 14 * 8);
     assert!(offset_of!(Registers, rbp) == 4 * 8 && offset_of!(Registers, rdi) == 11 * 8);
     assert!(offset_of!(Registers, vector) == 15 * 8 && offset_of!(Registers, ss) == 21 * 8);

@@ -4,12 +4,12 @@
 //! The kernel's objects are behind one lock, which every entry takes and every exit releases. It is
 //! free while a CPU is idle, the only time when interrupts are on in the kernel.
 
-use core::{hint, mem::MaybeUninit};
+use core::{hint, mem::MaybeUninit, ptr::NonNull};
 
 use cowslip_abi::Access;
 use kernel::{
     mm::{Flush, FlushPages, Frame, phys::FRAME_SIZE},
-    object::{Kernel, Registers, Thread},
+    object::{Fault, Kernel, Registers, Thread},
     sys, vm,
 };
 use spin::{Mutex, MutexGuard};
@@ -49,86 +49,132 @@ pub fn run(make: impl FnOnce() -> Kernel, start: impl FnOnce(&mut Kernel)) -> ! 
     unsafe { entry::resume(registers) }
 }
 
-/// A thread sends a message: if it is an ordinary one, returns the registers of the receiver, who
-/// runs next; otherwise nothing has happened, and there are none.
-pub extern "C" fn fast_send() -> *const Registers {
+/// The registers of a thread; none, if a shorter path does not do what was asked, and nothing has
+/// happened.
+type Resumed = Option<NonNull<Registers>>;
+
+/// A thread sends label and words: if it is an ordinary message, returns the registers of the
+/// receiver, who runs next.
+pub extern "C" fn fast_send() -> Resumed {
     fast(|kernel| kernel.fast_send(clock::ticks, switch_fast))
 }
 
-/// The same for a reply that is followed by a receive.
-pub extern "C" fn fast_reply_recv() -> *const Registers {
+/// The same for a message without bytes, but with room for some.
+pub extern "C" fn fast_send_room() -> Resumed {
+    fast(|kernel| kernel.fast_send_room(clock::ticks, switch_fast))
+}
+
+/// The same for a message with bytes.
+pub extern "C" fn fast_send_bytes() -> Resumed {
+    fast(|kernel| kernel.fast_send_bytes(clock::ticks, switch_fast))
+}
+
+/// The same for a message with handles: an ordinary one has one, which moves. The word with the
+/// handle is in the frame, before and after.
+pub extern "C" fn fast_send_handle() -> Resumed {
+    fast(|kernel| kernel.fast_send_handle(clock::ticks, switch_fast))
+}
+
+/// The same as [`fast_send`] for a reply that is followed by a receive.
+pub extern "C" fn fast_reply_recv() -> Resumed {
     fast(|kernel| kernel.fast_reply_recv(clock::ticks, switch_fast))
 }
 
+/// The same for a reply that ends a fault: returns the registers of the thread that had it, which
+/// are complete.
+pub extern "C" fn fast_verdict() -> Resumed {
+    fast(|kernel| kernel.fast_verdict(clock::ticks, switch_fast))
+}
+
+/// The same as [`fast_send_room`] for a reply that is followed by a receive.
+pub extern "C" fn fast_reply_recv_room() -> Resumed {
+    fast(|kernel| kernel.fast_reply_recv_room(clock::ticks, switch_fast))
+}
+
+/// The same as [`fast_send_bytes`] for a reply that is followed by a receive.
+pub extern "C" fn fast_reply_recv_bytes() -> Resumed {
+    fast(|kernel| kernel.fast_reply_recv_bytes(clock::ticks, switch_fast))
+}
+
+/// The same as [`fast_send_handle`] for a reply that is followed by a receive.
+pub extern "C" fn fast_reply_recv_handle() -> Resumed {
+    fast(|kernel| kernel.fast_reply_recv_handle(clock::ticks, switch_fast))
+}
+
 /// A thread raises bits: if that is all there is to it, returns its own registers.
-pub extern "C" fn fast_notify() -> *const Registers {
-    fast(|kernel| Some(&raw const kernel.fast_notify()?.regs))
+pub extern "C" fn fast_notify() -> Resumed {
+    fast(|kernel| Some(NonNull::from(&kernel.fast_notify()?.regs)))
 }
 
 /// A thread receives a notification, or waits and lets another run: returns the registers of
 /// whoever runs now, which are complete.
-pub extern "C" fn fast_recv() -> *const Registers {
+pub extern "C" fn fast_recv() -> Resumed {
     fast(|kernel| kernel.fast_recv(clock::ticks).map(switch_fast))
 }
 
 #[inline(always)]
-fn fast(call: impl FnOnce(&mut Kernel) -> Option<*const Registers>) -> *const Registers {
-    let Some(mut guard) = KERNEL.try_lock() else {
-        return core::ptr::null();
-    };
+fn fast(call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
+    let mut guard = KERNEL.try_lock()?;
     let kernel = of(&mut guard);
     // SAFETY: a thread has made this call.
     unsafe { hint::assert_unchecked(kernel.current().is_some()) };
-    call(kernel).unwrap_or(core::ptr::null())
+    call(kernel)
 }
 
 /// Makes the CPU ready for a thread that has nothing special.
 #[inline(always)]
-fn switch_fast(next: &Thread) -> *const Registers {
+fn switch_fast(next: &Thread) -> NonNull<Registers> {
     use_root(next.root);
     PerCpu::set_registers(&next.regs);
-    &next.regs
+    NonNull::from(&next.regs)
+}
+
+/// A thread made one of the calls on memory: returns its own registers, with the result.
+pub extern "C" fn memory_call() -> Resumed {
+    let mut guard = KERNEL.lock();
+    let kernel = of(&mut guard);
+    // SAFETY: a thread has made this call.
+    unsafe { hint::assert_unchecked(kernel.current().is_some()) };
+    sys::memory_call(kernel).map(NonNull::from)
 }
 
 /// A thread made a system call that is not an ordinary message.
 pub extern "C" fn system_call() -> *const Registers {
     let mut guard = KERNEL.lock();
     let kernel = of(&mut guard);
-    if let Some(registers) = kernel.fast_with_frames(clock::ticks, switch_fast) {
-        return registers;
-    }
     sys::syscall(kernel);
     leave(guard)
 }
 
-/// How the entry code goes on.
-#[repr(C)]
-pub struct Exit {
-    registers: *const Registers,
-    /// The thread goes on as if nothing had happened, so not all its registers need to be loaded.
-    is_same: u64,
-}
-
-/// A thread accessed a page that the page table does not let it access, or not yet.
-pub extern "C" fn page_fault() -> Exit {
+/// A thread, whose registers these are, accessed a page that the page table does not let it access,
+/// or not yet. Returns the registers of whoever runs next; none, if the thread goes on as if nothing
+/// had happened.
+pub extern "C" fn page_fault(registers: *const Registers) -> Resumed {
     let address = Cr2::read_raw();
-    let mut guard = KERNEL.lock();
-    let kernel = of(&mut guard);
-    let registers = PerCpu::get().registers();
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
     let error = unsafe { (*registers).error };
-    let is_same = if error & USER == 0 {
+    let mut guard = KERNEL.lock();
+    let kernel = of(&mut guard);
+    if error & USER == 0 {
         // Not an access of the user's own: QEMU does the loads of a user's `iretq` with kernel
         // rights.
         sys::exception(kernel, PAGE_FAULT);
-        false
-    } else {
-        sys::page_fault(kernel, address, access(error))
-    };
-    Exit {
-        registers: if is_same { registers } else { leave(guard) },
-        is_same: is_same.into(),
+        return NonNull::new(leave(guard).cast_mut());
     }
+    let fault = sys::page_fault(kernel, address, access(error))?;
+    report(guard, fault)
+}
+
+/// Reports a fault of the running thread; returns the registers of whoever runs next.
+#[inline(never)]
+fn report(mut guard: Guard, fault: Fault) -> Resumed {
+    let kernel = of(&mut guard);
+    match kernel.fast_fault(fault, clock::ticks) {
+        Some(special) if special.is_empty() => return kernel.threads.pinned().map(switch_fast),
+        Some(_) => {}
+        None => sys::report(kernel, fault),
+    }
+    NonNull::new(leave(guard).cast_mut())
 }
 
 /// A thread was interrupted, or cannot go on.

@@ -19,105 +19,162 @@
 //! The receiver runs next in both paths: a sender lends its priority, so nobody who can run has a
 //! higher one.
 //!
-//! Each function comes twice. The one for a label and words, whose thread goes the way that it went
-//! last time, calls nothing, so that all it works with is in registers.
+//! Each function comes once for each kind of payload, and the entry code chooses, by the tag and the
+//! lengths. So the one for a label and words, whose thread goes the way that it went last time, need
+//! not know that there are others: it calls nothing, and all it works with is in registers.
 
-use cowslip_abi::{Call, FaultVerdict, Handle, Tag};
+use cowslip_abi::{FaultVerdict, Handle, Tag};
 
 use super::deliver::MOVE_MARKS;
 use crate::mm::Mm;
-use crate::object::{Kernel, Object, Registers, Spaces, Special, State, Thread, Way};
+use crate::object::{Kernel, Registers, Spaces, Special, State, Thread, Way};
 use crate::vm::{self, ByteRange, Transfer};
 
 impl Kernel {
     /// Does the send in the running thread's registers, if it is an ordinary one, and hands the
     /// thread that runs next to `switch`. Its results are in its registers but for two things: `rax`
     /// is to be 0, and the words are still where the caller had them.
+    ///
+    /// For a message of label and words: the upper half of the tag and both lengths must be 0.
     #[inline(always)]
     pub fn fast_send<R>(
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        let sender = self.threads.pinned()?;
-        if is_plain(sender) && sender.route(Way::Send).fits(&sender.regs) {
-            self.send_ordinary::<PLAIN, R>(now_ticks, switch)
-        } else {
-            self.send_bytes(now_ticks, switch)
-        }
+        self.send_with::<PLAIN, R>(now_ticks, switch)
     }
 
-    /// The same for the reply and receive in the running thread's registers.
+    /// The same for a message without bytes, but with room for some in the reply: only the upper half of
+    /// the tag may say that pages move, and the first length must be 0.
+    #[inline(always)]
+    pub fn fast_send_room<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        self.send_with::<ROOM, R>(now_ticks, switch)
+    }
+
+    /// The same for a message with bytes.
+    #[inline(always)]
+    pub fn fast_send_bytes<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        self.send_with::<BYTES, R>(now_ticks, switch)
+    }
+
+    /// The same for a message with one handle, which moves, and no bytes. The third word is in the
+    /// frame, before and after, and the fourth is to be 0.
+    #[inline(always)]
+    pub fn fast_send_handle<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        self.send_with::<HANDLE, R>(now_ticks, switch)
+    }
+
+    /// Like [`fast_send`](Self::fast_send), for a reply and receive.
     #[inline(always)]
     pub fn fast_reply_recv<R>(
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        let server = self.threads.pinned()?;
-        if is_plain(server) && server.route(Way::Receive).fits(&server.regs) {
-            self.reply_recv_ordinary::<PLAIN, R>(now_ticks, switch)
+        self.reply_recv_with::<PLAIN, R>(now_ticks, switch)
+    }
+
+    /// Like [`fast_send_room`](Self::fast_send_room), for a reply and receive.
+    #[inline(always)]
+    pub fn fast_reply_recv_room<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        self.reply_recv_with::<ROOM, R>(now_ticks, switch)
+    }
+
+    /// Like [`fast_send_bytes`](Self::fast_send_bytes), for a reply and receive.
+    #[inline(always)]
+    pub fn fast_reply_recv_bytes<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        self.reply_recv_with::<BYTES, R>(now_ticks, switch)
+    }
+
+    /// Like [`fast_send_handle`](Self::fast_send_handle), for a reply and receive.
+    #[inline(always)]
+    pub fn fast_reply_recv_handle<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        self.reply_recv_with::<HANDLE, R>(now_ticks, switch)
+    }
+
+    /// The same for a reply of label and words that lets a faulted thread go on. All of its registers
+    /// are in its frame.
+    #[inline(always)]
+    pub fn fast_verdict<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        if self.threads.pinned()?.regs.rsi != RESUME {
+            return None;
+        }
+        self.reply_recv_with::<VERDICT, R>(now_ticks, switch)
+    }
+
+    #[inline(always)]
+    fn send_with<const PAYLOAD: u8, R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        if self.knows_way(Way::Send) {
+            self.send_ordinary::<PAYLOAD, R>(now_ticks, switch)
         } else {
-            self.reply_recv_bytes(now_ticks, switch)
+            self.send_elsewhere::<PAYLOAD, R>(now_ticks, switch)
         }
     }
 
-    /// Does the call of the running thread, if it is an ordinary one of these: a send or a reply and
-    /// receive with exactly one handle, which moves, and no bytes; or a reply and receive that lets
-    /// a faulted thread go on. All registers are in the frames, before and after.
-    #[inline]
-    pub fn fast_with_frames<R>(
+    #[inline(always)]
+    fn reply_recv_with<const PAYLOAD: u8, R>(
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        const SEND: u32 = Call::Send as u32;
-        const REPLY_RECV: u32 = Call::ReplyRecv as u32;
-        let regs = &self.threads.pinned()?.regs;
-        if regs.r8 | regs.r10 != 0 {
-            return None;
-        }
-        match (regs.rax as u32, regs.rsi) {
-            (SEND, tag) if has_one_handle(tag) => {
-                self.find_way(Way::Send)?;
-                self.send_ordinary::<HANDLE, R>(now_ticks, switch)
-            }
-            (REPLY_RECV, tag) if has_one_handle(tag) => {
-                self.find_way(Way::Receive)?;
-                self.reply_recv_ordinary::<HANDLE, R>(now_ticks, switch)
-            }
-            (REPLY_RECV, RESUME) => {
-                self.find_way(Way::Receive)?;
-                self.reply_recv_ordinary::<VERDICT, R>(now_ticks, switch)
-            }
-            _ => None,
+        if self.knows_way(Way::Receive) {
+            self.reply_recv_ordinary::<PAYLOAD, R>(now_ticks, switch)
+        } else {
+            self.reply_recv_elsewhere::<PAYLOAD, R>(now_ticks, switch)
         }
     }
 
     #[inline(never)]
-    fn send_bytes<R>(
+    fn send_elsewhere<const PAYLOAD: u8, R>(
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        if has_handles(&self.threads.pinned()?.regs) {
-            return None;
-        }
         self.find_way(Way::Send)?;
-        self.send_ordinary::<BYTES, R>(now_ticks, switch)
+        self.send_ordinary::<PAYLOAD, R>(now_ticks, switch)
     }
 
     #[inline(never)]
-    fn reply_recv_bytes<R>(
+    fn reply_recv_elsewhere<const PAYLOAD: u8, R>(
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        if has_handles(&self.threads.pinned()?.regs) {
-            return None;
-        }
         self.find_way(Way::Receive)?;
-        self.reply_recv_ordinary::<BYTES, R>(now_ticks, switch)
+        self.reply_recv_ordinary::<PAYLOAD, R>(now_ticks, switch)
     }
 
     #[inline(always)]
@@ -127,18 +184,21 @@ impl Kernel {
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
         let sender = self.threads.pinned()?;
+        if !has_payload::<PAYLOAD>(&sender.regs) {
+            return None;
+        }
         let (_, endpoint) = self
             .endpoints
             .hinted_mut(sender.route(Way::Send).endpoint)?;
         let mut pair = self.threads.pair(endpoint.receivers.first()?)?;
         let caller = pair.pinned_id();
         let (sender, receiver) = pair.both();
-        if !receiver.special.is_empty() {
+        if !(sender.special | receiver.special).is_empty() {
             return None;
         }
-        let passed = pass::<PAYLOAD>(self.mm, &mut self.spaces, sender, receiver)?;
+        let ends_epoch = pass::<PAYLOAD>(self.mm, &mut self.spaces, sender, receiver)?;
         endpoint.receivers.take_first();
-        if passed == Passed::Endpoint {
+        if ends_epoch {
             self.endpoints.end_epoch();
         }
 
@@ -158,6 +218,9 @@ impl Kernel {
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
         let server = self.threads.pinned()?;
+        if !has_payload::<PAYLOAD>(&server.regs) {
+            return None;
+        }
         let token = server.regs.rdi;
         let (id, endpoint) = self
             .endpoints
@@ -168,15 +231,15 @@ impl Kernel {
         let mut pair = self.threads.pair_at(token)?;
         let caller = pair.pinned_id();
         let (server, client) = pair.both();
-        if !client.awaits(token, server.space)
-            || client.special != expected_special(PAYLOAD)
+        if !(server.special | client.special ^ expected_special(PAYLOAD)).is_empty()
+            || !client.awaits(token, server.space)
             || self.run_queue.any_above(client.priority)
         {
             return None;
         }
-        let passed = pass::<PAYLOAD>(self.mm, &mut self.spaces, server, client)?;
+        let ends_epoch = pass::<PAYLOAD>(self.mm, &mut self.spaces, server, client)?;
         endpoint.receivers.set_only(caller);
-        if passed == Passed::Endpoint {
+        if ends_epoch {
             self.endpoints.end_epoch();
         }
 
@@ -199,22 +262,17 @@ impl Kernel {
 
 /// What a message has besides label and words: nothing.
 const PLAIN: u8 = 0;
-/// Bytes, or room for some.
-const BYTES: u8 = 1;
+/// No bytes, but room for some.
+const ROOM: u8 = 1;
+/// Bytes, and perhaps room for some.
+const BYTES: u8 = 2;
 /// One handle, which moves.
-const HANDLE: u8 = 2;
-
+const HANDLE: u8 = 3;
 /// The answer to a fault: the thread shall go on.
-const VERDICT: u8 = 3;
+const VERDICT: u8 = 4;
 
 /// The tag of that answer.
 const RESUME: u64 = Tag::new(FaultVerdict::Resume as u32).0;
-
-/// Whether a message with this tag has one handle, which moves, and nothing else.
-#[inline(always)]
-const fn has_one_handle(tag: u64) -> bool {
-    tag >> 32 == Tag(0).with_handles(1).moving_handles().0 >> 32
-}
 
 /// What the receiver sees of a tag: that handles or pages move is not its business.
 const fn tag_mask(payload: u8) -> u64 {
@@ -234,84 +292,79 @@ const fn expected_special(payload: u8) -> Special {
     }
 }
 
-/// Whether the tag is more than a label and the mark that pages move.
+/// Whether a message has nothing but label, words and this payload, as far as the entry code has not
+/// seen to it.
 #[inline(always)]
-fn has_handles(regs: &Registers) -> bool {
-    (regs.rsi & !Tag(0).moving_pages().0) >> 32 != 0
+fn has_payload<const PAYLOAD: u8>(regs: &Registers) -> bool {
+    const ONE_HANDLE: Tag = Tag(0).with_handles(1).moving_handles();
+    debug_assert!(PAYLOAD == HANDLE || (regs.rsi & !Tag(0).moving_pages().0) >> 32 == 0);
+    match PAYLOAD {
+        HANDLE => regs.rsi >> 32 == ONE_HANDLE.0 >> 32 && regs.r8 | regs.r10 == 0,
+        _ => true,
+    }
 }
 
-/// Whether nothing is special about the thread, and its message has no bytes, no room for any, no
-/// handles and no marks.
-#[inline(always)]
-fn is_plain(thread: &Thread) -> bool {
-    let regs = &thread.regs;
-    regs.rsi >> 32 | regs.r8 | regs.r10 | thread.special.bits() == 0
-}
-
-/// What went over besides label and words.
-#[derive(PartialEq, Eq)]
-enum Passed {
-    /// Nothing by which a thread may remember an endpoint.
-    Other,
-    /// A handle to an endpoint.
-    Endpoint,
-}
-
-/// Passes the payload of a message. `None`: that is not possible, or something is special about the
-/// thread that it comes from, and nothing has changed.
+/// Passes the payload of a message, and says whether that ends the epoch of the endpoints. `None`:
+/// it is not possible, and nothing has changed.
 #[inline(always)]
 fn pass<const PAYLOAD: u8>(
     mm: &Mm,
     spaces: &mut Spaces,
-    from: &Thread,
+    from: &mut Thread,
     to: &mut Thread,
-) -> Option<Passed> {
-    if PAYLOAD != PLAIN && !from.special.is_empty() {
-        return None;
-    }
+) -> Option<bool> {
     match PAYLOAD {
-        BYTES => copy_bytes(mm, spaces, from, to).then_some(Passed::Other),
-        HANDLE => move_handle(mm, spaces, from, to),
-        _ => Some(Passed::Other),
+        ROOM => offers_good_buffer(from).then_some(false),
+        BYTES => copy_bytes(mm, spaces, from, to).then_some(false),
+        HANDLE => {
+            let handle = Handle(from.regs.r14 as u32);
+            let (moved, ends_epoch) = spaces.move_handle(mm, from, to.space, handle)?;
+            to.regs.r14 = moved.0.into();
+            Some(ends_epoch)
+        }
+        _ => Some(false),
     }
 }
 
-/// Copies the bytes of a message, if the buffer that its sender offers in turn is a good one.
+/// Whether the buffer is a good one that a thread offers for a reply or the next message.
+#[inline(always)]
+fn offers_good_buffer(thread: &Thread) -> bool {
+    ByteRange::is_good(thread.regs.r9, thread.regs.r10)
+}
+
+/// Copies the bytes of a message, if its sender offers a good buffer in turn. The receiver's is one,
+/// or it would not wait.
 #[inline(always)]
 fn copy_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
-    ByteRange::is_good(from.regs.r9, from.regs.r10)
-        && (from.regs.r8 == 0 || move_bytes(mm, spaces, from, to))
-}
-
-#[inline(never)]
-fn move_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
+    debug_assert!(offers_good_buffer(to));
     let (data, len) = (from.regs.rdx, from.regs.r8);
     let (buffer, capacity) = (to.regs.r9, to.regs.r10);
-    if len > capacity || !ByteRange::is_good(data, len) || !ByteRange::is_good(buffer, capacity) {
-        return false;
-    }
-    let how = Transfer::of(Tag(from.regs.rsi));
-    if how == Transfer::Copy && vm::copy_in_place(mm, to.root, buffer, from.root, data, len) {
-        return true;
-    }
+    // Pages that move are whole ones, and none of those is copied in place.
+    offers_good_buffer(from)
+        && len != 0
+        && len <= capacity
+        && ByteRange::is_good(data, len)
+        && (vm::copy_in_place(mm, to.root, buffer, from.root, data, len)
+            || copy_pages(mm, spaces, from, to))
+}
+
+/// Copies the bytes of a message however many there are.
+#[inline(never)]
+fn copy_pages(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
     let (Some(source), Some(target)) = (spaces.get(from.space), spaces.get(to.space)) else {
         return false;
     };
-    let (source, target) = (&source.table, &target.table);
-    let is_copied = vm::copy(mm, target, buffer, source, data, len, how).is_ok();
+    let how = Transfer::of(Tag(from.regs.rsi));
+    let is_copied = vm::copy(
+        mm,
+        &target.table,
+        to.regs.r9,
+        &source.table,
+        from.regs.rdx,
+        from.regs.r8,
+        how,
+    )
+    .is_ok();
     vm::reap(mm);
     is_copied
-}
-
-/// Moves the handle of a message and passes the words.
-#[inline(never)]
-fn move_handle(mm: &Mm, spaces: &mut Spaces, from: &Thread, to: &mut Thread) -> Option<Passed> {
-    let [w0, w1, w2, _] = from.regs.words();
-    let (handle, object) = spaces.move_handle(mm, from.space, to.space, Handle(w2 as u32))?;
-    to.regs.rax = 0;
-    to.regs.set_words([w0, w1, handle.0.into(), 0]);
-    Some(match object {
-        Object::Endpoint(_) => Passed::Endpoint,
-        _ => Passed::Other,
-    })
 }

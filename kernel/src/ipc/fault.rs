@@ -6,7 +6,7 @@
 
 use cowslip_abi::{FaultVerdict, MessageKind, Tag};
 
-use crate::object::{Fault, Id, Kernel, Outgoing, Registers, State, Supervisor, Thread};
+use crate::object::{Fault, Id, Kernel, Outgoing, Registers, Special, State, Supervisor, Thread};
 use crate::vm::ByteRange;
 
 impl Fault {
@@ -24,21 +24,23 @@ impl Fault {
 
 impl Kernel {
     /// Reports a fault of the running thread to its supervisor, if that waits for one: then it runs.
-    /// Otherwise nothing has happened.
-    pub fn fast_fault(&mut self, fault: Fault) -> Option<()> {
+    /// Otherwise nothing has happened. Returns what is special about the two.
+    #[inline(always)]
+    pub fn fast_fault(&mut self, fault: Fault, now_ticks: impl Fn() -> u64) -> Option<Special> {
         let Supervisor { endpoint, badge } = self.threads.pinned()?.supervisor?;
         let endpoint = self.endpoints.get_mut(endpoint)?;
         let mut pair = self.threads.pair(endpoint.receivers.first()?)?;
         endpoint.receivers.take_first();
         let token = self.tokens.next(pair.pinned_id());
         let (thread, receiver) = pair.both();
+        let special = thread.special | receiver.special;
         thread.set_fault(Some(fault));
-        thread.hand_over(receiver, token, self.platform.now_ticks());
+        thread.hand_over(receiver, token, now_ticks());
         receiver.regs.set_message(fault.tag(), 0);
         (receiver.regs.rdi, receiver.regs.r8) = (badge, token);
         receiver.regs.set_words(fault.words(&thread.regs));
         pair.pin_other();
-        Some(())
+        Some(special)
     }
 
     /// Reports a fault of a running thread to its supervisor; without one the thread ends.

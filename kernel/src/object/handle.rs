@@ -114,10 +114,24 @@ impl HandleTable {
     /// The entry of a handle, where it is, and its place.
     #[inline(always)]
     pub(crate) fn find(&self, handle: Handle) -> Option<(Id<HandleEntry>, &HandleEntry)> {
-        let index = handle.0 as usize & ((1 << INDEX_BITS) - 1);
-        let (id, entry) = self.entries.object_at(index)?;
-        let generation = u64::from(handle.0 >> INDEX_BITS);
-        (id.generation() & GENERATION_MASK == generation).then_some((id, entry))
+        let (id, entry) = self.entries.object_at(Self::index(handle))?;
+        Self::is_of(handle, id).then_some((id, entry))
+    }
+
+    /// Moves a handle that may be copied to another table. `None`: that is not possible, and nothing
+    /// has changed. Also returns what it names.
+    #[inline(always)]
+    fn move_to(&mut self, mm: &Mm, handle: Handle, other: &mut Self) -> Option<(Handle, Object)> {
+        let mut object = Object::System;
+        let may_go = |id, entry: &HandleEntry| {
+            object = entry.object;
+            Self::is_of(handle, id) && entry.rights.contains(Rights::COPY)
+        };
+        let index = Self::index(handle);
+        let moved = self
+            .entries
+            .move_to(mm, index, &mut other.entries, may_go)?;
+        Some((Self::number(moved), object))
     }
 
     /// Takes a handle out.
@@ -132,32 +146,45 @@ impl HandleTable {
         self.entries.remove(mm, id)
     }
 
+    /// The slot that a handle's number names.
+    fn index(handle: Handle) -> usize {
+        handle.0 as usize & ((1 << INDEX_BITS) - 1)
+    }
+
+    /// Whether what is in that slot is what the number names.
+    fn is_of(handle: Handle, id: Id<HandleEntry>) -> bool {
+        id.generation() & GENERATION_MASK == u64::from(handle.0 >> INDEX_BITS)
+    }
+
     fn number(id: Id<HandleEntry>) -> Handle {
         Handle(((id.generation() & GENERATION_MASK) << INDEX_BITS) as u32 | id.index() as u32)
     }
 }
 
 impl Spaces {
-    /// Moves a handle that may be copied from one space's table to another's. `None`: that is not
-    /// possible, and nothing has changed. What it named is returned too: whoever remembers endpoints
-    /// by their handles must forget them.
+    /// Moves a handle that may be copied from the table of a thread's space to another's, in one go:
+    /// what counts the handles of an object need not know. `None`: that is not possible, and nothing
+    /// has changed.
+    ///
+    /// Also says whether the [epoch](Pool::end_epoch) of the endpoints must end, because threads
+    /// may remember where the handle led.
+    #[inline(always)]
     pub(crate) fn move_handle(
         &mut self,
         mm: &Mm,
-        from: Id<Space>,
+        from: &mut Thread,
         to: Id<Space>,
         handle: Handle,
-    ) -> Option<(Handle, Object)> {
-        let (id, entry) = self.get(from)?.handles.find(handle)?;
-        let entry = *entry;
-        if from == to || !entry.rights.contains(Rights::COPY) {
-            return None;
+    ) -> Option<(Handle, bool)> {
+        let (source, target) = self.two_mut(from.space, to)?;
+        let (moved, object) = source.handles.move_to(mm, handle, &mut target.handles)?;
+        if source.nr_threads == 1 {
+            from.forget(handle, object);
+            return Some((moved, false));
         }
-        let moved = self.get_mut(to)?.handles.insert(mm, entry).ok()?;
-        self.get_mut(from)?.handles.entries.remove(mm, id);
-        if let Object::Space(_) = entry.object {
+        if let Object::Space(_) = object {
             self.end_epoch();
         }
-        Some((moved, entry.object))
+        Some((moved, matches!(object, Object::Endpoint(_))))
     }
 }

@@ -22,7 +22,7 @@ pub use queue::{MEMBER, Queue, TIMER, WAIT};
 pub use receivers::Receivers;
 pub use registers::Registers;
 pub use route::Route;
-pub(crate) use route::{Place, Way};
+pub(crate) use route::{Place, SpaceRoute, Way};
 pub use run_queue::RunQueue;
 pub use thread::{Fault, MAX_PRIORITY, Outgoing, Special, State, Supervisor, Thread, Timer};
 
@@ -301,12 +301,20 @@ impl Kernel {
 
     /// Takes a handle out of a space's table.
     pub fn close(&mut self, space: Id<Space>, handle: Handle) -> Result<(), Error> {
-        let table = &mut self.spaces.get_mut(space).ok_or(Error::Died)?.handles;
-        let entry = table.remove(self.mm, handle)?;
-        match entry.object {
-            Object::Endpoint(_) => self.endpoints.end_epoch(),
-            Object::Space(_) => self.spaces.end_epoch(),
-            _ => {}
+        let home = self.spaces.get_mut(space).ok_or(Error::Died)?;
+        let entry = home.handles.remove(self.mm, handle)?;
+        let is_only_thread = home.nr_threads == 1;
+        let first = home.threads.first();
+        if let Some(thread) = first.and_then(|id| self.threads.get_mut(id))
+            && is_only_thread
+        {
+            thread.forget(handle, entry.object);
+        } else {
+            match entry.object {
+                Object::Endpoint(_) => self.endpoints.end_epoch(),
+                Object::Space(_) => self.spaces.end_epoch(),
+                _ => {}
+            }
         }
         self.forget_handle(entry);
         self.reap();

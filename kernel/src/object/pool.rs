@@ -113,6 +113,17 @@ impl<T> Slot<T> {
             object: PhantomData,
         }
     }
+
+    /// The object in the slot, and its id.
+    ///
+    /// # Safety
+    ///
+    /// There is one.
+    #[inline(always)]
+    unsafe fn content(&self) -> (Id<T>, &T) {
+        // SAFETY: as the caller promises.
+        unsafe { (self.occupant(), self.object.assume_init_ref()) }
+    }
 }
 
 impl<T> Hint<T> {
@@ -278,10 +289,39 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
 
     /// Moves an object into the pool, or gives it back.
     pub fn insert(&mut self, mm: &Mm, object: T) -> Result<Id<T>, (PoolError, T)> {
-        let mut chunk = match self.chunk_with_room(mm) {
-            Ok(chunk) => chunk,
-            Err(error) => return Err((error, object)),
-        };
+        match self.chunk_with_room(mm) {
+            Ok(chunk) => Ok(self.fill_slot(chunk, || object)),
+            Err(error) => Err((error, object)),
+        }
+    }
+
+    /// Moves the object in a slot, whatever the number, to another pool, where it lives under the id
+    /// that is returned. `None`: there is no object, or it may not go, or there is no room for it; then
+    /// nothing has changed.
+    #[inline(always)]
+    pub fn move_to(
+        &mut self,
+        mm: &Mm,
+        index: usize,
+        other: &mut Self,
+        may_go: impl FnOnce(Id<T>, &T) -> bool,
+    ) -> Option<Id<T>> {
+        let slot = self.occupied(index)?;
+        // SAFETY: the slot holds an object, borrowed like the pool.
+        let (id, object) = unsafe { slot.as_ref().content() };
+        if !may_go(id, object) {
+            return None;
+        }
+        let chunk = other.chunk_with_room(mm).ok()?;
+        // SAFETY: nothing reads the object here again, as the slot is vacated.
+        let moved = other.fill_slot(chunk, || unsafe { slot.as_ref().object.assume_init_read() });
+        self.vacate(mm, slot, index);
+        Some(moved)
+    }
+
+    /// Makes an object in a free slot of what `chunk_with_room` has returned.
+    #[inline(always)]
+    fn fill_slot(&mut self, mut chunk: NonNull<Chunk>, make: impl FnOnce() -> T) -> Id<T> {
         // SAFETY: `chunk_with_room` returns a chunk of this pool, which nobody else uses.
         let head = unsafe { chunk.as_mut() };
         let slot = (!head.used).trailing_zeros() as usize;
@@ -295,29 +335,36 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         let id = generation << PLACE_BITS | place as u64;
         let content = Slot {
             id,
-            object: MaybeUninit::new(object),
+            object: MaybeUninit::new(make()),
         };
         // SAFETY: the slot is within the chunk and held no object.
         unsafe { chunk.byte_add(offset).cast().write(content) };
-        Ok(Id::from_bits(id).expect("a generation is not 0"))
+        Id::from_bits(id).expect("a generation is not 0")
     }
 
     /// Moves an object out of the pool.
     pub fn remove(&mut self, mm: &Mm, id: Id<T>) -> Option<T> {
-        let mut slot = self.find(id)?;
+        let slot = self.find(id)?;
+        // SAFETY: `find` returns a slot that holds an object, which nothing reads here again, as the
+        // slot is vacated.
+        let object = unsafe { slot.as_ref().object.assume_init_read() };
+        self.vacate(mm, slot, id.index());
+        Some(object)
+    }
+
+    /// Lets the slot with this index hold nothing, whose object has been moved out.
+    #[inline(always)]
+    fn vacate(&mut self, mm: &Mm, mut slot: NonNull<Slot<T>>, index: usize) {
         if self.pinned == Some(slot) {
             self.pinned = None;
         }
         self.end_epoch();
-        // SAFETY: `find` returns a slot that holds an object; the slot says from here on that it
-        // does not, and neither pin nor hint finds it, so nothing reads the object again.
-        let object = unsafe {
-            slot.as_mut().id = 0;
-            slot.as_ref().object.assume_init_read()
-        };
+        // SAFETY: the slot is one of this pool. It says from here on that it holds nothing, and neither
+        // pin nor hint finds it.
+        unsafe { slot.as_mut().id = 0 };
 
-        let number = id.place() as usize >> CHUNK_SHIFT;
-        let slot = id.index() % Self::SLOTS;
+        let number = index / Self::SLOTS % CHUNKS;
+        let slot = index % Self::SLOTS;
         // SAFETY: the chunk has a slot, so it is one of this pool, which nobody else uses.
         let head = unsafe { self.chunks[number].as_mut() };
         head.used &= !(1 << slot);
@@ -327,7 +374,6 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
             self.chunks[number] = no_chunk();
             mm.frames.free(head.frame);
         }
-        Some(object)
     }
 
     /// The object, if it still lives.
@@ -345,6 +391,22 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         let mut slot = self.find(id)?;
         // SAFETY: the slot holds an object, borrowed like the pool.
         Some(unsafe { slot.as_mut().object.assume_init_mut() })
+    }
+
+    /// Two objects that are not the same.
+    #[inline(always)]
+    pub fn two_mut(&mut self, a: Id<T>, b: Id<T>) -> Option<(&mut T, &mut T)> {
+        let (mut a, mut b) = (self.find(a)?, self.find(b)?);
+        if a == b {
+            return None;
+        }
+        // SAFETY: both slots hold objects, which are not the same, borrowed like the pool.
+        unsafe {
+            Some((
+                a.as_mut().object.assume_init_mut(),
+                b.as_mut().object.assume_init_mut(),
+            ))
+        }
     }
 
     /// Where an object is, for this epoch.
@@ -381,12 +443,15 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         }
     }
 
-    /// The id of the object that a hint of this epoch is about.
+    /// The object that a hint of this epoch is about.
     #[must_use]
     #[inline(always)]
-    pub fn hinted_id(&self, hint: Hint<T>) -> Option<Id<T>> {
+    pub fn hinted(&self, hint: Hint<T>) -> Option<(Id<T>, &T)> {
+        if hint.epoch != self.epoch {
+            return None;
+        }
         // SAFETY: as above.
-        (hint.epoch == self.epoch).then(|| unsafe { hint.slot.as_ref().occupant() })
+        Some(unsafe { hint.slot.as_ref().content() })
     }
 
     /// Lets every hint find nothing.
@@ -468,14 +533,20 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
     #[must_use]
     #[inline(always)]
     pub fn object_at(&self, index: usize) -> Option<(Id<T>, &T)> {
+        // SAFETY: the slot holds an object, borrowed like the pool.
+        Some(unsafe { self.occupied(index)?.as_ref().content() })
+    }
+
+    /// The slot with this index, whatever the number, if it holds an object.
+    #[inline(always)]
+    fn occupied(&self, index: usize) -> Option<NonNull<Slot<T>>> {
         if index >= Self::INDEX_END {
             return None;
         }
         let slot = self.at((index as u64) << slot_shift::<T>());
-        // SAFETY: the head and every slot begin with an id.
-        let id = Id::from_bits(unsafe { slot.as_ref().id })?;
-        // SAFETY: a slot whose id is not 0 holds an object, borrowed like the pool.
-        Some((id, unsafe { slot.as_ref().object.assume_init_ref() }))
+        // SAFETY: the head and every slot begin with an id; and where that is not 0 the slot holds an
+        // object.
+        (unsafe { slot.as_ref().id } != 0).then_some(slot)
     }
 
     /// The id of the object at a [place](Id::place), whatever that says.
@@ -503,7 +574,20 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
     }
 
     /// The first chunk with a free slot, made if there is none; `first_free` names it.
+    #[inline(always)]
     fn chunk_with_room(&mut self, mm: &Mm) -> Result<NonNull<Chunk>, PoolError> {
+        if let Some(chunk) = self.chunks.get(self.first_free) {
+            // SAFETY: as in `next_id`.
+            let used = unsafe { chunk.as_ref() }.used;
+            if used != 0 && used != Self::ALL_USED {
+                return Ok(*chunk);
+            }
+        }
+        self.find_room(mm)
+    }
+
+    #[inline(never)]
+    fn find_room(&mut self, mm: &Mm) -> Result<NonNull<Chunk>, PoolError> {
         while let Some(entry) = self.chunks.get_mut(self.first_free) {
             // SAFETY: as in `next_id`.
             match unsafe { entry.as_ref() }.used {

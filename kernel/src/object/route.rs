@@ -2,11 +2,14 @@
 //!
 //! A handle is looked up in its space's table, checked for its type and rights, and then names an
 //! endpoint. Programs use the same handle again and again, so each thread remembers the answer for
-//! its last send, its last receive and its last notification. Entries of a table never change, so the answer is true until
-//! a handle is closed, which ends the epoch of the pool of endpoints, or the endpoint dies, which
-//! does so too.
+//! its last send, its last receive and its last notification, and likewise which spaces its last calls on memory acted on.
+//!
+//! Entries of a table never change, so the answer is true until the object dies, which ends its
+//! pool's epoch, or the handle leaves the table. Then the threads of its space must forget it: if there
+//! is only one, it [forgets](Thread::forget) that handle; otherwise the epoch ends, and all threads
+//! look again.
 
-use cowslip_abi::{Handle, Rights};
+use cowslip_abi::{Error, Handle, Rights};
 
 use super::{Endpoint, Hint, Id, Kernel, Object, Registers, Space, Thread};
 
@@ -21,7 +24,7 @@ pub(crate) enum Place {
 
 /// The space that a call acted on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SpaceRoute {
+pub(crate) struct SpaceRoute {
     handle: Handle,
     rights: Rights,
     space: Hint<Space>,
@@ -34,6 +37,16 @@ impl SpaceRoute {
         rights: Rights::empty(),
         space: Hint::NONE,
     };
+
+    /// This route, if its handle has all these rights.
+    #[inline]
+    pub(crate) fn having(self, rights: Rights) -> Result<Self, Error> {
+        if self.rights.contains(rights) {
+            Ok(self)
+        } else {
+            Err(Error::Denied)
+        }
+    }
 }
 
 /// An endpoint that a call went to.
@@ -78,6 +91,28 @@ impl Thread {
     pub(crate) fn route(&self, way: Way) -> &Route {
         &self.routes[way as usize]
     }
+
+    /// Forgets that a handle, which leaves the table, named an object.
+    #[inline(always)]
+    pub(super) fn forget(&mut self, handle: Handle, object: Object) {
+        match object {
+            Object::Endpoint(_) => {
+                for route in &mut self.routes {
+                    if route.call >> 32 == u64::from(handle.0) {
+                        *route = Route::NONE;
+                    }
+                }
+            }
+            Object::Space(_) => {
+                for route in &mut self.acts_on {
+                    if route.handle == handle {
+                        *route = SpaceRoute::NONE;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Route {
@@ -96,48 +131,71 @@ impl Route {
 }
 
 impl Kernel {
-    /// The space that a handle of the running thread named last time in the same place of a call, if
-    /// it is the same handle and has these rights.
-    #[inline]
+    /// Where a handle of the running thread led last time in the same place of a call, if it is the
+    /// same handle and has these rights.
+    #[inline(always)]
     pub(crate) fn known_space(
         &self,
         place: Place,
         handle: Handle,
         rights: Rights,
-    ) -> Option<Id<Space>> {
-        let route = &self.threads.pinned()?.acts_on[place as usize];
-        if route.handle == handle && route.rights.contains(rights) {
-            self.spaces.hinted_id(route.space)
+    ) -> Option<SpaceRoute> {
+        let route = self.threads.pinned()?.acts_on[place as usize];
+        if route.handle == handle
+            && route.rights.contains(rights)
+            && self.spaces.is_current(route.space)
+        {
+            Some(route)
         } else {
             None
         }
     }
 
-    /// Remembers what a handle of the running thread names.
+    /// Remembers what a handle of the running thread names, and which rights it has.
     pub(crate) fn note_space(
         &mut self,
         place: Place,
         handle: Handle,
         rights: Rights,
         space: Id<Space>,
-    ) {
-        if let Some(space) = self.spaces.hint(space)
-            && let Some(thread) = self.threads.pinned_mut()
-        {
-            thread.acts_on[place as usize] = SpaceRoute {
-                handle,
-                rights,
-                space,
-            };
-        }
+    ) -> Option<SpaceRoute> {
+        let route = SpaceRoute {
+            handle,
+            rights,
+            space: self.spaces.hint(space)?,
+        };
+        self.threads.pinned_mut()?.acts_on[place as usize] = route;
+        Some(route)
+    }
+
+    /// The way to a thread's own space, with all rights.
+    pub(crate) fn own_space(&self, space: Id<Space>) -> Option<SpaceRoute> {
+        Some(SpaceRoute {
+            handle: Handle::NONE,
+            rights: Rights::all(),
+            space: self.spaces.hint(space)?,
+        })
+    }
+
+    /// The space that a route leads to, while no space has died since it was found.
+    #[inline(always)]
+    pub(crate) fn space_at(&self, route: SpaceRoute) -> Result<(Id<Space>, &Space), Error> {
+        self.spaces.hinted(route.space).ok_or(Error::Died)
+    }
+
+    /// Whether the running thread knows where its call goes.
+    #[inline(always)]
+    pub(crate) fn knows_way(&self, way: Way) -> bool {
+        self.threads.pinned().is_some_and(|thread| {
+            let route = thread.route(way);
+            route.fits(&thread.regs) && self.endpoints.is_current(route.endpoint)
+        })
     }
 
     /// Sees to it that the running thread knows where its call goes.
     #[inline(always)]
     pub(crate) fn find_way(&mut self, way: Way) -> Option<()> {
-        let thread = self.threads.pinned()?;
-        let known = thread.route(way);
-        if !known.fits(&thread.regs) || !self.endpoints.is_current(known.endpoint) {
+        if !self.knows_way(way) {
             let route = self.find_route(way.right())?;
             self.threads.pinned_mut()?.routes[way as usize] = route;
         }

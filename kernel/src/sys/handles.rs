@@ -33,6 +33,7 @@ pub(super) fn copy(kernel: &mut Kernel, request: &Request) -> Answer {
         .entry(kernel, request.handle)?
         .having(Rights::COPY)?;
     let target = request.space_or_own(kernel, space, Rights::MANAGE)?;
+    let (target, _) = kernel.space_at(target)?;
     if !kernel.is_alive(entry.object) {
         return Err(Error::Died);
     }

@@ -14,8 +14,9 @@ mod schedule;
 mod threads;
 mod traps;
 
+pub use memory::memory_call;
 pub use schedule::{Next, next, tick};
-pub use traps::{exception, fault_out_of_memory, interrupt, page_fault};
+pub use traps::{exception, fault_out_of_memory, interrupt, page_fault, report};
 
 use cowslip_abi::{Call, Error};
 
@@ -68,10 +69,10 @@ fn dispatch(kernel: &mut Kernel, call: Call, request: &Request) -> Answer {
         Call::HandleClose => handles::close(kernel, request),
         Call::HandleCopy => handles::copy(kernel, request),
         Call::SpaceCreate => memory::space_create(kernel, request),
-        Call::Map => memory::map(kernel, request),
-        Call::Unmap => memory::unmap(kernel, request),
-        Call::Protect => memory::protect(kernel, request),
-        Call::Share => memory::share(kernel, request),
+        Call::Map | Call::Unmap | Call::Protect | Call::Share => {
+            memory_call(kernel);
+            Ok(Done::InPlace)
+        }
         Call::ThreadCreate => threads::create(kernel, request),
         Call::ThreadStart => threads::start(kernel, request),
         Call::ThreadSet => threads::set(kernel, request),

@@ -2,7 +2,9 @@
 
 use cowslip_abi::{Error, Handle, Rights};
 
-use crate::object::{Endpoint, HandleEntry, Id, Kernel, Object, Place, Registers, Space, Thread};
+use crate::object::{
+    Endpoint, HandleEntry, Id, Kernel, Object, Place, Registers, Space, SpaceRoute, Thread,
+};
 
 /// A system call's registers.
 pub(super) struct Request {
@@ -89,21 +91,38 @@ impl Request {
         self.endpoint(kernel, handle, rights).map(Some)
     }
 
-    /// The space that the call acts on.
-    pub(super) fn space(&self, kernel: &mut Kernel, rights: Rights) -> Result<Id<Space>, Error> {
+    /// The way to the space that the call acts on.
+    #[inline]
+    pub(super) fn space(&self, kernel: &mut Kernel, rights: Rights) -> Result<SpaceRoute, Error> {
         self.space_at(kernel, Place::Handle, self.handle, rights)
     }
 
+    /// The way to a space named by an argument; 0 is the caller's own, with all rights.
     #[inline]
+    pub(super) fn space_or_own(
+        &self,
+        kernel: &mut Kernel,
+        argument: u64,
+        rights: Rights,
+    ) -> Result<SpaceRoute, Error> {
+        let handle = handle_argument(argument)?;
+        if handle.is_none() {
+            kernel.own_space(self.space).ok_or(Error::Died)
+        } else {
+            self.space_at(kernel, Place::Argument, handle, rights)
+        }
+    }
+
+    #[inline(always)]
     fn space_at(
         &self,
         kernel: &mut Kernel,
         place: Place,
         handle: Handle,
         rights: Rights,
-    ) -> Result<Id<Space>, Error> {
+    ) -> Result<SpaceRoute, Error> {
         match kernel.known_space(place, handle, rights) {
-            Some(space) => Ok(space),
+            Some(route) => Ok(route),
             None => self.find_space(kernel, place, handle, rights),
         }
     }
@@ -115,29 +134,14 @@ impl Request {
         place: Place,
         handle: Handle,
         rights: Rights,
-    ) -> Result<Id<Space>, Error> {
+    ) -> Result<SpaceRoute, Error> {
         let (id, _) = self.typed(kernel, handle, rights, |object| match object {
             Object::Space(id) => Some(id),
             _ => None,
         })?;
         let all_rights = self.entry(kernel, handle)?.rights;
-        kernel.note_space(place, handle, all_rights, id);
-        Ok(id)
-    }
-
-    /// A space named by an argument; 0 is the caller's own, with all rights.
-    pub(super) fn space_or_own(
-        &self,
-        kernel: &mut Kernel,
-        argument: u64,
-        rights: Rights,
-    ) -> Result<Id<Space>, Error> {
-        let handle = handle_argument(argument)?;
-        if handle.is_none() {
-            Ok(self.space)
-        } else {
-            self.space_at(kernel, Place::Argument, handle, rights)
-        }
+        let route = kernel.note_space(place, handle, all_rights, id);
+        route.ok_or(Error::Died)
     }
 
     /// A thread.

@@ -8,6 +8,7 @@ use crate::object::{Id, Kernel, MAX_PRIORITY, Object, State, Supervisor, Thread}
 
 pub(super) fn create(kernel: &mut Kernel, request: &Request) -> Answer {
     let space = request.space(kernel, Rights::MANAGE)?;
+    let (space, _) = kernel.space_at(space)?;
     let supervisor = request.optional_endpoint(kernel, request.args[0], Rights::SEND)?;
     let supervisor = supervisor.map(|(endpoint, badge)| Supervisor { endpoint, badge });
     let priority = allowed_priority(kernel, request, request.args[1])?;

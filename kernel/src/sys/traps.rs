@@ -5,30 +5,25 @@ use cowslip_abi::{Access, FaultKind, FoundEntry};
 use crate::object::{Fault, Kernel};
 use crate::vm;
 
-/// A page fault of the running thread, in user mode. Returns whether it is resolved, and the thread
-/// goes on.
-#[inline]
-pub fn page_fault(kernel: &mut Kernel, address: u64, access: Access) -> bool {
-    let thread = kernel.threads.pinned();
-    let Some(space) = thread.and_then(|thread| kernel.spaces.get(thread.space)) else {
-        return false;
-    };
+/// A page fault of the running thread, in user mode. `None`: it is resolved, and the thread goes on.
+#[inline(always)]
+pub fn page_fault(kernel: &Kernel, address: u64, access: Access) -> Option<Fault> {
+    let thread = kernel.threads.pinned()?;
+    let space = kernel.spaces.get(thread.space)?;
     let (kind, found) = match vm::fault(kernel.mm, &space.table, address, access) {
-        vm::Fault::Resolved => return true,
+        vm::Fault::Resolved => return None,
         vm::Fault::Denied(found) => (FaultKind::Page, found),
         vm::Fault::OutOfMemory => {
             let found = space.table.lookup(kernel.mm, address).found();
             (FaultKind::OutOfMemory, found)
         }
     };
-    let fault = Fault {
+    Some(Fault {
         kind,
         address,
         access,
         found,
-    };
-    report(kernel, fault);
-    false
+    })
 }
 
 /// Another processor exception of the running thread, in user mode.
@@ -54,11 +49,9 @@ pub fn fault_out_of_memory(kernel: &mut Kernel, address: u64) {
     report(kernel, fault);
 }
 
+/// Reports a fault of the running thread, which cannot go on, to its supervisor.
 #[inline(never)]
-fn report(kernel: &mut Kernel, fault: Fault) {
-    if kernel.fast_fault(fault).is_some() {
-        return;
-    }
+pub fn report(kernel: &mut Kernel, fault: Fault) {
     if let Some(id) = kernel.current() {
         kernel.report_fault(id, fault);
     }

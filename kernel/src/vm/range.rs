@@ -21,6 +21,7 @@ impl PageRange {
     ///
     /// In this order: `BadArgument` (empty), `Unaligned`, `Wraps`, `KernelAddress`,
     /// `NonCanonical`, `TooLong`.
+    #[inline(always)]
     pub fn from_user(addr: u64, len: u64, max: u64) -> Result<Self, Error> {
         if len == 0 {
             return Err(Error::BadArgument);
@@ -110,6 +111,7 @@ impl ByteRange {
     }
 }
 
+#[inline(always)]
 fn check(addr: u64, len: u64, max: u64) -> Result<(), Error> {
     let last = addr.checked_add(len - 1).ok_or(Error::Wraps)?;
     if addr >= KERNEL_HALF {

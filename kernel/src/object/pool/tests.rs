@@ -115,6 +115,7 @@ fn a_hint_finds_nothing_once_anything_is_removed() {
     let [a, b] = [1, 2].map(|n| pool.insert(memory.mm(), [n; 60]).unwrap());
     let hint = pool.hint(a).unwrap();
     assert_eq!(pool.hinted_mut(hint), Some((a, &mut [1; 60])));
+    assert_eq!(pool.hinted(hint), Some((a, &[1; 60])));
     assert!(
         other.hinted_mut(hint).is_none(),
         "epochs belong to one pool"
@@ -125,7 +126,7 @@ fn a_hint_finds_nothing_once_anything_is_removed() {
     assert!(pool.hinted_mut(hint).is_none() && !pool.is_current(hint));
     let hint = pool.hint(a).unwrap();
     pool.end_epoch();
-    assert!(pool.hinted_id(hint).is_none());
+    assert!(pool.hinted(hint).is_none());
     pool.remove(memory.mm(), a);
     assert!(pool.hint(a).is_none());
 }

@@ -1,10 +1,10 @@
 //! The fast path of messages against the general one: the same calls, the same state and results.
 
-use cowslip_abi::{Call, Handle, Rights, Tag};
+use cowslip_abi::{Access, Call, Error, Handle, Rights, Tag, pack_handles};
 use proptest::prelude::*;
 
 use super::machine::{BUFFER, Machine, Program};
-use crate::object::{Id, Object, State, Thread};
+use crate::object::{Id, Object, Space, Special, State, Supervisor, Thread};
 use crate::sys;
 
 const PROGRAMS: usize = 5;
@@ -34,7 +34,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Call::Notify),
         1 => Just(Call::Yield),
     ];
-    let label = prop_oneof![8 => 0u64..100, 1 => Just(Tag::new(1).with_handles(1).0)];
+    let label = prop_oneof![
+        8 => 0u64..100,
+        1 => Just(Tag::new(1).with_handles(1).0),
+        1 => Just(Tag::new(2).moving_pages().0),
+    ];
     let len = || prop_oneof![6 => Just(0u64), 1 => 1u64..5000];
     let endpoint = prop_oneof![12 => 0..2usize, 1 => Just(2)];
     (
@@ -68,7 +72,7 @@ struct World {
     gifts: [Handle; PROGRAMS],
     is_fast: bool,
     nr_fast: usize,
-    nr_fast_with_frames: usize,
+    nr_fast_with_handles: usize,
 }
 
 impl World {
@@ -95,6 +99,11 @@ impl World {
             let args = [0, priority, 0, 0, 0, 0];
             machine.ok(*program, Call::ThreadSet, Handle::NONE, args);
         }
+        // Other threads of a space may remember what a handle named that moves away.
+        for program in &programs[3..] {
+            let created = machine.kernel.create_thread(program.space, None, 16);
+            created.unwrap();
+        }
         let tokens = [0; PROGRAMS];
         let objects = [
             Object::Space(programs[0].space),
@@ -113,7 +122,7 @@ impl World {
             gifts,
             is_fast,
             nr_fast: 0,
-            nr_fast_with_frames: 0,
+            nr_fast_with_handles: 0,
         }
     }
 
@@ -156,13 +165,27 @@ impl World {
         }
     }
 
+    /// Does what the entry code does: chooses by the call and what goes along, and sees to the words.
     fn try_fast(&mut self, id: Id<Thread>, words: [u64; 4]) -> bool {
         let before = self.snapshot();
         let kernel = &mut self.machine.kernel;
-        let number = kernel.threads.get(id).unwrap().regs.rax as u32;
-        let is_done = match Call::from_number(number) {
-            Some(Call::Send) => kernel.fast_send(|| 0, |_| ()).is_some(),
-            Some(Call::ReplyRecv) => kernel.fast_reply_recv(|| 0, |_| ()).is_some(),
+        let regs = kernel.threads.get(id).unwrap().regs;
+        let is_plain = regs.rsi >> 32 | regs.r8 | regs.r10 == 0;
+        let has_handles = (regs.rsi & !Tag(0).moving_pages().0) >> 32 != 0;
+        let call = Call::from_number(regs.rax as u32);
+        let is_done = match call {
+            Some(Call::Send) if is_plain => kernel.fast_send(|| 0, |_| ()).is_some(),
+            Some(Call::Send) if has_handles => kernel.fast_send_handle(|| 0, |_| ()).is_some(),
+            Some(Call::Send) if regs.r8 == 0 => kernel.fast_send_room(|| 0, |_| ()).is_some(),
+            Some(Call::Send) => kernel.fast_send_bytes(|| 0, |_| ()).is_some(),
+            Some(Call::ReplyRecv) if is_plain => kernel.fast_reply_recv(|| 0, |_| ()).is_some(),
+            Some(Call::ReplyRecv) if has_handles => {
+                kernel.fast_reply_recv_handle(|| 0, |_| ()).is_some()
+            }
+            Some(Call::ReplyRecv) if regs.r8 == 0 => {
+                kernel.fast_reply_recv_room(|| 0, |_| ()).is_some()
+            }
+            Some(Call::ReplyRecv) => kernel.fast_reply_recv_bytes(|| 0, |_| ()).is_some(),
             Some(Call::Notify) => kernel.fast_notify().is_some(),
             Some(Call::Recv) => kernel.fast_recv(|| 0).is_some(),
             _ => return false,
@@ -173,17 +196,19 @@ impl World {
                 self.snapshot(),
                 "the fast path gave up after a change"
             );
-            let kernel = &mut self.machine.kernel;
-            let is_done = kernel.fast_with_frames(|| 0, |_| ()).is_some();
-            self.nr_fast_with_frames += usize::from(is_done);
-            return is_done;
+            return false;
         }
-        let kernel = &mut self.machine.kernel;
-        // What the entry code does.
-        let regs = &mut kernel.threads.pinned_mut().unwrap().regs;
-        if number != Call::Recv as u32 {
-            regs.rax = 0;
+        let is_exchange = matches!(call, Some(Call::Send | Call::ReplyRecv));
+        let regs = &mut self.machine.kernel.threads.pinned_mut().unwrap().regs;
+        if is_exchange && has_handles {
+            let [w0, w1, _, _] = words;
+            regs.set_words([w0, w1, regs.r14, 0]);
+            self.nr_fast_with_handles += 1;
+        } else if call != Some(Call::Recv) {
             regs.set_words(words);
+        }
+        if call != Some(Call::Recv) {
+            regs.rax = 0;
         }
         self.nr_fast += 1;
         true
@@ -209,7 +234,9 @@ impl World {
             self.machine.free()
         );
         for program in &self.programs {
-            let thread = kernel.threads.get(program.thread).unwrap();
+            let Some(thread) = kernel.threads.get(program.thread) else {
+                continue;
+            };
             let visible = matches!(thread.state, State::Runnable).then_some(thread.regs);
             let Thread {
                 state,
@@ -221,8 +248,8 @@ impl World {
             text += &format!("{state:?} {priority} {base_priority} {unanswered} {visible:x?}\n");
         }
         for program in &self.programs {
-            let handles = &kernel.spaces.get(program.space).unwrap().handles;
-            text += &format!("{} handles\n", handles.len());
+            let space = kernel.spaces.get(program.space);
+            text += &format!("{:?} handles\n", space.map(|space| space.handles.len()));
         }
         let mut index = 0;
         while let Some(id) = kernel.endpoints.next_id(index) {
@@ -316,7 +343,7 @@ fn a_handle_that_moves_takes_the_fast_path() {
         good_token: true,
         with_gift: true,
     });
-    assert_eq!(world.nr_fast_with_frames, 1);
+    assert_eq!(world.nr_fast_with_handles, 1);
     let got = world.machine.result(server.thread).unwrap().unwrap();
     assert_eq!(
         (Tag(got.rsi), got.r12, got.r13),
@@ -338,5 +365,232 @@ fn a_handle_that_moves_takes_the_fast_path() {
         Object::System
     );
     assert!(entries(1, world.gifts[1]).is_err());
+    world.machine.finish();
+}
+
+/// A world where the first program waits at its endpoint and the second runs, and the step with which
+/// that sends there what it was given.
+fn about_to_give() -> (World, Step) {
+    let mut world = World::new(true, [16; PROGRAMS]);
+    let (server, receive) = (world.programs[0], world.endpoints[0][0]);
+    let waits = world.machine.call(server, Call::Recv, receive, [0; 6]);
+    assert!(waits.is_none());
+    world.machine.run(world.programs[1].thread);
+    let step = Step {
+        call: Call::Send,
+        endpoint: 0,
+        label: 0,
+        words: [1, 2, 3, 4],
+        lens: (0, 0),
+        good_token: true,
+        with_gift: true,
+    };
+    (world, step)
+}
+
+fn nr_handles(world: &World, program: usize) -> usize {
+    let space = world.programs[program].space;
+    world
+        .machine
+        .kernel
+        .spaces
+        .get(space)
+        .unwrap()
+        .handles
+        .len()
+}
+
+#[test]
+fn a_handle_that_finds_no_room_stays() {
+    let (mut world, step) = about_to_give();
+    let space = world.programs[0].space;
+    let kernel = &mut world.machine.kernel;
+    while kernel
+        .install(space, Object::System, Rights::empty(), 0)
+        .is_ok()
+    {}
+    let before = [0, 1].map(|program| nr_handles(&world, program));
+    world.take(step);
+    assert_eq!(world.nr_fast, 0);
+    assert_eq!(
+        world.machine.result(world.programs[1].thread),
+        Some(Err(Error::TableFull))
+    );
+    assert_eq!(before, [0, 1].map(|program| nr_handles(&world, program)));
+    world.machine.finish();
+}
+
+#[test]
+fn a_handle_whose_object_died_moves_like_any_other() {
+    let (mut world, step) = about_to_give();
+    let dead = world.machine.program();
+    let gift = Object::Space(dead.space);
+    world.gifts[1] = world
+        .machine
+        .install(world.programs[1], gift, Rights::COPY | Rights::READ);
+    world.machine.kernel.kill_space(dead.space);
+    world.take(step);
+    assert_eq!(world.nr_fast_with_handles, 1);
+    let got = world.machine.result(world.programs[0].thread);
+    let moved = Handle(got.unwrap().unwrap().r14 as u32);
+    let server = world
+        .machine
+        .kernel
+        .spaces
+        .get(space_of(&world, 0))
+        .unwrap();
+    assert_eq!(server.handles.get(moved).unwrap().object, gift);
+    world.machine.finish();
+}
+
+#[test]
+fn a_handle_without_the_right_to_be_copied_stays() {
+    let (mut world, step) = about_to_give();
+    let rights = Rights::READ;
+    world.gifts[1] = world
+        .machine
+        .install(world.programs[1], Object::System, rights);
+    world.take(step);
+    assert_eq!(world.nr_fast, 0);
+    let result = world.machine.result(world.programs[1].thread);
+    assert_eq!(result, Some(Err(Error::Denied)));
+    world.machine.finish();
+}
+
+#[test]
+fn a_handle_that_moves_within_its_space_gets_another_number() {
+    let (mut world, step) = about_to_give();
+    // A second thread of the server's space sends to the first.
+    let space = space_of(&world, 0);
+    let kernel = &mut world.machine.kernel;
+    let thread = kernel.create_thread(space, None, 16).unwrap();
+    kernel.start_thread(thread, 0, 0, [0; 3], 0).unwrap();
+    world.machine.run(thread);
+    let gift = world
+        .machine
+        .install(world.programs[0], Object::System, Rights::COPY);
+    let before = nr_handles(&world, 0);
+    let (to, tag) = (
+        world.endpoints[0][0],
+        Tag::new(7).with_handles(1).moving_handles(),
+    );
+    let kernel = &mut world.machine.kernel;
+    let regs = &mut kernel.threads.get_mut(thread).unwrap().regs;
+    regs.rax = step.call as u64 | u64::from(to.0) << 32;
+    [regs.rsi, regs.r8, regs.r10] = [tag.0, 0, 0];
+    regs.set_words([1, 2, gift.0.into(), 0]);
+    assert!(!world.try_fast(thread, [1, 2, gift.0.into(), 0]));
+    sys::syscall(&mut world.machine.kernel);
+    let got = world.machine.result(world.programs[0].thread);
+    let moved = Handle(got.unwrap().unwrap().r14 as u32);
+    let handles = &world.machine.kernel.spaces.get(space).unwrap().handles;
+    assert_eq!(handles.get(moved).unwrap().object, Object::System);
+    assert!(handles.get(gift).is_err());
+    assert_eq!(nr_handles(&world, 0), before);
+    world.machine.finish();
+}
+
+#[test]
+fn a_handle_to_a_receiver_that_died_stays() {
+    let (mut world, step) = about_to_give();
+    let thread = world.programs[0].thread;
+    world.machine.kernel.kill_thread(thread);
+    let before = nr_handles(&world, 1);
+    world.take(step);
+    assert_eq!(world.nr_fast, 0, "nobody receives");
+    assert_eq!(nr_handles(&world, 1), before);
+    world.machine.finish();
+}
+
+/// The route to an endpoint is forgotten with the handle that moves, whether or not the space has
+/// other threads that might remember it.
+#[test]
+fn a_handle_that_has_moved_leads_nowhere() {
+    for is_shared in [false, true] {
+        let (mut world, mut step) = about_to_give();
+        if is_shared {
+            let kernel = &mut world.machine.kernel;
+            let space = world.programs[1].space;
+            kernel.create_thread(space, None, 16).unwrap();
+        }
+        // The message takes its own way along.
+        world.gifts[1] = world.endpoints[0][1];
+        world.take(step);
+        assert_eq!(world.nr_fast_with_handles, 1);
+        let server = world.programs[0];
+        let got = world.machine.result(server.thread).unwrap().unwrap();
+        let args = [got.r8, 0, 0, 0, 0, 0];
+        world.machine.ok(server, Call::Reply, Handle::NONE, args);
+
+        world.machine.run(world.programs[1].thread);
+        step.with_gift = false;
+        world.take(step);
+        assert_eq!(world.nr_fast, 1);
+        let result = world.machine.result(world.programs[1].thread);
+        assert_eq!(result, Some(Err(Error::BadHandle)));
+        world.machine.finish();
+    }
+}
+
+fn space_of(world: &World, program: usize) -> Id<Space> {
+    world.programs[program].space
+}
+
+#[test]
+fn a_fault_and_the_verdict_on_it_take_the_fast_path() {
+    let mut machine = Machine::new(1024);
+    let server = machine.program();
+    let made = machine.ok(server, Call::EndpointCreate, Handle::NONE, [0; 6]);
+    let receive = Handle(made.rdi as u32);
+    let handles = &machine.kernel.spaces.get(server.space).unwrap().handles;
+    let Object::Endpoint(endpoint) = handles.get(receive).unwrap().object else {
+        panic!("no endpoint");
+    };
+    let badge = 77;
+    let client = machine.supervised_program(Some(Supervisor { endpoint, badge }));
+    assert!(machine.call(server, Call::Recv, receive, [0; 6]).is_none());
+    machine.run(client.thread);
+    let before = machine.kernel.threads.get(client.thread).unwrap().regs;
+
+    let fault = sys::page_fault(&machine.kernel, 0x6666_0000, Access::Write).unwrap();
+    assert_eq!(
+        machine.kernel.fast_fault(fault, || 0),
+        Some(Special::empty())
+    );
+    assert_eq!(machine.kernel.current(), Some(server.thread));
+    let got = machine.result(server.thread).unwrap().unwrap();
+    assert_eq!((got.rdi, got.r12), (badge, 0x6666_0000));
+
+    let regs = &mut machine.kernel.threads.get_mut(server.thread).unwrap().regs;
+    regs.rax = Call::ReplyRecv as u64 | u64::from(receive.0) << 32;
+    [regs.rdi, regs.rsi, regs.r8, regs.r10] = [got.r8, 0, 0, 0];
+    assert!(machine.kernel.fast_reply_recv(|| 0, |_| ()).is_none());
+    assert!(machine.kernel.fast_verdict(|| 0, |_| ()).is_some());
+    assert_eq!(machine.kernel.current(), Some(client.thread));
+    let thread = machine.kernel.threads.get(client.thread).unwrap();
+    assert_eq!((thread.regs, thread.fault()), (before, None));
+    machine.finish();
+}
+
+#[test]
+fn a_handle_that_is_named_twice_is_left_to_the_general_path() {
+    let (mut world, _) = about_to_give();
+    let (to, gift) = (world.endpoints[0][1], world.gifts[1]);
+    let words = [
+        1,
+        2,
+        pack_handles([gift, gift, Handle::NONE, Handle::NONE])[0],
+        0,
+    ];
+    let sender = world.programs[1].thread;
+    let regs = &mut world.machine.kernel.threads.get_mut(sender).unwrap().regs;
+    regs.rax = Call::Send as u64 | u64::from(to.0) << 32;
+    [regs.rsi, regs.r8, regs.r10] = [Tag::new(7).with_handles(2).moving_handles().0, 0, 0];
+    regs.set_words(words);
+    let before = [0, 1].map(|program| nr_handles(&world, program));
+    assert!(!world.try_fast(sender, words));
+    sys::syscall(&mut world.machine.kernel);
+    let after = [0, 1].map(|program| nr_handles(&world, program));
+    assert_eq!(after, [before[0] + 2, before[1] - 1]);
     world.machine.finish();
 }

@@ -135,7 +135,7 @@ impl World {
                 let thread = self.programs[who].thread;
                 let address = self.value(who, address);
                 self.machine.run(thread);
-                sys::page_fault(&mut self.machine.kernel, address, Access::Write);
+                self.machine.page_fault(address, Access::Write);
             }
             Step::Tick => sys::tick(&mut self.machine.kernel),
             Step::Call { .. } | Step::Fault { .. } => {}

@@ -239,7 +239,7 @@ fn a_fault_says_what_was_touched_and_what_is_there() {
     let mut machine = Machine::new(256);
     let (server, endpoint, program) = supervised(&mut machine);
     machine.run(program.thread);
-    sys::page_fault(&mut machine.kernel, 0x6666_0000, Access::Write);
+    machine.page_fault(0x6666_0000, Access::Write);
     let report = machine.ok(server, Call::Recv, endpoint, NOTHING);
     assert_eq!((kind(&report), report.rdi), (MessageKind::Fault, 77));
     assert_eq!(Tag(report.rsi).label(), FaultKind::Page as u32);
@@ -290,7 +290,7 @@ fn a_faulted_thread_dies_with_its_supervisor() {
         let mut machine = Machine::new(256);
         let (server, endpoint, program) = supervised(&mut machine);
         machine.run(program.thread);
-        sys::page_fault(&mut machine.kernel, 0, Access::Read);
+        machine.page_fault(0, Access::Read);
         if received {
             machine.ok(server, Call::Recv, endpoint, NOTHING);
         }
@@ -306,7 +306,7 @@ fn a_faulted_thread_without_supervisor_ends() {
     let mut machine = Machine::new(256);
     let program = machine.program();
     machine.run(program.thread);
-    sys::page_fault(&mut machine.kernel, 0, Access::Read);
+    machine.page_fault(0, Access::Read);
     assert!(machine.kernel.spaces.get(program.space).is_none());
     machine.finish();
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cowslip_abi::{Call, Error, Handle, MessageKind, Perm, Rights, Tag};
+use cowslip_abi::{Access, Call, Error, Handle, MessageKind, Perm, Rights, Tag};
 
 use crate::mm::sim::SimMemory;
 use crate::mm::{Frame, Mm};
@@ -153,6 +153,15 @@ impl Machine {
         [regs.rdi, regs.rsi, regs.rdx, regs.r8, regs.r9, regs.r10] = args;
         regs.rax = rax;
         sys::syscall(&mut self.kernel);
+    }
+
+    /// Lets the running thread fault at an address, as the entry code would.
+    pub(super) fn page_fault(&mut self, address: u64, access: Access) {
+        if let Some(fault) = sys::page_fault(&self.kernel, address, access)
+            && self.kernel.fast_fault(fault, || 0).is_none()
+        {
+            sys::report(&mut self.kernel, fault);
+        }
     }
 
     /// What a thread's last call came to; `None` while it waits or when it is gone.
