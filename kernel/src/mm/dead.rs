@@ -1,6 +1,6 @@
 //! Tables that no entry names any more, and that still name others.
 //!
-//! What hangs below such a table may be a gigabyte, so it is worked off [in steps](crate::vm::reap),
+//! What hangs below such a table may be a gigabyte, so it is worked off [in steps](fn@crate::vm::reap),
 //! some other time. Until then the entries count: a frame named by a dead table is in use. The list
 //! needs no memory. A dead table has no count any more; the place of the count holds the word that
 //! leads to the next one:

@@ -61,7 +61,10 @@ pub(super) const fn is_whole(range: &Range<u64>, level: u32) -> bool {
 /// which must be a page at least.
 pub(super) const fn highest_level(addr: u64, end: u64) -> u32 {
     let mut level = 0;
-    while level < ROOT && addr % coverage(level + 1) == 0 && end - addr >= coverage(level + 1) {
+    while level < ROOT
+        && addr.is_multiple_of(coverage(level + 1))
+        && end - addr >= coverage(level + 1)
+    {
         level += 1;
     }
     level

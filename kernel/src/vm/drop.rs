@@ -1,7 +1,7 @@
 //! Emptying ranges.
 //!
 //! An entry that covers nothing but what is to be emptied goes as a whole, whatever is below it; so
-//! does a table that would be left empty. What is below is worked off [later](super::reap). So only the
+//! does a table that would be left empty. What is below is worked off [later](fn@super::reap). So only the
 //! two ends of a range lead down into tables, which have to be [opened](super::open).
 
 use core::{ops::Range, sync::atomic::AtomicU64};

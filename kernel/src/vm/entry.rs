@@ -150,7 +150,11 @@ impl Entry {
     #[must_use]
     pub fn table_full_of(frame: Frame, entry: Self) -> Self {
         let table = Self::table(frame).with_used(NR_ENTRIES);
-        Self(table.0 | entry.0 & PLAIN * u64::from(entry.is_plain()))
+        if entry.is_plain() {
+            Self(table.0 | PLAIN)
+        } else {
+            table
+        }
     }
 
     /// The entry of a table for another frame that has the same entries, and only this reference.

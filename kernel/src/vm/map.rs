@@ -86,7 +86,7 @@ impl PageTable {
     /// Empties the pages from `addr` on. Empty ones stay so.
     ///
     /// Takes time for the ends of the range; what is between them goes as a whole, and is released
-    /// [later](super::reap).
+    /// [later](fn@super::reap).
     ///
     /// # Errors
     ///

@@ -73,7 +73,7 @@ impl PageTable {
         stats
     }
 
-    /// Releases all pages, all tables and the root, [later](super::reap).
+    /// Releases all pages, all tables and the root, [later](fn@super::reap).
     ///
     /// No CPU may have the space active, nor activate it.
     pub fn destroy(self, mm: &Mm) {
