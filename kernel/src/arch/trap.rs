@@ -9,7 +9,7 @@ use core::{hint, mem::MaybeUninit, ptr::NonNull};
 use cowslip_abi::Access;
 use kernel::{
     mm::{Flush, FlushPages, Frame, phys::FRAME_SIZE},
-    object::{Fault, Kernel, Registers, Thread},
+    object::{Fault, Kernel, Registers, Special, Thread},
     sys, vm,
 };
 use spin::{Mutex, MutexGuard};
@@ -282,11 +282,12 @@ fn leave(mut guard: Guard) -> *const Registers {
         && let Some(thread) = kernel.threads.pinned()
     {
         // The same place means the same thread: after the end of one, there is something to decide.
-        return if PerCpu::get().registers().cast_const() == &raw const thread.regs {
-            &thread.regs
-        } else {
-            switch(PerCpu::get(), kernel, thread)
-        };
+        if PerCpu::get().registers().cast_const() == &raw const thread.regs {
+            return &thread.regs;
+        }
+        if !thread.special.contains(Special::LONG) {
+            return switch(PerCpu::get(), kernel, thread);
+        }
     }
     reschedule(guard)
 }
@@ -299,8 +300,17 @@ fn reschedule(mut guard: Guard) -> *const Registers {
         let next = sys::next(of(&mut guard));
         apic::set_timer(cpu, next.timer);
         let kernel = of(&mut guard);
-        if let Some(thread) = kernel.threads.pinned() {
-            return switch(cpu, kernel, thread);
+        match kernel.threads.pinned() {
+            // In the middle of a call that takes more than one step: this is the next one.
+            Some(thread) if thread.special.contains(Special::LONG) => {
+                sys::syscall(kernel);
+                drop(guard);
+                poll_interrupts();
+                guard = KERNEL.lock();
+                continue;
+            }
+            Some(thread) => return switch(cpu, kernel, thread),
+            None => {}
         }
         if !vm::reap(kernel.mm) {
             drop(guard);

@@ -8,8 +8,9 @@ use cowslip_abi::{
     Error, Handle, MAX_HANDLES, MessageKind, Rights, Tag, pack_handles, unpack_handles,
 };
 
+use super::{Progress, passage::Passage};
 use crate::object::{HandleEntry, Id, Kernel, Outgoing, Space, Special, State, Thread};
-use crate::vm::{self, ByteRange, Side, Transfer};
+use crate::vm::{self, ByteRange, CopyError, Side, Transfer};
 
 /// Why a delivery failed, and to whom it is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +23,14 @@ pub(super) enum Fault {
 
 impl Kernel {
     /// Passes the message of a thread in state `Sending` to one in state `Receiving`, both in no
-    /// queue. Afterwards the sender waits for the reply, and the receiver is ready to be let run.
-    pub(super) fn deliver(&mut self, from: Id<Thread>, to: Id<Thread>) -> Result<(), Fault> {
+    /// queue. Afterwards the sender waits for the reply, and the receiver is ready to be let run;
+    /// unless that takes more than one step of `caller`, who is one of them.
+    pub(super) fn deliver(
+        &mut self,
+        from: Id<Thread>,
+        to: Id<Thread>,
+        caller: Id<Thread>,
+    ) -> Result<Progress<()>, Fault> {
         let gone = Fault::OfSender(Error::Died);
         let sender = self.threads.get(from).ok_or(gone)?;
         let receiver = self.threads.get(to).ok_or(gone)?;
@@ -37,7 +44,10 @@ impl Kernel {
         let (tag, words, len) = match fault {
             Some(fault) => (fault.tag(), fault.words(&sender.regs), 0),
             None => {
-                let words = self.transfer(from, client, server, message, buffer)?;
+                let passed = self.transfer(caller, from, client, server, message, buffer)?;
+                let Progress::Done(words) = passed else {
+                    return Ok(Progress::More);
+                };
                 let tag = message.tag.with_kind(MessageKind::Message);
                 (Tag(tag.0 & !MOVE_MARKS), words, message.data.len())
             }
@@ -61,7 +71,7 @@ impl Kernel {
                 sender.special.set(Special::TRUNCATED, accepted < len);
             }
         }
-        Ok(())
+        Ok(Progress::Done(()))
     }
 
     /// Passes a reply to a thread in state `AwaitingReply`, which stays in it. Returns whether the
@@ -71,12 +81,15 @@ impl Kernel {
         from: Id<Thread>,
         to: Id<Thread>,
         message: Outgoing,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Progress<bool>, Fault> {
         let gone = Fault::OfSender(Error::StaleToken);
         let server = self.threads.get(from).ok_or(gone)?.space;
         let client = self.threads.get(to).ok_or(gone)?;
         let reply = client.regs.buffer().map_err(Fault::OfReceiver)?;
-        let words = self.transfer(from, server, client.space, message, reply)?;
+        let passed = self.transfer(from, from, server, client.space, message, reply)?;
+        let Progress::Done(words) = passed else {
+            return Ok(Progress::More);
+        };
 
         let truncated = message.data.len() > reply.len();
         if let Some(client) = self.threads.get_mut(to) {
@@ -85,26 +98,31 @@ impl Kernel {
             client.regs.set_message(tag, message.data.len());
             client.regs.set_words(words);
         }
-        Ok(truncated)
+        Ok(Progress::Done(truncated))
     }
 
-    /// Passes handles and bytes; returns the words for the receiver.
+    /// Passes handles and bytes; returns the words for the receiver. If that takes `caller` more than
+    /// one step, the handles go last.
     fn transfer(
         &mut self,
+        caller: Id<Thread>,
         sender: Id<Thread>,
         from: Id<Space>,
         to: Id<Space>,
         message: Outgoing,
         buffer: ByteRange,
-    ) -> Result<[u64; 4], Fault> {
+    ) -> Result<Progress<[u64; 4]>, Fault> {
         let mut words = match self.threads.get(sender) {
             Some(thread) => thread.regs.words(),
             None => return Err(Fault::OfSender(Error::Died)),
         };
         let count = message.tag.handles();
+        let is_long = self.is_long(caller);
+        if (count == 0 || is_long) && !self.copy_bytes(caller, from, to, message, buffer)? {
+            return Ok(Progress::More);
+        }
         if count == 0 {
-            self.copy_bytes(from, to, message, buffer)?;
-            return Ok(words);
+            return Ok(Progress::Done(words));
         }
 
         let sent = unpack_handles([words[2], words[3]]);
@@ -114,48 +132,55 @@ impl Kernel {
         let installed = self
             .install_all(to, &entries[..count])
             .map_err(Fault::OfSender)?;
-        if let Err(fault) = self.copy_bytes(from, to, message, buffer) {
-            self.close_all(to, &installed[..count]);
-            return Err(fault);
+        if !is_long {
+            let copied = self.copy_bytes(caller, from, to, message, buffer);
+            if copied != Ok(true) {
+                self.close_all(to, &installed[..count]);
+                return copied.map(|_| Progress::More);
+            }
         }
         if message.tag.moves_handles() {
             self.close_all(from, &sent[..count]);
         }
         [words[2], words[3]] = pack_handles(installed);
-        Ok(words)
+        Ok(Progress::Done(words))
     }
 
+    /// Copies the bytes of a message, or takes one step of doing so. Returns whether they are copied.
     fn copy_bytes(
-        &self,
+        &mut self,
+        caller: Id<Thread>,
         from: Id<Space>,
         to: Id<Space>,
         message: Outgoing,
         buffer: ByteRange,
-    ) -> Result<(), Fault> {
-        let (data, transfer) = (message.data, Transfer::of(message.tag));
-        let len = data.len().min(buffer.len());
+    ) -> Result<bool, Fault> {
+        let len = message.data.len().min(buffer.len());
         if len == 0 {
-            return Ok(());
+            return Ok(true);
         }
         let source = self.spaces.get(from).ok_or(Fault::OfSender(Error::Died))?;
         let target = self.spaces.get(to).ok_or(Fault::OfSender(Error::Died))?;
-        vm::copy(
-            self.mm,
-            &target.table,
-            buffer.addr(),
-            &source.table,
-            data.addr(),
+        let passage = Passage {
+            mm: self.mm,
+            dst: &target.table,
+            to: buffer.addr(),
+            src: &source.table,
+            from: message.data.addr(),
             len,
-            transfer,
-        )
-        .map_err(|failure| match failure.side {
-            Side::Destination if failure.error != Error::Overlap => {
-                Fault::OfReceiver(failure.error)
+            transfer: Transfer::of(message.tag),
+        };
+        let mut long = self.long(caller);
+        let result = passage.step(&mut long);
+        self.set_long(caller, long);
+        match result {
+            // Memory is not out before all that is dead is worked off.
+            Err(failure) if failure.error == Error::NoMemory && !vm::reap(self.mm) => Ok(false),
+            result => {
+                vm::reap(self.mm);
+                result.map_err(fault_of)
             }
-            _ => Fault::OfSender(failure.error),
-        })?;
-        vm::reap(self.mm);
-        Ok(())
+        }
     }
 
     /// The entries of handles that are to go along in a message.
@@ -196,6 +221,14 @@ impl Kernel {
         for handle in handles {
             let _ = self.close(space, *handle);
         }
+    }
+}
+
+/// To whom the failure of a copy is told.
+fn fault_of(failure: CopyError) -> Fault {
+    match failure.side {
+        Side::Destination if failure.error != Error::Overlap => Fault::OfReceiver(failure.error),
+        _ => Fault::OfSender(failure.error),
     }
 }
 

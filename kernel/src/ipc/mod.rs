@@ -16,11 +16,21 @@ mod deliver;
 mod fast;
 mod fast_events;
 mod fault;
+mod passage;
 
 use cowslip_abi::{Error, FaultVerdict, RecvFlags, Tag};
 
 use crate::object::{Endpoint, Id, Kernel, Outgoing, State, Thread};
 use deliver::Fault;
+
+/// How far a call came. See [`Long`](crate::object::Long).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress<T> {
+    /// It is done.
+    Done(T),
+    /// It takes another step: the thread, which can run, makes the call again.
+    More,
+}
 
 impl Kernel {
     /// Sends a message and waits for the reply, which arrives in the caller's registers.
@@ -30,7 +40,7 @@ impl Kernel {
         to: Id<Endpoint>,
         badge: u64,
         message: Outgoing,
-    ) -> Result<(), Error> {
+    ) -> Result<Progress<()>, Error> {
         let sending = State::Sending {
             endpoint: to,
             badge,
@@ -38,26 +48,45 @@ impl Kernel {
         };
         self.set_state(caller, sending);
         let result = self.offer(caller, to);
-        if result.is_err() {
+        if !matches!(result, Ok(Progress::Done(()))) {
             self.set_state(caller, State::Runnable);
         }
         result
     }
 
     /// Brings a thread in state `Sending` together with a receiver, or queues it.
-    fn offer(&mut self, sender: Id<Thread>, to: Id<Endpoint>) -> Result<(), Error> {
+    pub(crate) fn offer(
+        &mut self,
+        sender: Id<Thread>,
+        to: Id<Endpoint>,
+    ) -> Result<Progress<()>, Error> {
         loop {
+            let bound = self.partner(sender);
+            if bound.is_none() {
+                self.begin_again(sender);
+            }
             let endpoint = self.endpoints.get_mut(to).ok_or(Error::Died)?;
-            let Some(receiver) = endpoint.receivers.pop(&mut self.threads) else {
+            let next = bound.or_else(|| endpoint.receivers.pop(&mut self.threads));
+            let Some(receiver) = next else {
                 endpoint.senders.push_back(&mut self.threads, sender);
-                return Ok(());
+                return Ok(Progress::Done(()));
             };
-            match self.deliver(sender, receiver) {
-                Ok(()) => {
+            match self.deliver(sender, receiver, sender) {
+                Ok(Progress::Done(())) => {
+                    self.unbind(sender);
                     self.make_runnable_next(receiver);
-                    return Ok(());
+                    return Ok(Progress::Done(()));
                 }
-                Err(Fault::OfReceiver(error)) => self.fail(receiver, error),
+                Ok(Progress::More) => {
+                    self.bind(receiver, sender);
+                    return Ok(Progress::More);
+                }
+                Err(Fault::OfReceiver(error)) => {
+                    self.unbind(sender);
+                    self.fail(receiver, error);
+                }
+                // Who is bound is let go when the call ends.
+                Err(Fault::OfSender(error)) if bound.is_some() => return Err(error),
                 Err(Fault::OfSender(error)) => {
                     let endpoint = self.endpoints.get_mut(to).ok_or(Error::Died)?;
                     endpoint.receivers.push_front(&mut self.threads, receiver);
@@ -73,13 +102,16 @@ impl Kernel {
         caller: Id<Thread>,
         from: Id<Endpoint>,
         flags: RecvFlags,
-    ) -> Result<(), Error> {
+    ) -> Result<Progress<()>, Error> {
         self.set_state(caller, State::Receiving { endpoint: from });
         let waits = self.accept(caller, from, flags);
-        if !matches!(waits, Ok(true)) {
+        if !matches!(waits, Ok(Progress::Done(true))) {
             self.set_state(caller, State::Runnable);
         }
-        waits.map(|_| ())
+        waits.map(|progress| match progress {
+            Progress::Done(_) => Progress::Done(()),
+            Progress::More => Progress::More,
+        })
     }
 
     /// Brings a thread in state `Receiving` together with an event, or queues it. Returns whether it
@@ -89,23 +121,40 @@ impl Kernel {
         receiver: Id<Thread>,
         from: Id<Endpoint>,
         flags: RecvFlags,
-    ) -> Result<bool, Error> {
+    ) -> Result<Progress<bool>, Error> {
         loop {
-            let endpoint = self.endpoints.get_mut(from).ok_or(Error::Died)?;
-            if endpoint.bits != 0 {
-                self.take_bits(from, receiver);
-                return Ok(false);
+            let bound = self.partner(receiver);
+            if bound.is_none() {
+                self.begin_again(receiver);
             }
-            let Some(sender) = endpoint.senders.pop(&mut self.threads) else {
+            let endpoint = self.endpoints.get_mut(from).ok_or(Error::Died)?;
+            if bound.is_none() && endpoint.bits != 0 {
+                self.take_bits(from, receiver);
+                return Ok(Progress::Done(false));
+            }
+            let next = bound.or_else(|| endpoint.senders.pop(&mut self.threads));
+            let Some(sender) = next else {
                 if flags.contains(RecvFlags::NONBLOCK) {
                     return Err(Error::WouldBlock);
                 }
                 endpoint.receivers.push_back(&mut self.threads, receiver);
-                return Ok(true);
+                return Ok(Progress::Done(true));
             };
-            match self.deliver(sender, receiver) {
-                Ok(()) => return Ok(false),
-                Err(Fault::OfSender(error)) => self.fail(sender, error),
+            match self.deliver(sender, receiver, receiver) {
+                Ok(Progress::Done(())) => {
+                    self.unbind(receiver);
+                    return Ok(Progress::Done(false));
+                }
+                Ok(Progress::More) => {
+                    self.bind(sender, receiver);
+                    return Ok(Progress::More);
+                }
+                Err(Fault::OfSender(error)) => {
+                    self.unbind(receiver);
+                    self.fail(sender, error);
+                }
+                // Who is bound is let go when the call ends.
+                Err(Fault::OfReceiver(error)) if bound.is_some() => return Err(error),
                 Err(Fault::OfReceiver(error)) => {
                     let endpoint = self.endpoints.get_mut(from).ok_or(Error::Died)?;
                     endpoint.senders.push_front(&mut self.threads, sender);
@@ -121,7 +170,7 @@ impl Kernel {
         caller: Id<Thread>,
         token: u64,
         message: Outgoing,
-    ) -> Result<Tag, Error> {
+    ) -> Result<Progress<Tag>, Error> {
         let sender = self.awaiting(caller, token).ok_or(Error::StaleToken)?;
         let faulted = self
             .threads
@@ -132,19 +181,21 @@ impl Kernel {
                 FaultVerdict::from_label(message.tag.label()).ok_or(Error::BadArgument)?;
             self.answered(caller);
             self.give_verdict(sender, verdict);
-            return Ok(Tag::default());
+            return Ok(Progress::Done(Tag::default()));
         }
         match self.deliver_reply(caller, sender, message) {
             Err(Fault::OfSender(error)) => Err(error),
             Err(Fault::OfReceiver(error)) => {
                 self.answered(caller);
                 self.fail(sender, error);
-                Ok(Tag::default())
+                Ok(Progress::Done(Tag::default()))
             }
-            Ok(truncated) => {
+            Ok(Progress::More) => Ok(Progress::More),
+            Ok(Progress::Done(truncated)) => {
                 self.answered(caller);
                 self.make_runnable_next(sender);
-                Ok(Tag::default().with_truncation(false, truncated))
+                let tag = Tag::default().with_truncation(false, truncated);
+                Ok(Progress::Done(tag))
             }
         }
     }

@@ -145,6 +145,13 @@ impl FrameAllocator {
         })
     }
 
+    /// Gives frames back that were [set aside](Reserve::keep).
+    pub fn give_back(&self, nr_frames: u64) {
+        if nr_frames > 0 {
+            self.pool.lock().free += nr_frames;
+        }
+    }
+
     /// Takes a frame that the caller has taken off `free`: the one that was freed last, which may still
     /// be in a cache, or else one from the last range. Unlocks the pool.
     #[inline]
@@ -224,6 +231,14 @@ impl Reserve<'_> {
 
     /// Gives back what is left; the same as dropping it.
     pub fn release(self) {}
+
+    /// Keeps what is left set aside for longer than this value lives: until somebody
+    /// [gives it back](FrameAllocator::give_back).
+    pub fn keep(self) -> u64 {
+        let nr_frames = self.len as u64;
+        core::mem::forget(self);
+        nr_frames
+    }
 }
 
 impl Drop for Reserve<'_> {

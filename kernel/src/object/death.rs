@@ -190,6 +190,7 @@ impl Kernel {
     /// Takes a thread out of everything it is in, and dooms its space if it was the last one.
     fn remove_thread(&mut self, id: Id<Thread>) {
         self.set_timer(id, None);
+        self.end_long(id);
         self.leave_queue(id);
         let Some(thread) = self.threads.get(id) else {
             return;
@@ -224,9 +225,14 @@ impl Kernel {
             return;
         };
         let is_current = self.current() == Some(id);
+        let is_bound = self
+            .threads
+            .get(id)
+            .is_some_and(|thread| thread.bound_to.is_some());
         let threads = &mut self.threads;
         match state {
             State::Stopped => {}
+            State::Sending { .. } | State::Receiving { .. } if is_bound => {}
             State::Runnable if is_current => {}
             State::Runnable => self.run_queue.remove(threads, id),
             State::Sending { endpoint, .. } => {

@@ -4,7 +4,7 @@ use cowslip_abi::{Access, FaultKind, FoundEntry, MAX_HANDLES, Tag, ThreadState};
 
 use super::queue::{KINDS, Link};
 use super::route::{SpaceRoute, WAYS};
-use super::{Endpoint, Id, Registers, Route, Space};
+use super::{Endpoint, Id, Long, Registers, Route, Space};
 use crate::mm::Frame;
 use crate::vm::ByteRange;
 
@@ -100,6 +100,8 @@ bitflags::bitflags! {
         const FAULT = 1 << 2;
         /// It waits for the reply to a request that was longer than the receiver's buffer.
         const TRUNCATED = 1 << 3;
+        /// It is in the middle of a call that takes more than one step.
+        const LONG = 1 << 4;
     }
 }
 
@@ -140,6 +142,10 @@ pub struct Thread {
     pub(super) acts_on: [SpaceRoute; 2],
     /// Where its last calls on endpoints went, each [`Way`](super::Way).
     pub(super) routes: [Route; WAYS],
+    /// How far it is with a call that takes more than one step.
+    long: Option<Long>,
+    /// The thread that works on the message that this one waits to pass or to get, in no queue.
+    pub(super) bound_to: Option<Id<Thread>>,
     /// Its places in lists.
     pub links: [Link; KINDS],
 }
@@ -170,6 +176,8 @@ impl Thread {
             unanswered: 0,
             acts_on: [SpaceRoute::NONE; 2],
             routes: [Route::NONE; WAYS],
+            long: None,
+            bound_to: None,
             links: [Link::default(); KINDS],
         }
     }
@@ -221,6 +229,22 @@ impl Thread {
     pub fn set_fpu(&mut self, frame: Frame) {
         self.fpu = Some(frame);
         self.special.insert(Special::FPU);
+    }
+
+    /// How far it is with a call that takes more than one step.
+    pub(crate) fn long(&self) -> Option<&Long> {
+        self.long.as_ref()
+    }
+
+    /// The same; the call takes more than one step from now on.
+    pub(crate) fn long_mut(&mut self) -> &mut Long {
+        self.special.insert(Special::LONG);
+        self.long.get_or_insert_default()
+    }
+
+    pub(super) fn take_long(&mut self) -> Option<Long> {
+        self.special.remove(Special::LONG);
+        self.long.take()
     }
 
     /// Whether it waits for the reply that has this token, from this space.

@@ -4,6 +4,7 @@ use cowslip_abi::{Error, MAX_RANGE, RecvFlags, Rights, Tag};
 
 use super::request::Request;
 use super::{Answer, Done};
+use crate::ipc::Progress;
 use crate::object::{Endpoint, Id, Kernel, Outgoing, Timer};
 use crate::vm::ByteRange;
 
@@ -11,21 +12,23 @@ pub(super) fn send(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, badge) = request.endpoint(kernel, request.handle, Rights::SEND)?;
     let message = outgoing(request)?;
     check_buffer(request)?;
-    kernel.send(request.thread, endpoint, badge, message)?;
-    Ok(Done::InPlace)
+    let progress = kernel.send(request.thread, endpoint, badge, message)?;
+    Ok(progress.into())
 }
 
 pub(super) fn recv(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, _) = request.endpoint(kernel, request.handle, Rights::RECV)?;
     check_buffer(request)?;
     let flags = RecvFlags::from_bits(request.args[1]).ok_or(Error::BadArgument)?;
-    kernel.receive(request.thread, endpoint, flags)?;
-    Ok(Done::InPlace)
+    let progress = kernel.receive(request.thread, endpoint, flags)?;
+    Ok(progress.into())
 }
 
 pub(super) fn reply(kernel: &mut Kernel, request: &Request) -> Answer {
     let message = outgoing(request)?;
-    let tag = kernel.reply(request.thread, request.args[0], message)?;
+    let Progress::Done(tag) = kernel.reply(request.thread, request.args[0], message)? else {
+        return Ok(Done::Again);
+    };
     if let Some(caller) = kernel.threads.get_mut(request.thread) {
         caller.regs.rax = 0;
         caller.regs.rsi = tag.0;
@@ -37,8 +40,13 @@ pub(super) fn reply_recv(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, _) = request.endpoint(kernel, request.handle, Rights::RECV)?;
     let message = outgoing(request)?;
     check_buffer(request)?;
-    kernel.reply(request.thread, request.args[0], message)?;
-    kernel.reap();
+    if !kernel.long(request.thread).has_replied {
+        match kernel.reply(request.thread, request.args[0], message)? {
+            Progress::More => return Ok(Done::Again),
+            Progress::Done(_) => kernel.end_long(request.thread),
+        }
+        kernel.reap();
+    }
     receive_after_reply(kernel, request, endpoint)
 }
 
@@ -47,8 +55,20 @@ fn receive_after_reply(kernel: &mut Kernel, request: &Request, endpoint: Id<Endp
     if kernel.threads.get(request.thread).is_none() {
         return Ok(Done::InPlace);
     }
-    kernel.receive(request.thread, endpoint, RecvFlags::empty())?;
-    Ok(Done::InPlace)
+    let progress = kernel.receive(request.thread, endpoint, RecvFlags::empty())?;
+    if progress == Progress::More {
+        kernel.note_reply(request.thread);
+    }
+    Ok(progress.into())
+}
+
+impl From<Progress<()>> for Done {
+    fn from(progress: Progress<()>) -> Self {
+        match progress {
+            Progress::Done(()) => Done::InPlace,
+            Progress::More => Done::Again,
+        }
+    }
 }
 
 pub(super) fn notify(kernel: &mut Kernel, request: &Request) -> Answer {

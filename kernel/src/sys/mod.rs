@@ -31,6 +31,8 @@ enum Done {
     Values(Values),
     /// The caller's registers hold the results already, or it waits, or it is gone.
     InPlace,
+    /// A step; the caller makes the call [again](crate::object::Long).
+    Again,
 }
 
 type Answer = Result<Done, Error>;
@@ -44,12 +46,17 @@ pub fn syscall(kernel: &mut Kernel) {
         Some(call) => dispatch(kernel, call, &request),
         None => Err(Error::UnknownCall),
     };
+    if matches!(answer, Ok(Done::Again)) {
+        kernel.make_again(request.thread);
+    } else {
+        kernel.end_long(request.thread);
+    }
     // The caller runs still, unless it has made an end of itself.
     if let Some(thread) = kernel.threads.pinned_mut() {
         match answer {
             Ok(Done::Nothing) => thread.regs.rax = 0,
             Ok(Done::Values(values)) => values.store(&mut thread.regs),
-            Ok(Done::InPlace) => {}
+            Ok(Done::InPlace | Done::Again) => {}
             Err(error) => thread.regs.rax = error as u64,
         }
     }

@@ -9,7 +9,7 @@ use cowslip_abi::Error;
 use crate::{
     mm::{CountCursor, Departing, Flushed, Frame, Reserve, phys::FRAME_SIZE},
     vm::{
-        CopyError, Side, Transfer,
+        CopyError, Effort, Side, Transfer,
         access::{check_writable, pieces},
         copy::{Job, Needs},
         cursor::{View, coverage, highest_level, shift, walk_to_page},
@@ -42,15 +42,17 @@ fn method(source: Entry, dst: Entry) -> Method {
 }
 
 impl<'m> Job<'m> {
-    /// Checks both sides of the body, and counts the frames that it takes.
+    /// Checks both sides of the body, and counts the frames that it takes. Returns the address where
+    /// the effort ends.
     pub(super) fn plan_body(
         &self,
         body: &Range<u64>,
         needs: &mut Needs<'_>,
-    ) -> Result<(), CopyError> {
+    ) -> Result<u64, CopyError> {
         let mut page = body.start;
-        while page < body.end {
+        while page < body.end && needs.left > 0 {
             if let Some((level, nr_tables)) = self.tables_at(page, body.end) {
+                needs.spend(Effort::TABLE, nr_tables);
                 needs.dst.add(page, level);
                 if self.transfer == Transfer::Move {
                     needs.src.add(self.to_src(page), level);
@@ -60,7 +62,7 @@ impl<'m> Job<'m> {
                 page += self.plan_pages(page, body.end, needs)? as u64 * FRAME_SIZE;
             }
         }
-        Ok(())
+        Ok(page)
     }
 
     /// How many tables, or pieces of demand-zero memory, of which level go over whole from `page` on;
@@ -98,8 +100,10 @@ impl<'m> Job<'m> {
     /// Checks the pages of one table, and counts the frames that they take. Returns how many there
     /// are.
     fn plan_pages(&self, page: u64, end: u64, needs: &mut Needs<'_>) -> Result<usize, CopyError> {
+        // An effort goes far enough for this; pages that are copied are another matter.
         let (src, dst) = self.pages_at(page, end);
-        let nr_pages = src.len().min(dst.len());
+        let mut nr_pages = src.len().min(dst.len());
+        needs.spend(Effort(1), nr_pages);
         let is_own = needs.dst.add(page, 0);
         if self.transfer == Transfer::Move
             && let View::Entries(_) = src
@@ -112,14 +116,20 @@ impl<'m> Job<'m> {
         {
             return Ok(nr_pages);
         }
-        for number in 0..nr_pages {
+        let mut number = 0;
+        while number < nr_pages {
             let (source, target) = (src.get(number), dst.get(number));
+            number += 1;
             if source.is_empty() {
                 return Err(CopyError::new(Side::Source, Error::NotMapped));
             }
             check_writable(target).map_err(|error| CopyError::new(Side::Destination, error))?;
             if let Method::Bytes = method(source, target) {
                 needs.nr_pages += usize::from(own::needs_frame(self.mm, target, is_own));
+                needs.spend(Effort::BYTES, 1);
+                if needs.left == 0 {
+                    nr_pages = number;
+                }
             }
         }
         Ok(nr_pages)

@@ -98,23 +98,96 @@ pub fn copy(
     len: u64,
     transfer: Transfer,
 ) -> Result<(), CopyError> {
+    let limit = Effort::MAX;
+    copy_within(mm, limit, dst, dst_addr, src, src_addr, len, transfer).map(|_| ())
+}
+
+/// The same, if it takes no more than so much effort. `false`: it takes more, and nothing has changed.
+///
+/// # Errors
+///
+/// As for [`copy`]; beyond the effort nothing is checked.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "two ranges in two spaces, and how to copy them"
+)]
+pub fn copy_within(
+    mm: &Mm,
+    limit: Effort,
+    dst: &PageTable,
+    dst_addr: u64,
+    src: &PageTable,
+    src_addr: u64,
+    len: u64,
+    transfer: Transfer,
+) -> Result<bool, CopyError> {
     let (dst, src) = (dst.root(), src.root());
     if dst == src && dst_addr.abs_diff(src_addr) < len {
         return Err(CopyError::new(Side::Destination, Error::Overlap));
     }
     let is_page = len == FRAME_SIZE && (dst_addr | src_addr).is_multiple_of(FRAME_SIZE);
     if is_page && give_page(mm, (dst, dst_addr), (src, src_addr), transfer) {
-        return Ok(());
+        return Ok(true);
     }
-    let distance = src_addr.wrapping_sub(dst_addr);
-    let job = Job {
-        mm,
-        src,
-        dst,
-        distance,
-        transfer,
-    };
-    job.run(&Parts::new(dst_addr..dst_addr + len, distance))
+    let job = Job::new(mm, dst, dst_addr, src, src_addr, transfer);
+    job.run(&Parts::new(dst_addr..dst_addr + len, job.distance), limit)
+}
+
+/// What the beginning of a copy takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// How many bytes.
+    pub len: u64,
+    /// How many frames.
+    pub nr_frames: usize,
+}
+
+/// Checks the beginning of a copy, as far as so much effort goes, which is a page at least.
+///
+/// # Errors
+///
+/// As for [`copy`], for what was checked, but `NoMemory`.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "two ranges in two spaces, and how to copy them"
+)]
+pub fn check_copy(
+    mm: &Mm,
+    limit: Effort,
+    dst: &PageTable,
+    dst_addr: u64,
+    src: &PageTable,
+    src_addr: u64,
+    len: u64,
+    transfer: Transfer,
+) -> Result<Beginning, CopyError> {
+    let job = Job::new(mm, dst.root(), dst_addr, src.root(), src_addr, transfer);
+    let parts = Parts::new(dst_addr..dst_addr + len, job.distance);
+    let mut needs = Needs::new(&job, limit);
+    let mut reached = job.plan(&parts, &mut needs)?;
+    // A page of the source that moves is emptied at once, so it must not lie in two parts.
+    if transfer == Transfer::Move && reached < parts.tail.end {
+        reached -= job.to_src(reached) % FRAME_SIZE;
+    }
+    Ok(Beginning {
+        len: reached - dst_addr,
+        nr_frames: needs.nr_frames(),
+    })
+}
+
+/// How much work something is, in pages that change hands. Each is some dozens of instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Effort(pub u32);
+
+impl Effort {
+    /// Any.
+    pub const MAX: Self = Self(u32::MAX);
+    /// What is done without letting anybody else have the CPU. Less in tests, for more steps.
+    pub const STEP: Self = Self(if cfg!(test) { 64 } else { 512 });
+    /// A page whose bytes are copied.
+    pub(super) const BYTES: Self = Self(16);
+    /// A table.
+    pub(super) const TABLE: Self = Self(2);
 }
 
 /// Remaps one private page, in place of another; or copies it, if one page is too short to be
@@ -272,6 +345,8 @@ pub(super) struct Job<'m> {
 
 /// What a transfer needs, at ascending addresses.
 pub(super) struct Needs<'m> {
+    /// What is left of the effort that may be made.
+    pub(super) left: u32,
     /// The tables of the destination that are written to.
     pub(super) dst: Plan<'m>,
     /// Those of the source that pages are taken from.
@@ -280,29 +355,78 @@ pub(super) struct Needs<'m> {
     pub(super) nr_pages: usize,
 }
 
+impl<'m> Needs<'m> {
+    fn new(job: &Job<'m>, limit: Effort) -> Self {
+        Self {
+            left: limit.0,
+            dst: Plan::new(job.mm, job.dst),
+            src: Plan::new(job.mm, job.src),
+            nr_pages: 0,
+        }
+    }
+
+    /// Makes an effort so many times.
+    pub(super) fn spend(&mut self, effort: Effort, times: usize) {
+        let spent = u64::from(effort.0) * times as u64;
+        self.left = self
+            .left
+            .saturating_sub(spent.try_into().unwrap_or(u32::MAX));
+    }
+
+    fn nr_frames(&self) -> usize {
+        self.dst.nr_frames() + self.src.nr_frames() + self.nr_pages
+    }
+}
+
 impl<'m> Job<'m> {
-    fn run(&self, parts: &Parts) -> Result<(), CopyError> {
+    const fn new(
+        mm: &'m Mm,
+        dst: Frame,
+        dst_addr: u64,
+        src: Frame,
+        src_addr: u64,
+        transfer: Transfer,
+    ) -> Self {
+        Self {
+            mm,
+            src,
+            dst,
+            distance: src_addr.wrapping_sub(dst_addr),
+            transfer,
+        }
+    }
+
+    /// Checks both sides, and counts what the transfer takes, as far as the effort goes. Returns the
+    /// address where that is.
+    fn plan(&self, parts: &Parts, needs: &mut Needs<'_>) -> Result<u64, CopyError> {
+        let mut reached = self.plan_bytes(&parts.head, needs)?;
+        if reached == parts.head.end {
+            reached = self.plan_body(&parts.body, needs)?;
+        }
+        if reached == parts.tail.start {
+            reached = self.plan_bytes(&parts.tail, needs)?;
+        }
+        Ok(reached)
+    }
+
+    /// Returns whether it was not too much effort.
+    fn run(&self, parts: &Parts, limit: Effort) -> Result<bool, CopyError> {
         let all_bytes = Parts::all_bytes(parts.head.start..parts.tail.end);
         let is_short = parts.nr_pages() < self.mm.remap_min_pages();
         let parts = if is_short && self.is_in_place(&parts.body) {
             if parts.head.is_empty() && parts.tail.is_empty() {
                 self.copy_in_place(&parts.body);
-                return Ok(());
+                return Ok(true);
             }
             &all_bytes
         } else {
             parts
         };
-        let mut needs = Needs {
-            dst: Plan::new(self.mm, self.dst),
-            src: Plan::new(self.mm, self.src),
-            nr_pages: 0,
-        };
-        self.plan_bytes(&parts.head, &mut needs)?;
-        self.plan_body(&parts.body, &mut needs)?;
-        self.plan_bytes(&parts.tail, &mut needs)?;
-        let nr_frames = needs.dst.nr_frames() + needs.src.nr_frames() + needs.nr_pages;
-        let mut reserve = reserve(self.mm, nr_frames)?;
+        let mut needs = Needs::new(self, limit);
+        if self.plan(parts, &mut needs)? < parts.tail.end {
+            return Ok(false);
+        }
+        let mut reserve = reserve(self.mm, needs.nr_frames())?;
 
         let mut departing = Departing::new(self.mm);
         self.detach(&parts.head, &mut reserve, &mut departing);
@@ -322,13 +446,20 @@ impl<'m> Job<'m> {
         if self.transfer == Transfer::Move && is_left {
             self.empty_source(parts.head.start..parts.tail.end, &mut reserve);
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Checks both sides of what is copied, and counts the frames that it takes.
-    fn plan_bytes(&self, range: &Range<u64>, needs: &mut Needs<'_>) -> Result<(), CopyError> {
+    /// Checks both sides of what is copied, and counts the frames that it takes. Returns the address
+    /// where the effort ends.
+    fn plan_bytes(&self, range: &Range<u64>, needs: &mut Needs<'_>) -> Result<u64, CopyError> {
         let (mut src, mut dst) = self.cursors();
+        let mut reached = range.start;
         for (page, part) in pieces(range.clone()) {
+            if needs.left == 0 {
+                break;
+            }
+            needs.spend(Effort::BYTES, 1);
+            reached = part.end;
             if pieces(self.source_of(&part)).any(|(page, _)| src.get(page).is_empty()) {
                 return Err(CopyError::new(Side::Source, Error::NotMapped));
             }
@@ -338,13 +469,13 @@ impl<'m> Job<'m> {
             needs.nr_pages += usize::from(own::needs_frame(self.mm, entry, is_own));
         }
         if self.transfer == Transfer::Move {
-            for page in self.left_pages(range).step_by(PAGE_SIZE) {
+            for page in self.left_pages(&(range.start..reached)).step_by(PAGE_SIZE) {
                 if let Kind::Private(_) = src.get(page).kind() {
                     needs.src.add(page, 0);
                 }
             }
         }
-        Ok(())
+        Ok(reached)
     }
 
     /// Pass 1 of what is copied: takes what others share out of reach.

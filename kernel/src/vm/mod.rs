@@ -48,7 +48,9 @@ mod table;
 mod tests;
 
 pub use access::{read_user, write_user};
-pub use copy::{CopyError, Side, Transfer, copy, copy_in_place};
+pub use copy::{
+    Beginning, CopyError, Effort, Side, Transfer, check_copy, copy, copy_in_place, copy_within,
+};
 pub use cursor::USER_END;
 pub use fault::{Fault, fault};
 pub use range::{ByteRange, PageRange};

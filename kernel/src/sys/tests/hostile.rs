@@ -118,6 +118,10 @@ impl World {
 
     fn take(&mut self, step: &Step) {
         match *step {
+            Step::Call { who, .. } if self.machine.is_long(self.programs[who].thread) => {
+                self.machine.step(self.programs[who].thread);
+                self.note_token(who);
+            }
             Step::Call {
                 who,
                 number,
@@ -131,6 +135,7 @@ impl World {
                     .raw_call(thread, u64::from(number) | handle << 32, args);
                 self.note_token(who);
             }
+            Step::Fault { who, .. } if self.machine.is_long(self.programs[who].thread) => {}
             Step::Fault { who, address } if self.can_run(who) => {
                 let thread = self.programs[who].thread;
                 let address = self.value(who, address);

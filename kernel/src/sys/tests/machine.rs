@@ -7,7 +7,7 @@ use cowslip_abi::{Access, Call, Error, Handle, MessageKind, Perm, Rights, Tag};
 
 use crate::mm::sim::SimMemory;
 use crate::mm::{Frame, Mm};
-use crate::object::{Id, Kernel, Object, Registers, Space, State, Supervisor, Thread};
+use crate::object::{Id, Kernel, Object, Registers, Space, Special, State, Supervisor, Thread};
 use crate::platform::Platform;
 use crate::{sys, vm};
 
@@ -111,12 +111,31 @@ impl Machine {
         handle: Handle,
         args: [u64; 6],
     ) -> Option<Result<Registers, Error>> {
-        self.raw_call(
-            program.thread,
-            call as u64 | u64::from(handle.0) << 32,
-            args,
-        );
+        let rax = call as u64 | u64::from(handle.0) << 32;
+        self.raw_call(program.thread, rax, args);
+        while self.is_long(program.thread) {
+            self.step(program.thread);
+        }
         self.result(program.thread)
+    }
+
+    /// Makes a call that takes more than one step, and takes the first.
+    pub(super) fn begin(&mut self, program: Program, call: Call, handle: Handle, args: [u64; 6]) {
+        let rax = call as u64 | u64::from(handle.0) << 32;
+        self.raw_call(program.thread, rax, args);
+        assert!(self.is_long(program.thread), "one step was enough");
+    }
+
+    /// Whether a thread is in the middle of a call.
+    pub(super) fn is_long(&self, thread: Id<Thread>) -> bool {
+        let thread = self.kernel.threads.get(thread);
+        thread.is_some_and(|thread| thread.special.contains(Special::LONG))
+    }
+
+    /// Lets a thread go on with its call.
+    pub(super) fn step(&mut self, thread: Id<Thread>) {
+        self.run(thread);
+        sys::syscall(&mut self.kernel);
     }
 
     /// Makes a call that must succeed at once.
@@ -149,6 +168,7 @@ impl Machine {
     /// Enters the kernel as `thread` would.
     pub(super) fn raw_call(&mut self, thread: Id<Thread>, rax: u64, args: [u64; 6]) {
         self.run(thread);
+        assert!(!self.is_long(thread), "the thread has a call to make");
         let regs = &mut self.kernel.threads.get_mut(thread).unwrap().regs;
         [regs.rdi, regs.rsi, regs.rdx, regs.r8, regs.r9, regs.r10] = args;
         regs.rax = rax;
@@ -167,7 +187,9 @@ impl Machine {
     /// What a thread's last call came to; `None` while it waits or when it is gone.
     pub(super) fn result(&self, thread: Id<Thread>) -> Option<Result<Registers, Error>> {
         let thread = self.kernel.threads.get(thread)?;
-        matches!(thread.state, State::Runnable).then(|| match Error::from_code(thread.regs.rax) {
+        let is_done =
+            matches!(thread.state, State::Runnable) && !thread.special.contains(Special::LONG);
+        is_done.then(|| match Error::from_code(thread.regs.rax) {
             None => Ok(thread.regs),
             Some(error) => Err(error),
         })

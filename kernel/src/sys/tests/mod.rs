@@ -4,6 +4,7 @@ mod errors;
 mod fast;
 mod hostile;
 mod lifecycle;
+mod long;
 mod machine;
 mod messages;
 mod scheduling;

@@ -1,0 +1,198 @@
+//! Calls that take more than one step.
+//!
+//! The kernel does not wait inside itself, and it lets others have the CPU after a bounded number of
+//! instructions. A call that needs more notes how far it is, and the thread repeats it: its registers
+//! are as they were, its instruction pointer is back at the system call. So a thread in the middle of a
+//! call is an ordinary runnable thread, and may be preempted or killed like any other.
+//!
+//! A message that takes more than one step is first checked to its end, and the frames that it takes
+//! are set aside, so that what can fail has failed before the first byte moves. Then it is copied, a
+//! part in each step. Meanwhile the thread on the other side of a rendezvous is *bound*: it waits for
+//! this message, in no queue.
+
+use cowslip_abi::Error;
+
+use super::{Id, Kernel, State, Thread};
+
+/// How far a thread is with a call that takes more than one step.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Long {
+    /// The thread on the other side, which is bound to this one.
+    pub partner: Option<Id<Thread>>,
+    /// The reply of a call that replies and receives has been passed.
+    pub has_replied: bool,
+    /// What is done with the bytes of the message.
+    pub phase: Phase,
+    /// With how many bytes.
+    pub done: u64,
+    /// How many frames what was checked takes; in the last phase, how many are set aside for the rest.
+    pub nr_frames: u64,
+    /// A sender's priority, while it has that of the receiver that is bound to it.
+    pub priority: Option<u8>,
+}
+
+/// What is done with the bytes of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing yet.
+    #[default]
+    Begin,
+    /// They are looked at.
+    Check,
+    /// They are copied.
+    Copy,
+}
+
+impl Kernel {
+    /// How far a thread is.
+    pub(crate) fn long(&self, id: Id<Thread>) -> Long {
+        let long = self.threads.get(id).and_then(Thread::long);
+        long.copied().unwrap_or_default()
+    }
+
+    /// Notes how far a thread is, if there is something to note.
+    pub(crate) fn set_long(&mut self, id: Id<Thread>, long: Long) {
+        if let Some(thread) = self.threads.get_mut(id)
+            && (long.phase != Phase::Begin || thread.long().is_some())
+        {
+            *thread.long_mut() = long;
+        }
+    }
+
+    /// Whether a thread has begun with the bytes of a message and could not end at once.
+    pub(crate) fn is_long(&self, id: Id<Thread>) -> bool {
+        self.long(id).phase != Phase::Begin
+    }
+
+    /// The thread that is bound to this one, if it is there still.
+    pub(crate) fn partner(&self, id: Id<Thread>) -> Option<Id<Thread>> {
+        let partner = self.threads.get(id)?.long()?.partner?;
+        let bound_to = self.threads.get(partner)?.bound_to;
+        (bound_to == Some(id)).then_some(partner)
+    }
+
+    /// Lets a thread, which is in no queue, wait for a message from or to this one that takes more than
+    /// one step. It lends its priority, so that nobody in between can keep it waiting.
+    pub(crate) fn bind(&mut self, partner: Id<Thread>, to: Id<Thread>) {
+        let Some(bound) = self.threads.get_mut(partner) else {
+            return;
+        };
+        bound.bound_to = Some(to);
+        let (priority, receives) = (
+            bound.priority,
+            matches!(bound.state, State::Receiving { .. }),
+        );
+        if let Some(thread) = self.threads.get_mut(to) {
+            let own = thread.priority;
+            let long = thread.long_mut();
+            long.partner = Some(partner);
+            if receives {
+                long.priority.get_or_insert(own);
+            }
+            thread.borrow_priority(priority);
+        }
+    }
+
+    /// Lets the running thread make its call again, as soon as nobody else has a better claim to the CPU.
+    pub(crate) fn make_again(&mut self, id: Id<Thread>) {
+        if let Some(thread) = self.threads.get_mut(id) {
+            thread.long_mut();
+        }
+        self.reschedule = true;
+    }
+
+    /// Ends a call, whether it is finished or not: what was set aside goes back, and so does who is
+    /// bound to the thread.
+    pub(crate) fn end_long(&mut self, id: Id<Thread>) {
+        let partner = self.partner(id);
+        let Some(long) = self.threads.get_mut(id).and_then(Thread::take_long) else {
+            return;
+        };
+        if long.phase == Phase::Copy {
+            self.mm.frames.give_back(long.nr_frames);
+        }
+        if let Some(priority) = long.priority
+            && let Some(thread) = self.threads.get_mut(id)
+        {
+            thread.priority = priority;
+        }
+        if let Some(partner) = partner {
+            self.release(partner);
+        }
+    }
+
+    /// Begins with another message.
+    pub(crate) fn begin_again(&mut self, id: Id<Thread>) {
+        let has_replied = self.long(id).has_replied;
+        self.end_long(id);
+        if has_replied {
+            self.note_reply(id);
+        }
+    }
+
+    /// Notes that a call that replies and receives has replied.
+    pub(crate) fn note_reply(&mut self, id: Id<Thread>) {
+        if let Some(thread) = self.threads.get_mut(id) {
+            thread.long_mut().has_replied = true;
+        }
+    }
+
+    /// A message is passed: nobody is bound to the thread any more.
+    pub(crate) fn unbind(&mut self, id: Id<Thread>) {
+        if let Some(partner) = self.partner(id)
+            && let Some(partner) = self.threads.get_mut(partner)
+        {
+            partner.bound_to = None;
+        }
+    }
+
+    /// Lets a bound thread wait for another message, as if nothing had happened.
+    fn release(&mut self, id: Id<Thread>) {
+        let Some(thread) = self.threads.get_mut(id) else {
+            return;
+        };
+        thread.bound_to = None;
+        match thread.state {
+            // Its message may be wanted by now, so it makes its call again.
+            State::Sending { .. } => self.repeat_call(id),
+            State::Receiving { endpoint: at } => {
+                let Some(endpoint) = self.endpoints.get_mut(at) else {
+                    return self.fail(id, Error::Died);
+                };
+                endpoint.receivers.push_front(&mut self.threads, id);
+                if endpoint.bits != 0 {
+                    self.raise(at, 0);
+                } else if let Some(sender) = endpoint.senders.pop(&mut self.threads) {
+                    self.restart_sender(sender);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets a sender that was taken out of its queue find the receiver that is there now.
+    fn restart_sender(&mut self, id: Id<Thread>) {
+        if self
+            .threads
+            .get(id)
+            .is_some_and(|thread| thread.fault().is_none())
+        {
+            return self.repeat_call(id);
+        }
+        // The report of a fault is no call.
+        if let Some(State::Sending { endpoint, .. }) =
+            self.threads.get(id).map(|thread| thread.state)
+            && self.offer(id, endpoint).is_err()
+        {
+            self.fail(id, Error::Died);
+        }
+    }
+
+    /// Lets a thread that waits, in no queue, make its call again.
+    fn repeat_call(&mut self, id: Id<Thread>) {
+        if let Some(thread) = self.threads.get_mut(id) {
+            thread.long_mut();
+            self.make_runnable(id);
+        }
+    }
+}
