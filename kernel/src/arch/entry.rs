@@ -221,7 +221,9 @@ resume:
 
     // The caller goes on, with its result in the frame.
     call {memory_call}
-    jmp 5b
+    test rax, rax
+    jnz 5b
+    jmp 4b
 
     // The caller goes on.
 7:  call {fast_notify}

@@ -312,7 +312,7 @@ fn reschedule(mut guard: Guard) -> *const Registers {
             Some(thread) => return switch(cpu, kernel, thread),
             None => {}
         }
-        if !vm::reap(kernel.mm) {
+        if !(kernel.reap() && vm::reap(kernel.mm)) {
             drop(guard);
             poll_interrupts();
             guard = KERNEL.lock();

@@ -171,15 +171,13 @@ impl Kernel {
             transfer: Transfer::of(message.tag),
         };
         let mut long = self.long(caller);
-        let result = passage.step(&mut long);
+        let result = long.step(self.mm, &passage);
         self.set_long(caller, long);
+        let is_all_reaped = vm::reap(self.mm);
         match result {
             // Memory is not out before all that is dead is worked off.
-            Err(failure) if failure.error == Error::NoMemory && !vm::reap(self.mm) => Ok(false),
-            result => {
-                vm::reap(self.mm);
-                result.map_err(fault_of)
-            }
+            Err(failure) if failure.error == Error::NoMemory && !is_all_reaped => Ok(false),
+            result => result.map_err(fault_of),
         }
     }
 

@@ -28,7 +28,7 @@ use cowslip_abi::{FaultVerdict, Handle, Tag};
 use super::deliver::MOVE_MARKS;
 use crate::mm::Mm;
 use crate::object::{Kernel, Registers, Spaces, Special, State, Thread, Way};
-use crate::vm::{self, ByteRange, Transfer};
+use crate::vm::{self, ByteRange, Effort, Transfer};
 
 impl Kernel {
     /// Does the send in the running thread's registers, if it is an ordinary one, and hands the
@@ -355,16 +355,16 @@ fn copy_pages(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
         return false;
     };
     let how = Transfer::of(Tag(from.regs.rsi));
-    let is_copied = vm::copy(
+    let is_copied = vm::copy_within(
         mm,
+        Effort::STEP,
         &target.table,
         to.regs.r9,
         &source.table,
         from.regs.rdx,
         from.regs.r8,
         how,
-    )
-    .is_ok();
+    ) == Ok(true);
     vm::reap(mm);
     is_copied
 }

@@ -1,8 +1,8 @@
-//! The bytes of a message on their way from one space to another, in one step or in several.
+//! The bytes of a message on their way from one space to another.
 
-use crate::mm::{Mm, OutOfMemory};
-use crate::object::{Long, Phase};
-use crate::vm::{self, CopyError, Effort, PageTable, Transfer};
+use crate::mm::Mm;
+use crate::object::Work;
+use crate::vm::{self, Beginning, CopyError, Effort, PageTable, Transfer};
 
 /// Where the bytes come from and where they go.
 #[derive(Clone, Copy)]
@@ -16,81 +16,27 @@ pub(super) struct Passage<'k> {
     pub(super) transfer: Transfer,
 }
 
-impl Passage<'_> {
-    /// Takes a step. Returns whether all bytes are copied.
-    ///
-    /// # Errors
-    ///
-    /// Nothing has been copied if it was the first step, or the whole was not found good yet. Later
-    /// there are errors only if somebody has changed the memory of either side meanwhile.
-    pub(super) fn step(&self, long: &mut Long) -> Result<bool, CopyError> {
-        match long.phase {
-            Phase::Begin => self.at_once(long),
-            Phase::Check => self.check(long).map(|()| false),
-            Phase::Copy => self.copy(long),
-        }
+impl Work for Passage<'_> {
+    type Error = CopyError;
+
+    fn len(&self) -> u64 {
+        self.len
     }
 
-    /// Copies all bytes if that is not too much.
-    fn at_once(&self, long: &mut Long) -> Result<bool, CopyError> {
-        let Self { mm, dst, src, .. } = *self;
-        let limit = Effort::STEP;
-        let is_done = vm::copy_within(
-            mm,
-            limit,
-            dst,
-            self.to,
-            src,
-            self.from,
-            self.len,
-            self.transfer,
-        )?;
-        if !is_done {
-            long.phase = Phase::Check;
-        }
-        Ok(is_done)
+    fn at_once(&self) -> Result<bool, CopyError> {
+        let Self { to, from, len, .. } = *self;
+        let (mm, limit) = (self.mm, Effort::STEP);
+        vm::copy_within(mm, limit, self.dst, to, self.src, from, len, self.transfer)
     }
 
-    /// Looks at the next bytes. At their end the frames are set aside that they need.
-    fn check(&self, long: &mut Long) -> Result<(), CopyError> {
-        let part = self.next(long)?;
-        long.done += part.len;
-        long.nr_frames += part.nr_frames as u64;
-        if long.done == self.len {
-            let reserve = self.mm.frames.reserve(long.nr_frames as usize);
-            long.nr_frames = reserve
-                .map_err(|OutOfMemory| CopyError::from(OutOfMemory))?
-                .keep();
-            (long.phase, long.done) = (Phase::Copy, 0);
-        }
-        Ok(())
+    fn check(&self, done: u64) -> Result<Beginning, CopyError> {
+        let (to, from, rest) = (self.to + done, self.from + done, self.len - done);
+        let (mm, limit) = (self.mm, Effort::STEP);
+        vm::check_copy(mm, limit, self.dst, to, self.src, from, rest, self.transfer)
     }
 
-    /// Copies the next bytes.
-    fn copy(&self, long: &mut Long) -> Result<bool, CopyError> {
-        let part = self.next(long)?;
-        let nr_frames = long.nr_frames.min(part.nr_frames as u64);
-        long.nr_frames -= nr_frames;
-        self.mm.frames.give_back(nr_frames);
-        let (to, from) = (self.to + long.done, self.from + long.done);
-        vm::copy(
-            self.mm,
-            self.dst,
-            to,
-            self.src,
-            from,
-            part.len,
-            self.transfer,
-        )?;
-        long.done += part.len;
-        Ok(long.done == self.len)
-    }
-
-    /// What one step is enough for.
-    fn next(&self, long: &Long) -> Result<vm::Beginning, CopyError> {
-        let Self { mm, dst, src, .. } = *self;
-        let (to, from) = (self.to + long.done, self.from + long.done);
-        let rest = self.len - long.done;
-        vm::check_copy(mm, Effort::STEP, dst, to, src, from, rest, self.transfer)
+    fn perform(&self, done: u64, len: u64) -> Result<(), CopyError> {
+        let (to, from) = (self.to + done, self.from + done);
+        vm::copy(self.mm, self.dst, to, self.src, from, len, self.transfer)
     }
 }

@@ -11,6 +11,9 @@ use crate::vm;
 
 use super::{Endpoint, HandleEntry, Id, Kernel, Object, Space, State, Thread};
 
+/// How many threads and handles of dying spaces are removed before others have a turn.
+const STEP: usize = 64;
+
 impl Kernel {
     /// Ends a thread, whatever it is doing. The space dies with its last started thread.
     pub fn kill_thread(&mut self, id: Id<Thread>) {
@@ -93,23 +96,31 @@ impl Kernel {
         }
     }
 
-    /// Tears down every doomed space, and those that are doomed by that.
+    /// Tears down doomed spaces, and those that are doomed by that, for a while. Returns whether none is
+    /// left; whoever looks for the next thread to run goes on with the others.
     #[inline]
-    pub fn reap(&mut self) {
-        if self.doomed.is_some() {
-            self.tear_down_doomed();
-        }
+    pub fn reap(&mut self) -> bool {
+        self.doomed.is_none() || self.tear_down_doomed()
     }
 
-    fn tear_down_doomed(&mut self) {
+    fn tear_down_doomed(&mut self) -> bool {
         if core::mem::replace(&mut self.reaping, true) {
-            return; // the loop below goes on with what was added
+            return false; // the loop below goes on with what was added
         }
-        while let Some(id) = self.doomed {
-            self.doomed = self.spaces.get(id).and_then(|space| space.doomed).flatten();
-            self.tear_down(id);
+        let mut left = STEP;
+        while left > 0
+            && let Some(id) = self.doomed
+        {
+            self.disarm(id, &mut left);
+            // Others may have been doomed by that; they go before the rest of this one.
+            if left > 0 && self.doomed == Some(id) {
+                left -= 1;
+                self.doomed = self.spaces.get(id).and_then(|space| space.doomed).flatten();
+                self.tear_down(id);
+            }
         }
         self.reaping = false;
+        self.doomed.is_none()
     }
 
     fn doom(&mut self, id: Id<Space>) {
@@ -124,17 +135,27 @@ impl Kernel {
         }
     }
 
-    fn tear_down(&mut self, id: Id<Space>) {
-        while let Some(thread) = self.spaces.get(id).and_then(|space| space.threads.first()) {
+    /// Removes the threads of a space, and then its handles, as long as there are some and something is
+    /// left to spend.
+    fn disarm(&mut self, id: Id<Space>, left: &mut usize) {
+        while *left > 0
+            && let Some(thread) = self.spaces.get(id).and_then(|space| space.threads.first())
+        {
+            *left -= 1;
             self.remove_thread(thread);
         }
-        self.fail_callers(id);
-        while let Some(space) = self.spaces.get_mut(id) {
-            let Some(entry) = space.handles.remove_any(self.mm) else {
-                break;
-            };
+        while *left > 0
+            && let Some(space) = self.spaces.get_mut(id)
+            && let Some(entry) = space.handles.remove_any(self.mm)
+        {
+            *left -= 1;
             self.forget_handle(entry);
         }
+    }
+
+    /// Removes a space that has neither threads nor handles.
+    fn tear_down(&mut self, id: Id<Space>) {
+        self.fail_callers(id);
         let Some(space) = self.spaces.remove(self.mm, id) else {
             return;
         };

@@ -13,6 +13,8 @@
 use cowslip_abi::Error;
 
 use super::{Id, Kernel, State, Thread};
+use crate::mm::{Mm, OutOfMemory};
+use crate::vm::{Beginning, SpaceStats};
 
 /// How far a thread is with a call that takes more than one step.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +23,7 @@ pub struct Long {
     pub partner: Option<Id<Thread>>,
     /// The reply of a call that replies and receives has been passed.
     pub has_replied: bool,
-    /// What is done with the bytes of the message.
+    /// What happens to the bytes that the call is about.
     pub phase: Phase,
     /// With how many bytes.
     pub done: u64,
@@ -29,9 +31,68 @@ pub struct Long {
     pub nr_frames: u64,
     /// A sender's priority, while it has that of the receiver that is bound to it.
     pub priority: Option<u8>,
+    /// What a space was found to consist of so far.
+    pub stats: SpaceStats,
 }
 
-/// What is done with the bytes of a message.
+/// What a call does with memory, a part in each step if it is too much for one.
+pub trait Work {
+    /// Why it fails.
+    type Error: From<OutOfMemory>;
+
+    /// How many bytes there are.
+    fn len(&self) -> u64;
+
+    /// Does all of it, or nothing if that is too much for one step. Returns whether it is done.
+    fn at_once(&self) -> Result<bool, Self::Error>;
+
+    /// What one step is enough for, behind the bytes that are done. Checks it, and counts the frames.
+    fn check(&self, done: u64) -> Result<Beginning, Self::Error>;
+
+    /// Does so many bytes.
+    fn perform(&self, done: u64, len: u64) -> Result<(), Self::Error>;
+}
+
+impl Long {
+    /// Takes a step. Returns whether all is done.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has been done if it was the first step, or the whole was not found good yet. Later
+    /// there are errors only if somebody has changed the memory that it is about meanwhile.
+    pub fn step<W: Work>(&mut self, mm: &Mm, work: &W) -> Result<bool, W::Error> {
+        match self.phase {
+            Phase::Begin => {
+                let is_done = work.at_once()?;
+                if !is_done {
+                    self.phase = Phase::Check;
+                }
+                return Ok(is_done);
+            }
+            Phase::Check => {
+                let part = work.check(self.done)?;
+                self.done += part.len;
+                self.nr_frames += part.nr_frames as u64;
+                if self.done == work.len() {
+                    self.nr_frames = mm.frames.reserve(self.nr_frames as usize)?.keep();
+                    (self.phase, self.done) = (Phase::Perform, 0);
+                }
+            }
+            Phase::Perform => {
+                let part = work.check(self.done)?;
+                let nr_frames = self.nr_frames.min(part.nr_frames as u64);
+                self.nr_frames -= nr_frames;
+                mm.frames.give_back(nr_frames);
+                work.perform(self.done, part.len)?;
+                self.done += part.len;
+                return Ok(self.done == work.len());
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// What happens to the bytes that a call is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
     /// Nothing yet.
@@ -39,8 +100,8 @@ pub enum Phase {
     Begin,
     /// They are looked at.
     Check,
-    /// They are copied.
-    Copy,
+    /// It is done with them.
+    Perform,
 }
 
 impl Kernel {
@@ -108,7 +169,7 @@ impl Kernel {
         let Some(long) = self.threads.get_mut(id).and_then(Thread::take_long) else {
             return;
         };
-        if long.phase == Phase::Copy {
+        if long.phase == Phase::Perform {
             self.mm.frames.give_back(long.nr_frames);
         }
         if let Some(priority) = long.priority

@@ -18,7 +18,7 @@ mod timers;
 mod token;
 
 pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object};
-pub use long::{Long, Phase};
+pub use long::{Long, Phase, Work};
 pub use pool::{Hint, Id, Pool, PoolError};
 pub use queue::{MEMBER, Queue, TIMER, WAIT};
 pub use receivers::Receivers;

@@ -14,18 +14,23 @@ pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
     let topic = InfoTopic::from_user(request.args[0]).ok_or(Error::BadArgument)?;
     let values = match topic {
         InfoTopic::Clock => Values::of([kernel.platform.now_ns(), kernel.platform.ticks_per_s()]),
-        InfoTopic::Memory => memory(kernel, request)?,
+        InfoTopic::Memory => {
+            request.machine(kernel, Object::System, Rights::OBSERVE)?;
+            // What waits to be worked off would be neither free nor in use.
+            if !vm::reap(kernel.mm) {
+                return Ok(Done::Again);
+            }
+            memory(kernel)
+        }
         InfoTopic::Space => space(kernel, request)?,
         InfoTopic::Thread => thread(kernel, request)?,
     };
     Ok(values.into())
 }
 
-fn memory(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
-    request.machine(kernel, Object::System, Rights::OBSERVE)?;
+fn memory(kernel: &Kernel) -> Values {
     let mm = kernel.mm;
-    while !vm::reap(mm) {}
-    Ok(Values::of([
+    Values::of([
         mm.frames.total_count(),
         mm.frames.free_count(),
         mm.counts.shared(),
@@ -36,7 +41,7 @@ fn memory(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
         mm.stats.reclaimed.get(),
         mm.stats.zero_filled.get(),
         mm.stats.freed.get(),
-    ]))
+    ])
 }
 
 fn space(kernel: &Kernel, request: &Request) -> Result<Values, Error> {

@@ -2,10 +2,11 @@
 
 use cowslip_abi::{Call, Error, MAX_RANGE, Perm, Rights, ShareMode};
 
-use super::Answer;
 use super::request::{Request, Values};
-use crate::object::{Kernel, Object, Registers, SpaceRoute};
-use crate::vm::{self, PageRange, PageTable};
+use super::{Answer, Done};
+use crate::mm::Mm;
+use crate::object::{Kernel, Object, Registers, SpaceRoute, Work};
+use crate::vm::{self, Beginning, Effort, PageRange, PageTable};
 
 pub(super) fn space_create(kernel: &mut Kernel, request: &Request) -> Answer {
     request.machine(kernel, Object::System, Rights::CREATE)?;
@@ -21,23 +22,53 @@ pub(super) fn space_create(kernel: &mut Kernel, request: &Request) -> Answer {
 }
 
 /// Carries out the call of the running thread, which is one of the four on memory, and returns its
-/// registers with the result. Such a call neither waits nor lets another thread run.
+/// registers with the result. Such a call neither waits nor lets another thread run. `None`: it takes
+/// more than one step, and nothing has happened.
 #[inline(always)]
 pub fn memory_call(kernel: &mut Kernel) -> Option<&Registers> {
+    let result = at_once(kernel, &Request::of(kernel)?);
+    if matches!(result, Ok(false) | Err(Error::NoMemory)) {
+        return None;
+    }
+    let regs = &mut kernel.threads.pinned_mut()?.regs;
+    regs.rax = result.map_or_else(|error| error as u64, |_| 0);
+    Some(regs)
+}
+
+/// Returns whether it is done, which takes more than one step otherwise.
+#[inline(always)]
+fn at_once(kernel: &mut Kernel, request: &Request) -> Result<bool, Error> {
     const MAP: u32 = Call::Map as u32;
     const UNMAP: u32 = Call::Unmap as u32;
     const PROTECT: u32 = Call::Protect as u32;
     const SHARE: u32 = Call::Share as u32;
-    let result = match kernel.threads.pinned()?.regs.rax as u32 {
-        MAP => map(kernel, &Request::of(kernel)?),
-        UNMAP => unmap(kernel, &Request::of(kernel)?),
-        PROTECT => protect(kernel, &Request::of(kernel)?),
-        SHARE => share(kernel, &Request::of(kernel)?),
+    match request.number {
+        MAP => map(kernel, request).map(|()| true),
+        UNMAP => unmap(kernel, request).map(|()| true),
+        PROTECT => Protecting::asked_for(kernel, request)?.at_once(),
+        SHARE => Sharing::asked_for(kernel, request)?.at_once(),
         _ => Err(Error::UnknownCall),
+    }
+}
+
+/// The same, a step at a time.
+pub(super) fn in_steps(kernel: &mut Kernel, request: &Request) -> Answer {
+    let mut long = kernel.long(request.thread);
+    let mm = kernel.mm;
+    let result = match Call::from_number(request.number) {
+        Some(Call::Protect) => {
+            let work = Protecting::asked_for(kernel, request)?;
+            long.step(mm, &work)
+        }
+        Some(Call::Share) => {
+            let work = Sharing::asked_for(kernel, request)?;
+            long.step(mm, &work)
+        }
+        _ => at_once(kernel, request),
     };
-    let regs = &mut kernel.threads.pinned_mut()?.regs;
-    regs.rax = result.map_or_else(|error| error as u64, |()| 0);
-    Some(regs)
+    kernel.set_long(request.thread, long);
+    vm::reap(mm);
+    Ok(if result? { Done::Nothing } else { Done::Again })
 }
 
 #[inline(always)]
@@ -56,45 +87,134 @@ fn unmap(kernel: &mut Kernel, request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
-#[inline(always)]
-fn protect(kernel: &mut Kernel, request: &Request) -> Result<(), Error> {
-    let space = request.space(kernel, Rights::MAP)?;
-    let (range, perm) = range_and_perm(request)?;
-    table(kernel, space)?.protect(kernel.mm, range.addr(), range.len(), perm)
+/// What a call of `protect` is about.
+struct Protecting<'k> {
+    mm: &'k Mm,
+    table: &'k PageTable,
+    addr: u64,
+    len: u64,
+    perm: Perm,
 }
 
-#[inline(always)]
-fn share(kernel: &mut Kernel, request: &Request) -> Result<(), Error> {
-    let [from_space, from, to, len, mode, perm] = request.args;
-    let to_space = request.space(kernel, Rights::MAP)?;
-    // Which rights the source needs depends on two arguments, which come after number, type and life
-    // of its handle.
-    let from_space = request.space_or_own(kernel, from_space, Rights::empty())?;
-    let mode = ShareMode::from_user(mode).ok_or(Error::BadArgument)?;
-    let perm = match perm {
-        0 => None,
-        bits => Some(Perm::from_user(bits).ok_or(Error::BadArgument)?),
-    };
-    let from_space = from_space.having(match mode {
-        ShareMode::CopyOnWrite => Rights::READ,
-        ShareMode::Shared if perm.is_some_and(|perm| !perm.contains(Perm::WRITE)) => Rights::READ,
-        ShareMode::Shared => Rights::READ | Rights::MAP,
-        ShareMode::Move => Rights::MAP,
-    })?;
+impl<'k> Protecting<'k> {
+    #[inline(always)]
+    fn asked_for(kernel: &'k mut Kernel, request: &Request) -> Result<Self, Error> {
+        let space = request.space(kernel, Rights::MAP)?;
+        let (range, perm) = range_and_perm(request)?;
+        Ok(Self {
+            mm: kernel.mm,
+            table: table(kernel, space)?,
+            addr: range.addr(),
+            len: range.len(),
+            perm,
+        })
+    }
+}
 
-    let source = PageRange::from_user(from, len, u64::MAX)?;
-    let target = PageRange::from_user(to, len, u64::MAX)?;
-    let (to_table, from_table) = (table(kernel, to_space)?, table(kernel, from_space)?);
-    vm::share(
-        kernel.mm,
-        to_table,
-        target.addr(),
-        from_table,
-        source.addr(),
-        source.len(),
-        mode,
-        perm,
-    )
+impl Work for Protecting<'_> {
+    type Error = Error;
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    #[inline(always)]
+    fn at_once(&self) -> Result<bool, Error> {
+        let limit = Effort::STEP;
+        self.table
+            .protect_within(self.mm, limit, self.addr, self.len, self.perm)
+    }
+
+    fn check(&self, done: u64) -> Result<Beginning, Error> {
+        let (addr, rest) = (self.addr + done, self.len - done);
+        self.table
+            .check_protect(self.mm, Effort::STEP, addr, rest, self.perm)
+    }
+
+    fn perform(&self, done: u64, len: u64) -> Result<(), Error> {
+        self.table
+            .protect(self.mm, self.addr + done, len, self.perm)
+    }
+}
+
+/// What a call of `share` is about.
+struct Sharing<'k> {
+    mm: &'k Mm,
+    dst: &'k PageTable,
+    to: u64,
+    src: &'k PageTable,
+    from: u64,
+    len: u64,
+    mode: ShareMode,
+    perm: Option<Perm>,
+}
+
+impl<'k> Sharing<'k> {
+    #[inline(always)]
+    fn asked_for(kernel: &'k mut Kernel, request: &Request) -> Result<Self, Error> {
+        let [from_space, from, to, len, mode, perm] = request.args;
+        let to_space = request.space(kernel, Rights::MAP)?;
+        // Which rights the source needs depends on two arguments, which come after number, type and
+        // life of its handle.
+        let from_space = request.space_or_own(kernel, from_space, Rights::empty())?;
+        let mode = ShareMode::from_user(mode).ok_or(Error::BadArgument)?;
+        let perm = match perm {
+            0 => None,
+            bits => Some(Perm::from_user(bits).ok_or(Error::BadArgument)?),
+        };
+        let may_write = perm.is_none_or(|perm| perm.contains(Perm::WRITE));
+        let from_space = from_space.having(match mode {
+            ShareMode::CopyOnWrite => Rights::READ,
+            ShareMode::Shared if !may_write => Rights::READ,
+            ShareMode::Shared => Rights::READ | Rights::MAP,
+            ShareMode::Move => Rights::MAP,
+        })?;
+
+        let source = PageRange::from_user(from, len, u64::MAX)?;
+        let target = PageRange::from_user(to, len, u64::MAX)?;
+        Ok(Self {
+            mm: kernel.mm,
+            dst: table(kernel, to_space)?,
+            to: target.addr(),
+            src: table(kernel, from_space)?,
+            from: source.addr(),
+            len,
+            mode,
+            perm,
+        })
+    }
+}
+
+impl Work for Sharing<'_> {
+    type Error = Error;
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    #[inline(always)]
+    fn at_once(&self) -> Result<bool, Error> {
+        let Self { dst, src, from, .. } = *self;
+        let (mm, limit) = (self.mm, Effort::STEP);
+        vm::share_within(
+            mm, limit, dst, self.to, src, from, self.len, self.mode, self.perm,
+        )
+    }
+
+    fn check(&self, done: u64) -> Result<Beginning, Error> {
+        let (to, from, rest) = (self.to + done, self.from + done, self.len - done);
+        let (mm, limit) = (self.mm, Effort::STEP);
+        vm::check_share(
+            mm, limit, self.dst, to, self.src, from, rest, self.mode, self.perm,
+        )
+    }
+
+    fn perform(&self, done: u64, len: u64) -> Result<(), Error> {
+        let (to, from) = (self.to + done, self.from + done);
+        vm::share(
+            self.mm, self.dst, to, self.src, from, len, self.mode, self.perm,
+        )
+    }
 }
 
 #[inline(always)]

@@ -21,6 +21,7 @@ pub use traps::{exception, fault_out_of_memory, interrupt, page_fault, report};
 use cowslip_abi::{Call, Error};
 
 use crate::object::Kernel;
+use crate::vm;
 use request::{Request, Values};
 
 /// What a system call did.
@@ -42,10 +43,14 @@ pub fn syscall(kernel: &mut Kernel) {
     let Some(request) = Request::of(kernel) else {
         return;
     };
-    let answer = match Call::from_number(request.number) {
+    let mut answer = match Call::from_number(request.number) {
         Some(call) => dispatch(kernel, call, &request),
         None => Err(Error::UnknownCall),
     };
+    // Such a call has changed nothing, and memory is not out before all that is dead is worked off.
+    if matches!(answer, Err(Error::NoMemory)) && !vm::reap(kernel.mm) {
+        answer = Ok(Done::Again);
+    }
     if matches!(answer, Ok(Done::Again)) {
         kernel.make_again(request.thread);
     } else {
@@ -76,10 +81,7 @@ fn dispatch(kernel: &mut Kernel, call: Call, request: &Request) -> Answer {
         Call::HandleClose => handles::close(kernel, request),
         Call::HandleCopy => handles::copy(kernel, request),
         Call::SpaceCreate => memory::space_create(kernel, request),
-        Call::Map | Call::Unmap | Call::Protect | Call::Share => {
-            memory_call(kernel);
-            Ok(Done::InPlace)
-        }
+        Call::Map | Call::Unmap | Call::Protect | Call::Share => memory::in_steps(kernel, request),
         Call::ThreadCreate => threads::create(kernel, request),
         Call::ThreadStart => threads::start(kernel, request),
         Call::ThreadSet => threads::set(kernel, request),

@@ -19,6 +19,7 @@ pub struct Next {
 ///
 /// Unless [`Kernel::reschedule`] is set, the answer is the one before.
 pub fn next(kernel: &mut Kernel) -> Next {
+    kernel.reap();
     let chosen = kernel.choose();
     if chosen != kernel.current() {
         kernel.leave_cpu();

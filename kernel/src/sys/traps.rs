@@ -13,6 +13,8 @@ pub fn page_fault(kernel: &Kernel, address: u64, access: Access) -> Option<Fault
     let (kind, found) = match vm::fault(kernel.mm, &space.table, address, access) {
         vm::Fault::Resolved => return None,
         vm::Fault::Denied(found) => (FaultKind::Page, found),
+        // The thread accesses it again.
+        vm::Fault::OutOfMemory if !vm::reap(kernel.mm) => return None,
         vm::Fault::OutOfMemory => {
             let found = space.table.lookup(kernel.mm, address).found();
             (FaultKind::OutOfMemory, found)

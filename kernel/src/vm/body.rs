@@ -12,7 +12,7 @@ use crate::{
         CopyError, Effort, Side, Transfer,
         access::{check_writable, pieces},
         copy::{Job, Needs},
-        cursor::{View, coverage, highest_level, shift, walk_to_page},
+        cursor::{View, congruent_level, coverage, highest_level, shift, walk_to_page},
         entry::{
             Entry, Kind, Pattern, Slot, are_private_and_may_be_written, are_private_and_present,
         },
@@ -72,7 +72,7 @@ impl<'m> Job<'m> {
         if end - page < coverage(1) {
             return None;
         }
-        let level = highest_level(page, end).min(highest_level(self.distance, u64::MAX));
+        let level = highest_level(page, end).min(congruent_level(self.distance));
         (1..=level)
             .rev()
             .map(|level| (level, self.nr_tables(page, end, level)))

@@ -70,6 +70,16 @@ pub(super) const fn highest_level(addr: u64, end: u64) -> u32 {
     level
 }
 
+/// The highest level at which addresses that lie so far apart, modulo 2^64, have the same place in what
+/// an entry covers.
+pub(super) const fn congruent_level(distance: u64) -> u32 {
+    let mut level = 0;
+    while level < ROOT && distance.is_multiple_of(coverage(level + 1)) {
+        level += 1;
+    }
+    level
+}
+
 /// The first non-empty entry of a table from `from` on and below `end`.
 #[inline]
 pub(super) fn next_used(table: &[AtomicU64], from: usize, end: usize) -> Option<usize> {

@@ -7,7 +7,7 @@ use cowslip_abi::{Error, Perm};
 use crate::{
     mm::{Departing, Flush, Frame, Mm, phys::FRAME_SIZE},
     vm::{
-        PageTable, VmError,
+        Beginning, Effort, PageTable, VmError,
         cursor::{Node, coverage, highest_level, is_vacant, shift, walk, walk_to_page},
         drop::{empty, frames_to_empty},
         entry::{Entry, Kind, Rights, Slot},
@@ -135,22 +135,30 @@ impl PageTable {
     /// For the first page that is at fault: `NotMapped`, or `Denied` if it was mapped with fewer
     /// rights. `NoMemory`: too few frames for the tables.
     pub fn protect(&self, mm: &Mm, addr: u64, len: u64, perm: Perm) -> Result<(), VmError> {
-        let root = self.root();
-        let mut plan = Plan::new(mm, root);
-        let mut rest = addr..addr + len;
-        while let Some(run) = next_run(mm, root, &mut rest) {
-            for entry in run.entries() {
-                if entry.is_empty() {
-                    return Err(Error::NotMapped);
-                }
-                if !entry.rights().ceiling.contains(perm) {
-                    return Err(Error::Denied);
-                }
-            }
-            plan.add(run.piece.addr, run.piece.level);
-        }
-        let mut reserve = reserve(mm, plan.nr_frames())?;
+        self.protect_within(mm, Effort::MAX, addr, len, perm)
+            .map(|_| ())
+    }
 
+    /// The same, if it takes no more than so much effort. `false`: it takes more, and nothing has
+    /// changed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`protect`](Self::protect); beyond the effort nothing is checked.
+    pub fn protect_within(
+        &self,
+        mm: &Mm,
+        limit: Effort,
+        addr: u64,
+        len: u64,
+        perm: Perm,
+    ) -> Result<bool, VmError> {
+        let plan = self.check_protect(mm, limit, addr, len, perm)?;
+        if plan.len < len {
+            return Ok(false);
+        }
+        let mut reserve = reserve(mm, plan.nr_frames)?;
+        let root = self.root();
         let mut departing = Departing::new(mm);
         let edit = if perm == Perm::RW {
             Edit::Keep
@@ -158,16 +166,12 @@ impl PageTable {
             Edit::Change
         };
         let mut rest = addr..addr + len;
-        while let Some(Run {
-            piece:
-                Piece {
-                    addr,
-                    level,
-                    nr_entries,
-                },
-            ..
-        }) = next_run(mm, root, &mut rest)
-        {
+        while let Some(Run { piece, .. }) = next_run(mm, root, &mut rest) {
+            let Piece {
+                addr,
+                level,
+                nr_entries,
+            } = piece;
             let table = open(mm, root, addr, level, edit, &mut reserve, &mut departing);
             let mut loses = false;
             for slot in table.run(addr, nr_entries).iter().map(Slot::new) {
@@ -182,7 +186,44 @@ impl PageTable {
             }
         }
         departing.finish();
-        Ok(())
+        Ok(true)
+    }
+
+    /// Checks the beginning of what [`protect`](Self::protect) is asked for, as far as so much effort
+    /// goes, which is a page at least.
+    ///
+    /// # Errors
+    ///
+    /// As for [`protect`](Self::protect), for what was checked, but `NoMemory`.
+    pub fn check_protect(
+        &self,
+        mm: &Mm,
+        limit: Effort,
+        addr: u64,
+        len: u64,
+        perm: Perm,
+    ) -> Result<Beginning, VmError> {
+        let (root, mut left) = (self.root(), limit.0);
+        let mut plan = Plan::new(mm, root);
+        let mut rest = addr..addr + len;
+        while left > 0
+            && let Some(run) = next_run(mm, root, &mut rest)
+        {
+            left = left.saturating_sub(run.piece.nr_entries as u32);
+            for entry in run.entries() {
+                if entry.is_empty() {
+                    return Err(Error::NotMapped);
+                }
+                if !entry.rights().ceiling.contains(perm) {
+                    return Err(Error::Denied);
+                }
+            }
+            plan.add(run.piece.addr, run.piece.level);
+        }
+        Ok(Beginning {
+            len: rest.start - addr,
+            nr_frames: plan.nr_frames(),
+        })
     }
 }
 

@@ -55,7 +55,7 @@ pub use cursor::USER_END;
 pub use fault::{Fault, fault};
 pub use range::{ByteRange, PageRange};
 pub use reap::{reap, reap_some};
-pub use share::share;
+pub use share::{check_share, share, share_within};
 pub use table::{PageTable, SpaceStats};
 
 /// Why an operation failed: one of `NotMapped`, `NotWritable`, `Occupied`, `Overlap`, `NoMemory`,

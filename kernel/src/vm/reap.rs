@@ -42,16 +42,15 @@ pub fn reap_some(mm: &Mm, nr_references: usize) -> bool {
     mm.dead.is_empty()
 }
 
-/// Frames for an operation. Memory is out only when nothing is left to work off.
+/// Frames for an operation. If there are none, some of what is dead is worked off: memory is out only
+/// if nothing is left, otherwise it is worth to try again.
 pub(super) fn reserve(mm: &Mm, nr_frames: usize) -> Result<Reserve<'_>, OutOfMemory> {
-    loop {
-        match mm.frames.reserve(nr_frames) {
-            Err(OutOfMemory) if !mm.dead.is_empty() => {
-                reap(mm);
-            }
-            result => return result,
-        }
+    let reserve = mm.frames.reserve(nr_frames);
+    if reserve.is_ok() || mm.dead.is_empty() {
+        return reserve;
     }
+    reap(mm);
+    mm.frames.reserve(nr_frames)
 }
 
 /// The same for one frame.

@@ -22,10 +22,10 @@ use crate::{
         phys::{FRAME_SIZE, NR_ENTRIES},
     },
     vm::{
-        PageTable, VmError,
+        Beginning, Effort, PageTable, VmError,
         cursor::{
-            Cursor, Gap, View, highest_level, index, is_vacant, next_used, shift, walk,
-            walk_to_page,
+            Cursor, Gap, View, congruent_level, highest_level, index, is_vacant, next_used, shift,
+            walk, walk_to_page,
         },
         drop::prune,
         entry::{Entry, Kind, Pattern, Rights, Slot},
@@ -59,33 +59,64 @@ pub fn share(
     mode: ShareMode,
     perm: Option<Perm>,
 ) -> Result<(), VmError> {
+    let limit = Effort::MAX;
+    share_within(mm, limit, dst, dst_addr, src, src_addr, len, mode, perm).map(|_| ())
+}
+
+/// The same, if it takes no more than so much effort. `false`: it takes more, and nothing has changed.
+///
+/// # Errors
+///
+/// As for [`share`]; beyond the effort nothing is checked.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "these are the words of the system call"
+)]
+pub fn share_within(
+    mm: &Mm,
+    limit: Effort,
+    dst: &PageTable,
+    dst_addr: u64,
+    src: &PageTable,
+    src_addr: u64,
+    len: u64,
+    mode: ShareMode,
+    perm: Option<Perm>,
+) -> Result<bool, VmError> {
     if dst.root() == src.root() && dst_addr.abs_diff(src_addr) < len {
         return Err(Error::Overlap);
     }
-    let share = Share {
-        mm,
-        src: src.root(),
-        dst: dst.root(),
-        range: src_addr..src_addr + len,
-        distance: dst_addr.wrapping_sub(src_addr),
-        mode,
-        perm,
-    };
+    let share = Share::new(mm, dst, dst_addr, src, src_addr, len, mode, perm);
     if len == FRAME_SIZE
         && let Some(result) = share.one_page(src_addr)
     {
-        return result;
+        return result.map(|()| true);
     }
-    let mut reserve = share.plan()?;
-    match mode {
-        ShareMode::CopyOnWrite => share.fork(&mut reserve),
-        ShareMode::Move => share.take(&mut reserve),
-        ShareMode::Shared => {
-            let flushed = share.detach_shared(&mut reserve);
-            share.attach_shared(&mut reserve, &flushed);
-        }
-    }
-    Ok(())
+    share.run(limit)
+}
+
+/// Checks the beginning of what [`share`] is asked for, as far as so much effort goes, which is a page
+/// at least.
+///
+/// # Errors
+///
+/// As for [`share`], for what was checked, but `NoMemory`.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "these are the words of the system call"
+)]
+pub fn check_share(
+    mm: &Mm,
+    limit: Effort,
+    dst: &PageTable,
+    dst_addr: u64,
+    src: &PageTable,
+    src_addr: u64,
+    len: u64,
+    mode: ShareMode,
+    perm: Option<Perm>,
+) -> Result<Beginning, VmError> {
+    Share::new(mm, dst, dst_addr, src, src_addr, len, mode, perm).plan(limit)
 }
 
 struct Share<'m> {
@@ -117,6 +148,49 @@ impl Part {
 }
 
 impl<'m> Share<'m> {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "these are the words of the system call"
+    )]
+    const fn new(
+        mm: &'m Mm,
+        dst: &PageTable,
+        dst_addr: u64,
+        src: &PageTable,
+        src_addr: u64,
+        len: u64,
+        mode: ShareMode,
+        perm: Option<Perm>,
+    ) -> Self {
+        Self {
+            mm,
+            src: src.root(),
+            dst: dst.root(),
+            range: src_addr..src_addr + len,
+            distance: dst_addr.wrapping_sub(src_addr),
+            mode,
+            perm,
+        }
+    }
+
+    /// Returns whether it was not too much effort.
+    fn run(&self, limit: Effort) -> Result<bool, VmError> {
+        let plan = self.plan(limit)?;
+        if plan.len < self.range.end - self.range.start {
+            return Ok(false);
+        }
+        let mut reserve = reserve(self.mm, plan.nr_frames)?;
+        match self.mode {
+            ShareMode::CopyOnWrite => self.fork(&mut reserve),
+            ShareMode::Move => self.take(&mut reserve),
+            ShareMode::Shared => {
+                let flushed = self.detach_shared(&mut reserve);
+                self.attach_shared(&mut reserve, &flushed);
+            }
+        }
+        Ok(true)
+    }
+
     /// The whole of it for one page, if that takes no frame and both tables are there.
     #[inline]
     fn one_page(&self, page: u64) -> Option<Result<(), VmError>> {
@@ -168,7 +242,7 @@ impl<'m> Share<'m> {
             let addr = rest.start;
             let mut level = match self.mode {
                 ShareMode::Shared => 0,
-                _ => highest_level(addr, rest.end).min(highest_level(self.distance, u64::MAX)),
+                _ => highest_level(addr, rest.end).min(congruent_level(self.distance)),
             };
             let empty = loop {
                 match walk(&self.mm.map, self.src, addr, level) {
@@ -230,8 +304,8 @@ impl<'m> Share<'m> {
         View::of(&self.mm.map, self.src, addr, level, nr_entries)
     }
 
-    /// Checks both sides, and reserves the frames.
-    fn plan(&self) -> Result<Reserve<'m>, VmError> {
+    /// Checks both sides as far as the effort goes, and counts the frames that it takes.
+    fn plan(&self, limit: Effort) -> Result<Beginning, VmError> {
         let Range { start, end } = self.range;
         let target = self.to_dst(start)..self.to_dst(start) + (end - start);
         if !is_vacant(&self.mm.map, self.dst, &target) {
@@ -239,43 +313,66 @@ impl<'m> Share<'m> {
         }
         let mut dst = Plan::new(self.mm, self.dst);
         let mut src = Plan::new(self.mm, self.src);
-        let mut nr_pages = 0;
+        let (mut nr_pages, mut left) = (0, limit.0);
         // Where every page keeps its rights and no bytes are copied, nothing can be wrong with one.
         let is_plain = self.perm.is_none() && self.mode != ShareMode::Shared;
         let (mut expected, mut rest) = (start, self.range.clone());
-        while let Some(part) = self.next_part(&mut rest) {
+        while left > 0
+            && let Some(mut part) = self.next_part(&mut rest)
+        {
             if self.perm.is_some() && part.addr != expected {
                 return Err(Error::NotMapped);
             }
-            expected = part.end();
             dst.add(self.to_dst(part.addr), part.level);
             let is_own = match self.mode {
                 ShareMode::CopyOnWrite => true,
                 _ => src.add(part.addr, part.level),
             };
-            if !is_plain {
-                nr_pages += self.plan_entries(part, is_own)?;
+            if is_plain {
+                left = left.saturating_sub(part.nr_entries as u32);
+            } else {
+                nr_pages += self.plan_entries(&mut part, is_own, &mut left)?;
+                rest.start = part.end();
             }
+            expected = part.end();
         }
-        if self.perm.is_some() && expected != end {
+        let reached = if left > 0 { end } else { rest.start };
+        if self.perm.is_some() && expected != reached {
             return Err(Error::NotMapped);
         }
-        let nr_tables = dst.nr_frames() + src.nr_frames();
-        Ok(reserve(self.mm, nr_tables + nr_pages)?)
+        Ok(Beginning {
+            len: reached - start,
+            nr_frames: dst.nr_frames() + src.nr_frames() + nr_pages,
+        })
     }
 
-    /// Checks the entries of a part. Returns how many frames their pages take.
-    fn plan_entries(&self, part: Part, is_own: bool) -> Result<usize, VmError> {
-        let source = self.source(part);
+    /// Checks the entries of a part, which ends where the effort does. Returns how many frames their
+    /// pages take.
+    fn plan_entries(
+        &self,
+        part: &mut Part,
+        is_own: bool,
+        left: &mut u32,
+    ) -> Result<usize, VmError> {
+        let source = self.source(*part);
         let mut nr_pages = 0;
-        for entry in (0..source.len()).map(|number| source.get(number)) {
+        for number in 0..source.len() {
+            let entry = source.get(number);
+            *left = left.saturating_sub(1);
             if entry.is_empty() {
                 if self.perm.is_some() {
                     return Err(Error::NotMapped);
                 }
             } else if entry.table_below().is_none() || part.level == 0 {
                 self.check_rights(entry)?;
-                nr_pages += usize::from(self.takes_frame(entry, is_own));
+                if self.takes_frame(entry, is_own) {
+                    nr_pages += 1;
+                    *left = left.saturating_sub(Effort::BYTES.0);
+                }
+            }
+            if *left == 0 {
+                part.nr_entries = number as u64 + 1;
+                break;
             }
         }
         Ok(nr_pages)

@@ -200,6 +200,8 @@ fn spaces_die_with_their_creator_however_deep_the_tree() {
         parent = child;
     }
     machine.kernel.kill_space(root.space);
+    assert!(!machine.kernel.spaces.is_empty(), "all at once");
+    while !machine.kernel.reap() {}
     assert!(machine.kernel.spaces.is_empty());
     machine.finish();
 }
