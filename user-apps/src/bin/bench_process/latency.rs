@@ -104,7 +104,12 @@ fn unmap() -> Result<(), Error> {
 fn message() -> Result<(), Error> {
     let endpoint = Endpoint::create()?;
     let gift = Gift(endpoint.handle(), Rights::RECV | Rights::COPY, 0);
-    let twin = Twin::start(&system(), &[gift], |[endpoint, ..]| take(endpoint));
+    // The server has a low priority too, as it lends it to who works on a message for it.
+    let twin = Twin::start(&system(), &[gift], |[endpoint, ..]| {
+        let _server = thread_with(LOW, Supervisor::Nobody, move || take(endpoint));
+        let forever = Endpoint::create().expect("endpoint");
+        let _ = forever.recv(&mut []);
+    });
     let frames = PageBuffer::new(MIB)?;
     write(frames.addr(), MIB);
     let own = Space::own();
