@@ -10,7 +10,7 @@ use crate::{
     mm::{Departing, Frame, Mm, Reserve, phys::NR_ENTRIES},
     vm::{
         cursor::{Node, ROOT, USER_END, index, is_whole, next_used, part, shift},
-        entry::{Entry, Kind, Pattern, Slot},
+        entry::{Entry, Kind, Pattern, Slot, nr_empty},
         open::open_below,
         remap::drop_alike,
     },
@@ -96,12 +96,13 @@ impl Share {
             return Self::Some;
         };
         let (table, level) = (mm.map.table(below), level - 1);
-        let (mut number, end) = (index(part.start, level), index(part.end - 1, level) + 1);
-        let mut nr_whole = 0;
-        while let Some(used) = next_used(table, number, end) {
-            number = used + 1;
-            let entry = Slot::new(&table[used]).get();
-            match Self::of(mm, entry, level, &part_of(part, level, used)) {
+        let (first, last) = (index(part.start, level), index(part.end - 1, level));
+        // What lies between the first entry and the last one lies in the part with all that it covers.
+        let between = table.get(first + 1..last).unwrap_or_default();
+        let mut nr_whole = between.len() - nr_empty(between);
+        for number in [first, last].into_iter().skip(usize::from(first == last)) {
+            let entry = Slot::new(&table[number]).get();
+            match Self::of(mm, entry, level, &part_of(part, level, number)) {
                 Self::Nothing => {}
                 Self::Some => return Self::Some,
                 Self::All => nr_whole += 1,

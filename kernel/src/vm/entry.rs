@@ -380,6 +380,13 @@ pub(super) fn are_empty(places: &[AtomicU64]) -> bool {
     any_bits(places) == 0
 }
 
+/// How many entries are empty.
+#[inline]
+pub(super) fn nr_empty(places: &[AtomicU64]) -> usize {
+    let is_empty = |place: &&AtomicU64| place.load(Relaxed) == 0;
+    places.iter().filter(is_empty).count()
+}
+
 /// The bits that any of the entries has.
 #[inline]
 pub(super) fn any_bits(places: &[AtomicU64]) -> u64 {
