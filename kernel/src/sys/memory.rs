@@ -22,7 +22,7 @@ pub(super) fn space_create(kernel: &mut Kernel, request: &Request) -> Answer {
 
 pub(super) fn map(kernel: &mut Kernel, request: &Request) -> Answer {
     let space = request.space(kernel, Rights::MAP)?;
-    let (range, perm) = range_and_perm(request)?;
+    let (range, perm) = range_and_perm(request, u64::MAX)?;
     table(kernel, space)?.map_zero(kernel.mm, range.addr(), range.len(), perm)?;
     Ok(Done::Nothing)
 }
@@ -36,7 +36,7 @@ pub(super) fn unmap(kernel: &mut Kernel, request: &Request) -> Answer {
 
 pub(super) fn protect(kernel: &mut Kernel, request: &Request) -> Answer {
     let space = request.space(kernel, Rights::MAP)?;
-    let (range, perm) = range_and_perm(request)?;
+    let (range, perm) = range_and_perm(request, MAX_RANGE)?;
     table(kernel, space)?.protect(kernel.mm, range.addr(), range.len(), perm)?;
     Ok(Done::Nothing)
 }
@@ -76,9 +76,9 @@ pub(super) fn share(kernel: &mut Kernel, request: &Request) -> Answer {
     Ok(Done::Nothing)
 }
 
-fn range_and_perm(request: &Request) -> Result<(PageRange, Perm), Error> {
+fn range_and_perm(request: &Request, max: u64) -> Result<(PageRange, Perm), Error> {
     let [addr, len, perm, ..] = request.args;
-    let range = PageRange::from_user(addr, len, MAX_RANGE)?;
+    let range = PageRange::from_user(addr, len, max)?;
     Ok((range, Perm::from_user(perm).ok_or(Error::BadArgument)?))
 }
 
