@@ -29,6 +29,7 @@ user_apps::scenarios![
     a_sender_killed_before_the_reply_leaves_its_message,
     a_table_received_twice_is_written_in_either_place,
     a_message_into_a_forked_buffer_leaves_the_fork_alone,
+    a_table_goes_to_the_place_next_to_its_own,
     a_terabyte_is_forked_and_sent_in_part,
     lesson_12_a_fork_fails_at_every_stage_without_a_trace,
     lesson_12_a_message_fails_at_every_stage_without_a_trace,

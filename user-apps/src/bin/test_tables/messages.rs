@@ -242,6 +242,35 @@ pub(crate) fn a_message_into_a_forked_buffer_leaves_the_fork_alone() {
     }
 }
 
+/// Buffers that lie next to each other, as two programs that do the same have them, are congruent
+/// too: the table goes over, and the receiver needs none.
+pub(crate) fn a_table_goes_to_the_place_next_to_its_own() {
+    let system = system();
+    let endpoint = endpoint();
+    let gift = Gift(endpoint.handle(), Rights::SEND, 0);
+    let neighbour = filled(OTHER + 8 * TABLE, 1, 1);
+    for (from, into) in [(2, 0), (1, 0), (0, 2), (0, 1)] {
+        let (from, into) = (OTHER + from * TABLE, OTHER + into * TABLE);
+        let buffer = map(into, NR_PAGES);
+        let sender = Twin::start(&system, &[gift], move |[to, ..]| {
+            let _memory = filled(from, NR_PAGES, 100);
+            let to = Endpoint::borrow(to);
+            to.call(Message::new(1)).expect("call");
+            send(&to, from, TABLE);
+        });
+        answer(receive(&endpoint, SCRATCH, 0));
+        // From here on the tables above are this side's own.
+        poke(neighbour.addr(), into);
+        let before = available();
+        let incoming = receive(&endpoint, into, TABLE);
+        assert_eq!(before, available(), "{from:#x} received at {into:#x}");
+        check(into, NR_PAGES, 100);
+        answer(incoming);
+        sender.join();
+        drop(buffer);
+    }
+}
+
 /// Reserved, touched in three places, forked, sent in part, released: each costs what it touches.
 pub(crate) fn a_terabyte_is_forked_and_sent_in_part() {
     const TIB: u64 = 1 << 40;
