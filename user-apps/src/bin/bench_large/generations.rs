@@ -43,13 +43,25 @@ pub(crate) fn run() -> Result<(), Error> {
     until("the last generation", || board.generation() == GENERATIONS);
     assert_eq!(status_of(eldest), 0);
     assert_eq!(peek(memory.addr()), UNWRITTEN, "a descendant's write");
-    for (nth, name) in names.into_iter().enumerate() {
+    let mut samples = board.samples();
+    let (first, last) = samples.split_at_mut(MEASURED as usize);
+    for (nth, samples) in [&mut *first, &mut *last].into_iter().enumerate() {
         if asked_for[nth] {
-            let samples = &mut board.samples()[nth * MEASURED as usize..][..MEASURED as usize];
-            report(name, samples);
+            report(names[nth], samples);
         }
     }
+    assert!(
+        10 * median(last) <= 12 * median(first),
+        "faults grow dearer with the generations: {} and {}",
+        median(first),
+        median(last)
+    );
     Ok(())
+}
+
+fn median(samples: &mut [u64]) -> u64 {
+    samples.sort_unstable();
+    samples[samples.len() / 2]
 }
 
 /// The generations after the first one. Each ends here in its turn, the last one returns.
