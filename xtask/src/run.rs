@@ -26,7 +26,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     smp: u32,
     /// Amount of memory
-    #[arg(long, value_name = "SIZE", default_value = "128M")]
+    #[arg(long, value_name = "SIZE", default_value = "1280M")]
     mem: String,
     /// The door to boot through
     #[arg(long, value_enum, default_value_t = Door::Direct)]

@@ -74,7 +74,7 @@ pub(super) fn in_steps(kernel: &mut Kernel, request: &Request) -> Answer {
 #[inline(always)]
 fn map(kernel: &mut Kernel, request: &Request) -> Result<(), Error> {
     let space = request.space(kernel, Rights::MAP)?;
-    let (range, perm) = range_and_perm(request)?;
+    let (range, perm) = range_and_perm(request, u64::MAX)?;
     table(kernel, space)?.map_zero(kernel.mm, range.addr(), range.len(), perm)
 }
 
@@ -100,7 +100,7 @@ impl<'k> Protecting<'k> {
     #[inline(always)]
     fn asked_for(kernel: &'k mut Kernel, request: &Request) -> Result<Self, Error> {
         let space = request.space(kernel, Rights::MAP)?;
-        let (range, perm) = range_and_perm(request)?;
+        let (range, perm) = range_and_perm(request, MAX_RANGE)?;
         Ok(Self {
             mm: kernel.mm,
             table: table(kernel, space)?,
@@ -218,9 +218,9 @@ impl Work for Sharing<'_> {
 }
 
 #[inline(always)]
-fn range_and_perm(request: &Request) -> Result<(PageRange, Perm), Error> {
+fn range_and_perm(request: &Request, max: u64) -> Result<(PageRange, Perm), Error> {
     let [addr, len, perm, ..] = request.args;
-    let range = PageRange::from_user(addr, len, MAX_RANGE)?;
+    let range = PageRange::from_user(addr, len, max)?;
     Ok((range, Perm::from_user(perm).ok_or(Error::BadArgument)?))
 }
 

@@ -11,8 +11,8 @@ pub const PAGE_SIZE: usize = 4096;
 /// non-canonical return address.
 pub const USER_END: u64 = 0x7fff_ffff_f000;
 
-/// The longest range, in bytes, of a message, of [`Map`](crate::Call::Map) and of
-/// [`Protect`](crate::Call::Protect): 1 GiB. Unmap and share take any range of user memory.
+/// The longest range, in bytes, of a message and of [`Protect`](crate::Call::Protect): 1 GiB. Map,
+/// unmap and share take any range of user memory.
 pub const MAX_RANGE: u64 = 1 << 30;
 
 bitflags! {

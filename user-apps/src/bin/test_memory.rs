@@ -20,6 +20,7 @@ user_apps::scenarios![
     unmapping_gives_everything_back,
     holes_in_the_middle_stay_holes,
     a_gigabyte_is_mapped_and_protected_at_once,
+    a_terabyte_is_mapped_at_once,
     rights_are_what_was_asked_for,
     reports_say_what_was_tried_and_found,
     a_pager_maps_what_is_missing,
@@ -125,6 +126,27 @@ fn a_gigabyte_is_mapped_and_protected_at_once() {
     }
     poke(SCRATCH + PAGE, 1);
     own.unmap(SCRATCH, GIB).expect("unmap");
+}
+
+/// From the middle of a 2 MiB piece to the middle of another one: pieces of every size.
+fn a_terabyte_is_mapped_at_once() {
+    const TIB: u64 = 1 << 40;
+    const START: u64 = SCRATCH + (1 << 20);
+    let own = Space::own();
+    let before = available();
+    own.map(START, TIB, Perm::RW).expect("map");
+    let taken = before - available();
+    assert!(taken <= 6, "a terabyte took {taken} frames");
+    assert_err(own.map(START + TIB - PAGE, PAGE, Perm::RW), Error::Occupied);
+    for at in [START, START + TIB / 2, START + TIB - PAGE] {
+        assert_eq!(peek(at), 0);
+        poke(at, at);
+    }
+    for outside in [START - PAGE, START + TIB] {
+        let report = provoke(move || poke(outside, 1));
+        assert_eq!(report.found, FoundEntry::Empty);
+    }
+    own.unmap(START, TIB).expect("unmap");
 }
 
 fn run(at: u64) {

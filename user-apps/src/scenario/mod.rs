@@ -21,6 +21,7 @@
 
 pub mod fault;
 pub mod frames;
+pub mod hog;
 pub mod memory;
 pub mod peer;
 pub mod rng;

@@ -48,7 +48,12 @@ impl Subject {
         Subject {
             program: &["bench_memory"],
             families: &[
-                "send_",
+                "send_cow/",
+                "send_cow_per_page",
+                "send_cow_fresh",
+                "send_cow_written",
+                "send_copy",
+                "send_move",
                 "map",
                 "unmap",
                 "zero_fault",
@@ -68,6 +73,20 @@ impl Subject {
             ],
             // The largest parent has 256 MiB.
             mem: "512M",
+        },
+        Subject {
+            program: &["bench_large"],
+            families: &[
+                "send_cow_2MiB",
+                "send_cow_32MiB",
+                "send_cow_1GiB",
+                "first_write",
+                "rewrite",
+                "reserve_1TiB",
+                "generation_fault",
+            ],
+            // Two messages of 1 GiB, all of which is written.
+            mem: "2304M",
         },
         Subject {
             program: &["sh", "--ticks"],
@@ -220,6 +239,8 @@ mod tests {
         assert_eq!(chosen("ipc_rtt/64w"), ["bench_ipc"]);
         assert_eq!(chosen("boot"), ["sh --ticks"]);
         assert_eq!(chosen("send_cow_per_page/256"), ["bench_memory"]);
+        assert_eq!(chosen("send_cow_1GiB"), ["bench_large"]);
+        assert_eq!(chosen("send_cow"), ["bench_memory", "bench_large"]);
         // Nobody knows: all are asked.
         assert_eq!(chosen("/64").len(), Subject::ALL.len());
     }

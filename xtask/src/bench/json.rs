@@ -47,6 +47,9 @@ mod tests {
         assert_eq!(unmap["value"], 200.0);
         assert_eq!(unmap["unit"], "instructions");
         assert_eq!(unmap["peers"]["sel4"], 606);
-        assert_eq!((&unmap["goal"], &unmap["met"]), (&json!(250), &json!(true)));
+        assert_eq!(
+            (&unmap["goal"], &unmap["met"]),
+            (&json!(250.0), &json!(true))
+        );
     }
 }

@@ -8,7 +8,7 @@ use super::plot;
 use super::reference::{Peer, Reference};
 use super::rows::Row;
 use super::svg::escaped;
-use super::table::{EXPLANATION, grouped, ratio, tally};
+use super::table::{EXPLANATION, grouped, ratio, shown, tally};
 use super::written;
 
 const STYLE: &str = include_str!("page.css");
@@ -99,11 +99,11 @@ fn table(rows: &[Row]) -> String {
         table += &format!(
             "<tr><td>{name}{}</td><td{class}>{} {unit}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
             note.unwrap_or_default(),
-            grouped(row.value),
+            shown(row.value, &row.unit),
             or_dash(row.sel4),
             or_dash(row.linux),
             row.ratio().map_or("–".into(), ratio),
-            or_dash(row.goal),
+            row.goal.map_or("–".into(), |goal| shown(goal, &row.unit)),
         );
     }
     table + "</table></div>\n</section>\n"

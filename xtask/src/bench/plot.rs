@@ -67,7 +67,10 @@ fn operations(rows: &[Row]) -> Option<Plot> {
             let mut dots = Vec::new();
             dots.extend(row.linux.map(dot(LINUX[0], "square")));
             dots.extend(row.sel4.map(dot(SEL4, "ring")));
-            dots.extend(row.goal.map(dot(goal_class(row.met()), "diamond")));
+            dots.extend(
+                row.goal
+                    .map(|goal| self::dot(goal, goal_class(row.met()), "diamond")),
+            );
             dots.push(self::dot(row.value, "cow", "dot"));
             (row.name.clone(), dots)
         })
@@ -108,9 +111,13 @@ fn goal_class(met: Option<bool>) -> &'static str {
 
 /// The cost of each page of a message, over its length.
 fn messages(rows: &[Row], reference: &Reference) -> Option<Plot> {
-    let (own, totals) = totals(rows, reference, MESSAGES, "messages");
+    let (own, mut totals) = totals(rows, reference, MESSAGES, "messages");
     if !own {
         return None;
+    }
+    let tables: Points = rows.iter().filter_map(of_tables).collect();
+    if !tables.is_empty() {
+        totals.push((Named::own("table", "Cowslip, tables, unread"), tables));
     }
     let lines: Vec<_> = totals
         .iter()
@@ -136,7 +143,9 @@ fn messages(rows: &[Row], reference: &Reference) -> Option<Plot> {
         title: "A message of N pages: what each page costs",
         caption: "A request of N pages and a short reply, divided by N; the receiver reads a word of every page. \
                   Copy-on-write messages come from two buffers in turn, so that every page differs from the one before; \
-                  in the dearer case the sender has also written to every page since it last sent it."
+                  in the dearer case the sender has also written to every page since it last sent it. \
+                  From 512 pages on, whole page tables go over where both buffers begin at one; \
+                  what is unread, the receiver does not look at before it replies."
             .into(),
         svg: Figure {
             x: Axis::sizes("pages in the message", sizes),
@@ -147,6 +156,16 @@ fn messages(rows: &[Row], reference: &Reference) -> Option<Plot> {
         }
         .svg(),
     })
+}
+
+/// A message of whole tables: its pages, and its cost.
+fn of_tables(row: &Row) -> Option<(f64, f64)> {
+    let size = row.name.strip_prefix("send_cow_")?;
+    let (number, nr_pages) = match size.strip_suffix("MiB") {
+        Some(number) => (number, 256.0),
+        None => (size.strip_suffix("GiB")?, 256.0 * 1024.0),
+    };
+    Some((number.parse::<f64>().ok()? * nr_pages, row.value))
 }
 
 /// A line of totals, divided by the size.
@@ -168,7 +187,7 @@ fn a_page(line: &Named, points: &Points) -> Line {
 
 /// The goal of a message, in instructions a page.
 fn goal_a_page(row: &Row) -> Option<Mark> {
-    let goal = row.goal? as f64;
+    let goal = row.goal?;
     let (family, size) = row.name.split_once('/')?;
     let size: f64 = size.parse().ok()?;
     let (family, cost) = match family.strip_suffix("_per_page") {
@@ -263,10 +282,28 @@ fn crossovers(rows: &[Row]) -> Option<Plot> {
         .map(|&(size, _)| size)
         .collect();
     let middle = sizes.iter().fold(1.0, |a, &b| f64::max(a, b)).sqrt();
-    let note = |share, text| Note {
+    // Words stand where they are true of all lines.
+    let shares: Vec<_> = lines
+        .iter()
+        .filter_map(|line| at(&line.dots, middle))
+        .collect();
+    let notes = [
+        (
+            75.0,
+            "copying is cheaper",
+            shares.iter().all(|&share| share < 75.0),
+        ),
+        (
+            12.0,
+            "not copying is cheaper",
+            shares.iter().all(|&share| share > 12.0),
+        ),
+    ];
+    let notes = notes.into_iter().filter(|&(_, _, is_true)| is_true);
+    let notes = notes.map(|(share, text, _)| Note {
         at: (middle, share),
         text,
-    };
+    });
     (!lines.is_empty()).then(|| Plot {
         title: "Up to which share of written pages it pays",
         caption: "The crossing of the plot above, for messages of every length: below the line the message is cheaper \
@@ -277,10 +314,7 @@ fn crossovers(rows: &[Row]) -> Option<Plot> {
             y: Axis::even("pages that the receiver writes to", 100.0, 20.0, " %"),
             lines,
             marks: Vec::new(),
-            notes: vec![
-                note(75.0, "copying is cheaper"),
-                note(12.0, "not copying is cheaper"),
-            ],
+            notes: notes.collect(),
         }
         .svg(),
     })
@@ -303,8 +337,8 @@ fn forks(rows: &[Row], reference: &Reference) -> Option<Plot> {
     let (sizes, costs) = (values.clone().map(|at| at.0), values.map(|at| at.1));
     Some(Plot {
         title: "Fork of a process with M MiB of written memory",
-        caption: "The parent writes to all of its memory and forks; the child ends at once. Both systems share \
-                  every page copy-on-write; the lines between dots assume a cost that grows evenly."
+        caption: "The parent writes to all of its memory and forks; the child ends at once. Linux shares \
+                  every page copy-on-write, Cowslip the tables that they are in; the lines between dots assume a cost that grows evenly."
             .into(),
         svg: Figure {
             x: Axis::sizes("MiB that the parent has written", sizes),
@@ -493,6 +527,17 @@ mod tests {
         assert_eq!(goals[1].at.0, 256.0);
         assert_eq!(goals[1].kind, MarkKind::Goal(false));
         assert_eq!(goals.len(), 2);
+    }
+
+    #[test]
+    fn messages_of_tables_are_told_in_pages() {
+        let rows = of(&[
+            ("send_cow_32MiB", 10),
+            ("send_cow_1GiB", 20),
+            ("send_cow_written/4/0", 1),
+        ]);
+        let points: Points = rows.iter().filter_map(of_tables).collect();
+        assert_eq!(points, [(8192.0, 10.0), (262_144.0, 20.0)]);
     }
 
     #[test]

@@ -38,13 +38,13 @@ pub(super) struct Peer {
 }
 
 /// What is known of an operation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Entry {
     /// Instructions, if not told otherwise.
     pub(super) unit: Option<String>,
     /// At most so many.
-    pub(super) goal: Option<u64>,
+    pub(super) goal: Option<f64>,
     pub(super) sel4: Option<u64>,
     pub(super) linux: Option<u64>,
     /// How a peer's operation differs.
@@ -94,7 +94,7 @@ mod tests {
         let entry = reference.of("null_syscall");
         assert_eq!(
             (entry.goal, entry.sel4, entry.linux),
-            (Some(50), Some(95), Some(311))
+            (Some(50.0), Some(95), Some(311))
         );
         assert_eq!(reference.of("no such operation"), Entry::default());
         for curve in &reference.curves {

@@ -6,16 +6,49 @@ use super::reference::Reference;
 /// What counts unless the reference says otherwise.
 const INSTRUCTIONS: &str = "instructions";
 
+/// The unit of one operation's cost in relation to another one's.
+pub(super) const TIMES: &str = "times";
+
+/// Operations on N MiB that have a cost for each page.
+const BY_THE_MIB: [&str; 1] = ["rewrite"];
+
+/// Pages in a MiB.
+const MIB_PAGES: u64 = 256;
+
+/// One operation's cost in relation to another one's: name, which, to which.
+const RATIOS: [(&str, &str, &str); 2] = [
+    (
+        "fork_exit_wait_256_over_1",
+        "fork_exit_wait/256",
+        "fork_exit_wait/1",
+    ),
+    (
+        "generation_fault_ratio",
+        "generation_fault/last",
+        "generation_fault/first",
+    ),
+];
+
 /// Messages of N pages, which have a cost for each page.
 const MESSAGES: [&str; 4] = ["send_cow", "send_cow_fresh", "send_move", "send_copy"];
 
 /// What stands at the end of the table, in this order.
-const LAST: [&str; 10] = [
+const LAST: [&str; 20] = [
+    "send_cow_2MiB",
+    "send_cow_32MiB",
+    "send_cow_1GiB",
+    "reserve_1TiB",
     "thread_create_join",
     "spawn_wait",
     "fork_exec_wait",
     "fork_call",
     "fork_exit_wait",
+    "fork_exit_wait_256_over_1",
+    "first_write",
+    "rewrite",
+    "rewrite_per_page",
+    "generation_fault",
+    "generation_fault_ratio",
     "irq_late",
     "worst_irq_off",
     "boot_to_init",
@@ -31,7 +64,7 @@ pub(super) struct Row {
     pub(super) unit: String,
     pub(super) sel4: Option<u64>,
     pub(super) linux: Option<u64>,
-    pub(super) goal: Option<u64>,
+    pub(super) goal: Option<f64>,
     pub(super) note: Option<String>,
 }
 
@@ -44,7 +77,7 @@ impl Row {
 
     /// Whether the goal is met, if there is one.
     pub(super) fn met(&self) -> Option<bool> {
-        self.goal.map(|goal| self.value <= goal as f64)
+        self.goal.map(|goal| self.value <= goal)
     }
 
     /// The number at the end of the name: `send_cow/16` has size 16.
@@ -65,24 +98,37 @@ pub(super) fn rows(readings: &[Reading], reference: &Reference) -> Vec<Row> {
             reference,
         ));
     }
-    for reading in readings {
-        let Some((family, nr_pages)) = reading.name.split_once('/') else {
-            continue;
-        };
-        if !MESSAGES.contains(&family) {
-            continue;
-        }
-        if let Ok(pages @ 1..) = nr_pages.parse::<u64>() {
-            let per_page = reading.median as f64 / pages as f64;
-            let name = format!("{family}_per_page/{nr_pages}");
-            rows.push(row(&name, per_page, INSTRUCTIONS, reference));
-        }
-    }
+    rows.extend(
+        readings
+            .iter()
+            .filter_map(|reading| per_page(reading, reference)),
+    );
+    rows.extend(RATIOS.iter().filter_map(|&(name, of, to)| {
+        let median = |name| Some(readings.iter().find(|reading| reading.name == name)?.median);
+        let ratio = median(of)? as f64 / median(to)? as f64;
+        Some(row(name, ratio, TIMES, reference))
+    }));
     if let Some(stretch) = worst_irq_off(readings) {
         rows.push(row("worst_irq_off", stretch, INSTRUCTIONS, reference));
     }
     rows.sort_by_key(|row| section(&row.name));
     rows
+}
+
+/// What an operation on many pages costs for each of them.
+fn per_page(reading: &Reading, reference: &Reference) -> Option<Row> {
+    let (family, size) = reading.name.split_once('/')?;
+    let size: u64 = size.parse().ok()?;
+    let nr_pages = if MESSAGES.contains(&family) {
+        size
+    } else if BY_THE_MIB.contains(&family) {
+        size * MIB_PAGES
+    } else {
+        return None;
+    };
+    let name = format!("{family}_per_page/{size}");
+    let cost = reading.median as f64 / nr_pages as f64;
+    (nr_pages > 0).then(|| row(&name, cost, INSTRUCTIONS, reference))
 }
 
 /// The longest that interrupts were kept off: how late the latest was, beyond one in user mode.
@@ -145,6 +191,29 @@ mod tests {
             ("send_cow_per_page/256", 2.0),
         ];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn memory_has_a_cost_for_each_page() {
+        let rows = rows(&[Reading::once("rewrite/2", 51_200)], &reference());
+        assert_eq!(
+            (&rows[1].name[..], rows[1].value),
+            ("rewrite_per_page/2", 100.0)
+        );
+    }
+
+    #[test]
+    fn costs_are_set_in_relation() {
+        let readings = [
+            Reading::once("fork_exit_wait/1", 200),
+            Reading::once("fork_exit_wait/256", 230),
+        ];
+        let row = rows(&readings, &reference()).pop().unwrap();
+        assert_eq!(row.name, "fork_exit_wait_256_over_1");
+        assert_eq!((row.value, &row.unit[..]), (1.15, TIMES));
+        assert_eq!(row.met(), Some(true));
+        // One of the two alone says nothing.
+        assert_eq!(rows(&readings[..1], &reference()).len(), 1);
     }
 
     #[test]

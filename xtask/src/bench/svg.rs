@@ -92,9 +92,9 @@ impl Axis {
 
     /// Costs: ticks at 1, 2 and 5 of each decade, or at 1 alone if there are many.
     pub(super) fn costs(title: &str, values: impl Iterator<Item = f64> + Clone) -> Axis {
-        let least = values.clone().fold(f64::INFINITY, f64::min).max(1.0);
+        let least = values.clone().fold(f64::INFINITY, f64::min).max(0.001);
         let most = values.fold(least * 2.0, f64::max);
-        let decades = (0..12).map(|power| 10f64.powi(power));
+        let decades = (-3..12).map(|power| 10f64.powi(power));
         let places: Vec<_> = decades
             .flat_map(|decade| [1.0, 2.0, 5.0].map(|step| decade * step))
             .collect();
@@ -110,7 +110,7 @@ impl Axis {
             high,
             ticks: ticks
                 .filter(|tick| (low..=high).contains(tick))
-                .map(|tick| (tick, grouped(tick)))
+                .map(|tick| (tick, label(tick)))
                 .collect(),
         }
     }
@@ -135,12 +135,21 @@ impl Axis {
     fn place(&self, value: f64) -> f64 {
         let scale = |value: f64| {
             if self.is_logarithmic {
-                value.max(SMALLEST).log2()
+                value.max(self.low).log2()
             } else {
                 value
             }
         };
         (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
+    }
+}
+
+/// A tick's value, with the decimals that it has.
+fn label(tick: f64) -> String {
+    if tick < 1.0 {
+        tick.to_string()
+    } else {
+        grouped(tick)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The table for people to read.
 
-use super::rows::Row;
+use super::rows::{Row, TIMES};
 
 /// What the figures are, and what they are not.
 pub(super) const EXPLANATION: &str = "\
@@ -45,11 +45,11 @@ fn cells(row: &Row) -> [String; 7] {
     let or_dash = |value: Option<u64>| value.map_or("-".into(), |value| grouped(value as f64));
     [
         name,
-        grouped(row.value),
+        shown(row.value, &row.unit),
         or_dash(row.sel4),
         or_dash(row.linux),
         row.ratio().map_or("-".into(), ratio),
-        or_dash(row.goal),
+        row.goal.map_or("-".into(), |goal| shown(goal, &row.unit)),
         row.met()
             .map_or("", |met| if met { "met" } else { "NOT MET" })
             .into(),
@@ -70,6 +70,15 @@ pub(super) fn tally(rows: &[Row]) -> String {
         "{met} of {} goals are met; {better} of {compared} operations are cheaper than at the cheaper peer.\n",
         goals.len()
     )
+}
+
+/// A value in its unit: between what is told in times, hundredths make the difference.
+pub(super) fn shown(value: f64, unit: &str) -> String {
+    if unit == TIMES {
+        format!("{value:.2}")
+    } else {
+        grouped(value)
+    }
 }
 
 /// A ratio with as many decimals as it takes to see something.
@@ -104,7 +113,7 @@ pub(super) fn grouped(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn row(name: &str, value: f64, goal: Option<u64>) -> Row {
+    fn row(name: &str, value: f64, goal: Option<f64>) -> Row {
         Row {
             name: name.into(),
             value,
@@ -129,8 +138,17 @@ mod tests {
     }
 
     #[test]
+    fn times_have_hundredths() {
+        assert_eq!(shown(1.204, TIMES), "1.20");
+        assert_eq!(shown(1234.0, "instructions"), "1,234");
+    }
+
+    #[test]
     fn columns_line_up() {
-        let rows = [row("a", 500.0, Some(600)), row("longer", 12_000.0, Some(1))];
+        let rows = [
+            row("a", 500.0, Some(600.0)),
+            row("longer", 12_000.0, Some(1.0)),
+        ];
         let text = table(&rows);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "operation  Cowslip   seL4  Linux  ratio  goal");

@@ -97,6 +97,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "out_of_memory_is_killed",
+        options: &["--mem", "64M"],
         program: &["crash", "oom"],
         status: 135,
         ..USUAL
@@ -105,6 +106,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "forkapp_replies",
         program: &["forkapp"],
         check: four_equal_replies,
+        ..USUAL
+    },
+    Scenario {
+        name: "a_gigabyte_is_shared_in_a_few_frames",
+        program: &["cowdemo"],
+        check: gigabyte_in_few_frames,
+        ..USUAL
+    },
+    Scenario {
+        name: "less_than_a_gigabyte_is_said_so",
+        options: &["--mem", "64M"],
+        program: &["cowdemo"],
+        check: |output| contains(output, "no room for a gigabyte"),
         ..USUAL
     },
     Scenario {
@@ -227,6 +241,21 @@ fn four_equal_replies(output: &str) -> Result<(), String> {
     }
 }
 
+/// The row `1 GiB` of the table of `cowdemo`: that much is forked, and sent, in some frames each. It is not copied:
+/// there is no room.
+fn gigabyte_in_few_frames(output: &str) -> Result<(), String> {
+    let row = output
+        .lines()
+        .find(|line| line.trim_start().starts_with("1 GiB "))
+        .ok_or("no row `1 GiB`")?;
+    let words: Vec<_> = row.split_whitespace().collect();
+    let frames = |at: usize| words.get(at)?.parse::<u64>().ok();
+    match (words.get(2..4).unwrap_or_default(), frames(4), frames(7)) {
+        (["-", "-"], Some(1..=16), Some(0..=16)) => Ok(()),
+        _ => Err(format!("`{row}` is dearer than a few frames")),
+    }
+}
+
 fn contains(output: &str, words: &str) -> Result<(), String> {
     if output.contains(words) {
         Ok(())
@@ -343,6 +372,16 @@ mod tests {
         assert!(four_equal_replies("x\nREPLY: AA\nREPLY: BB\nREPLY: AA\nREPLY: CC\n").is_ok());
         assert!(four_equal_replies("REPLY: AA\nREPLY: BB\nREPLY: AA\n").is_err());
         assert!(four_equal_replies("REPLY: AA\nREPLY: BB\nREPLY: AA\nREPLY: CD\n").is_err());
+    }
+
+    #[test]
+    fn gigabytes_are_cheap_or_not() {
+        let row =
+            "   1 GiB       -         -       8    822 us       1  1,202 us       -         -\n";
+        assert!(gigabyte_in_few_frames(&format!("head\n{row}1 GiB, step by step\n")).is_ok());
+        assert!(gigabyte_in_few_frames(&row.replace("8    822", "262,144 822")).is_err());
+        assert!(gigabyte_in_few_frames(&row.replace("1  1,202", "99  1,202")).is_err());
+        assert!(gigabyte_in_few_frames("128 MiB 1 1\n").is_err());
     }
 
     #[test]
