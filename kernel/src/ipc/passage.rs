@@ -19,7 +19,7 @@ pub(super) struct Passage<'k> {
 impl Work for Passage<'_> {
     type Error = CopyError;
 
-    fn len(&self) -> u64 {
+    fn nr_bytes(&self) -> u64 {
         self.len
     }
 

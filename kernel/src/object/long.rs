@@ -41,7 +41,7 @@ pub trait Work {
     type Error: From<OutOfMemory>;
 
     /// How many bytes there are.
-    fn len(&self) -> u64;
+    fn nr_bytes(&self) -> u64;
 
     /// Does all of it, or nothing if that is too much for one step. Returns whether it is done.
     fn at_once(&self) -> Result<bool, Self::Error>;
@@ -73,7 +73,7 @@ impl Long {
                 let part = work.check(self.done)?;
                 self.done += part.len;
                 self.nr_frames += part.nr_frames as u64;
-                if self.done == work.len() {
+                if self.done == work.nr_bytes() {
                     self.nr_frames = mm.frames.reserve(self.nr_frames as usize)?.keep();
                     (self.phase, self.done) = (Phase::Perform, 0);
                 }
@@ -85,7 +85,7 @@ impl Long {
                 mm.frames.give_back(nr_frames);
                 work.perform(self.done, part.len)?;
                 self.done += part.len;
-                return Ok(self.done == work.len());
+                return Ok(self.done == work.nr_bytes());
             }
         }
         Ok(false)

@@ -114,7 +114,7 @@ impl<'k> Protecting<'k> {
 impl Work for Protecting<'_> {
     type Error = Error;
 
-    fn len(&self) -> u64 {
+    fn nr_bytes(&self) -> u64 {
         self.len
     }
 
@@ -188,7 +188,7 @@ impl<'k> Sharing<'k> {
 impl Work for Sharing<'_> {
     type Error = Error;
 
-    fn len(&self) -> u64 {
+    fn nr_bytes(&self) -> u64 {
         self.len
     }
 
