@@ -33,7 +33,13 @@ pub const FRAME_SIZE: u64 = PAGE_SIZE as u64;
 pub const PHYS_BITS: u32 = 47;
 
 /// How many bits of an address select the entry of a page table.
-pub const INDEX_BITS: u32 = if cfg!(feature = "small-tables") { 2 } else { 9 };
+pub const INDEX_BITS: u32 = if cfg!(feature = "tiny-tables") {
+    1
+} else if cfg!(feature = "small-tables") {
+    2
+} else {
+    9
+};
 
 /// How many entries of a page table are used; the hardware knows 512.
 pub const NR_ENTRIES: usize = 1 << INDEX_BITS;

@@ -1,7 +1,10 @@
 //! The operations, and how they are drawn.
 
 use cowslip_abi::{PAGE_SIZE, Perm, ShareMode};
-use kernel::vm::{Transfer, USER_END};
+use kernel::{
+    mm::phys::NR_ENTRIES,
+    vm::{Transfer, USER_END},
+};
 use proptest::prelude::*;
 
 /// How many spaces there are.
@@ -15,7 +18,7 @@ pub(crate) const BASE: u64 = if SMALL {
 } else {
     (3 << 39) - NR_PAGES / 2 * PAGE
 };
-/// Whether tables have four entries instead of 512.
+/// Whether tables have a few entries instead of 512.
 const SMALL: bool = cfg!(feature = "small-tables");
 /// Bytes in a page.
 pub(crate) const PAGE: u64 = PAGE_SIZE as u64;
@@ -237,8 +240,11 @@ fn pages() -> impl Strategy<Value = Pages> {
 
 /// Any page, or the first one that a small table covers.
 fn page() -> impl Strategy<Value = u64> {
-    let first_of = |len: u64| (0..=(NR_PAGES - 1) / len).prop_map(move |number| number * len);
-    prop_oneof![2 => 0..NR_PAGES, 1 => first_of(4), 1 => first_of(16), 1 => first_of(64)]
+    let first_of = |level: u32| {
+        let len = (NR_ENTRIES as u64).pow(level).min(64);
+        (0..=(NR_PAGES - 1) / len).prop_map(move |number| number * len)
+    };
+    prop_oneof![2 => 0..NR_PAGES, 1 => first_of(1), 1 => first_of(2), 1 => first_of(3)]
 }
 
 /// Few pages, any number, or as many as a few small tables cover.
@@ -246,9 +252,9 @@ fn nr_pages() -> impl Strategy<Value = u64> {
     let number = prop_oneof![
         4 => 1u64..4,
         1 => 1..=NR_PAGES,
-        1 => (1u64..5).prop_map(|number| 4 * number),
-        1 => (1u64..5).prop_map(|number| 16 * number),
-        1 => Just(64)
+        1 => (1u64..5).prop_map(|number| number * NR_ENTRIES as u64),
+        1 => (1u64..5).prop_map(|number| number * (NR_ENTRIES as u64).pow(2)),
+        1 => Just((NR_ENTRIES as u64).pow(3))
     ];
     number.prop_map(|number| number.min(NR_PAGES))
 }

@@ -2,7 +2,7 @@
 
 use cowslip_abi::{Access, Error, PAGE_SIZE, Perm, ShareMode};
 use kernel::{
-    mm::{Frame, PhysAddr, sim::Cpu, sim::SimMemory},
+    mm::{Frame, PhysAddr, phys::NR_ENTRIES, sim::Cpu, sim::SimMemory},
     vm::{
         self, CopyError, Fault, PageTable, Side, USER_END,
         audit::audit,
@@ -15,11 +15,16 @@ use super::{
     reference::{self, Share, Space},
 };
 
-const NR_BLOCKS: usize = 8;
-const FRAMES_PER_BLOCK: u64 = if cfg!(feature = "small-tables") {
-    160
-} else {
-    24
+/// Blocks of 2 MiB, the part of a count node, and how many frames of each are memory.
+const NR_BLOCKS: usize = match NR_ENTRIES {
+    2 => 1,
+    4 => 3,
+    _ => 8,
+};
+const FRAMES_PER_BLOCK: u64 = match NR_ENTRIES {
+    2 => 200,
+    4 => 400,
+    _ => 24,
 };
 const CPUS: [Cpu; 2] = [Cpu(0), Cpu(1)];
 
