@@ -123,7 +123,7 @@ impl Pair {
 }
 
 #[test]
-fn a_sender_takes_steps_and_the_message_arrives_whole() {
+fn lesson_20_a_sender_takes_steps_and_the_message_arrives_whole() {
     let mut pair = pair();
     pair.receive();
     pair.begin_send();
@@ -135,7 +135,7 @@ fn a_sender_takes_steps_and_the_message_arrives_whole() {
 }
 
 #[test]
-fn a_receiver_takes_steps_and_the_message_arrives_whole() {
+fn lesson_20_a_receiver_takes_steps_and_the_message_arrives_whole() {
     let mut pair = pair();
     pair.queue(pair.client, pair.send);
     let args = [0, 0, 0, 0, AREA, AREA_LEN];
