@@ -289,7 +289,7 @@ impl<'m> Share<'m> {
             ShareMode::CopyOnWrite => false,
         };
         match self.perm {
-            Some(perm) if stays_shared && !entry.rights().ceiling.contains(perm) => {
+            Some(perm) if stays_shared && !entry.rights().ceiling().contains(perm) => {
                 Err(Error::Denied)
             }
             _ => Ok(()),
