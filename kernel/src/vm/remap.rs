@@ -34,6 +34,12 @@ impl Run<'_> {
         (Slot::new(&self.src[number]), Slot::new(&self.dst[number]))
     }
 
+    /// The entries of all pages on both sides.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (Slot<'_>, Slot<'_>)> {
+        let pairs = self.src.iter().zip(self.dst);
+        pairs.map(|(src, dst)| (Slot::new(src), Slot::new(dst)))
+    }
+
     /// The same without the first pages.
     pub(super) fn skip(self, nr_pages: usize) -> Self {
         Self {
