@@ -191,6 +191,38 @@ impl<'m> Node<'m> {
         }
     }
 
+    /// Takes the table, which is not a root, out of the hardware's reach. What TLBs have of it is to be
+    /// flushed.
+    #[inline]
+    pub(super) fn withdraw(self) {
+        self.change_name(Entry::withdrawn);
+    }
+
+    /// Undoes [`Self::withdraw`].
+    #[inline]
+    pub(super) fn put_back(self) {
+        self.change_name(Entry::put_back);
+    }
+
+    /// Lets nobody write below the table, as if others named it too. What TLBs have of it is to be flushed.
+    #[inline]
+    pub(super) fn protect(self) {
+        self.change_name(Entry::lent);
+    }
+
+    /// Undoes [`Self::protect`], of an exclusive table.
+    #[inline]
+    pub(super) fn unprotect(self) {
+        self.change_name(Entry::exclusive);
+    }
+
+    #[inline(always)]
+    fn change_name(self, change: impl FnOnce(Entry) -> Entry) {
+        if let Some(named_by) = self.named_by {
+            named_by.set(change(named_by.get()));
+        }
+    }
+
     /// Whether all entries are known to be plain.
     #[inline]
     pub(super) fn is_plain(self) -> bool {

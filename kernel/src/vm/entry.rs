@@ -201,6 +201,16 @@ impl Entry {
         Self(self.0 & !WRITABLE)
     }
 
+    /// The entry of a table, out of reach of the hardware for a moment.
+    pub(super) const fn withdrawn(self) -> Self {
+        Self(self.0 & !PRESENT)
+    }
+
+    /// The entry of a table that was withdrawn.
+    pub(super) const fn put_back(self) -> Self {
+        Self(self.0 | PRESENT)
+    }
+
     /// Whether all that the entry stands for is there, private, and may be written. A table may be
     /// so and not say it.
     #[inline]
@@ -443,6 +453,17 @@ impl<'m> Pattern<'m> {
         })
     }
 
+    /// The last pattern if the entry fits it, or else [the one](Self::like) for entries like this.
+    #[inline]
+    pub(super) fn last_or_like(
+        last: Option<Self>,
+        entry: Entry,
+        counts: &'m RefCounts,
+    ) -> Option<Self> {
+        last.filter(|last| last.count(entry).is_some())
+            .or_else(|| Self::like(entry, counts))
+    }
+
     /// The same for another block: fits entries like this one, if it differs only in the frame.
     #[inline(never)]
     pub(super) fn near(self, entry: Entry, counts: &'m RefCounts) -> Option<Self> {
@@ -450,15 +471,6 @@ impl<'m> Pattern<'m> {
             return None;
         }
         Self::like(entry, counts)
-    }
-
-    /// This pattern, if the entry fits, or else the one for another block.
-    #[inline]
-    pub(super) fn fitting(self, entry: Entry, counts: &'m RefCounts) -> Option<Self> {
-        match self.count(entry) {
-            Some(_) => Some(self),
-            None => self.near(entry, counts),
-        }
     }
 
     /// The count of the entry's frame, if the entry fits.

@@ -33,6 +33,7 @@ mod copy;
 mod cursor;
 mod drop;
 pub mod entry;
+mod exchange;
 mod fault;
 mod map;
 mod open;

@@ -153,10 +153,10 @@ fn split(mm: &Mm, entry: Entry, frame: Frame) -> Entry {
 fn copy_table(mm: &Mm, from: Frame, to: Entry, level: u32) {
     let (nr_used, to) = (to.nr_used(), Frame::of_entry(to.note()));
     mm.map.copy_frame(from, to);
-    let run = Run {
-        src: &mm.map.table(from)[..NR_ENTRIES],
-        dst: &mm.map.table(to)[..NR_ENTRIES],
-    };
+    let run = Run::of(
+        &mm.map.table(from)[..NR_ENTRIES],
+        &mm.map.table(to)[..NR_ENTRIES],
+    );
     let nr_seconds = if level == 0 {
         share_pages(mm, run, nr_used)
     } else {
