@@ -453,17 +453,6 @@ impl<'m> Pattern<'m> {
         })
     }
 
-    /// The last pattern if the entry fits it, or else [the one](Self::like) for entries like this.
-    #[inline]
-    pub(super) fn last_or_like(
-        last: Option<Self>,
-        entry: Entry,
-        counts: &'m RefCounts,
-    ) -> Option<Self> {
-        last.filter(|last| last.count(entry).is_some())
-            .or_else(|| Self::like(entry, counts))
-    }
-
     /// The same for another block: fits entries like this one, if it differs only in the frame.
     #[inline(never)]
     pub(super) fn near(self, entry: Entry, counts: &'m RefCounts) -> Option<Self> {

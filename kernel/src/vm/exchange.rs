@@ -60,9 +60,6 @@ struct Exchange<'a, 'm> {
     source: Range<u64>,
     is_source_protected: bool,
     flushed: Flushed,
-    /// What pages of the source, and those that they replace, have lately been like.
-    like: Option<Pattern<'m>>,
-    old_like: Option<Pattern<'m>>,
     nr_remapped: u64,
     /// How many frames got their second reference, and how many lost their last but one.
     nr_seconds: u64,
@@ -103,8 +100,6 @@ impl<'a, 'm> Exchange<'a, 'm> {
             is_source_protected,
             flushed: departing.flush_now(),
             departing,
-            like: None,
-            old_like: None,
             nr_remapped: 0,
             nr_seconds: 0,
             nr_firsts: 0,
@@ -131,9 +126,10 @@ impl<'a, 'm> Exchange<'a, 'm> {
             return 0;
         }
         let counts = &self.job.mm.counts;
-        self.like = Pattern::last_or_like(self.like, entry, counts);
-        self.old_like = Pattern::last_or_like(self.old_like, replaced, counts);
-        let (Some(like), Some(old_like)) = (self.like, self.old_like) else {
+        let (Some(like), Some(old_like)) = (
+            Pattern::like(entry, counts),
+            Pattern::like(replaced, counts),
+        ) else {
             return 0;
         };
         if is_copy && like.is_writable() {

@@ -101,7 +101,8 @@ impl Run<'_> {
             (false, true) => Self::lend_as::<false, true>,
             (false, false) => Self::lend_as::<false, false>,
         };
-        lend(self, (from, count), (to, old_count), notes, flushed)
+        let lent = lend(self, (from, count), (to, old_count), notes, flushed);
+        Given::instead_of(old_count, lent)
     }
 
     // A function of its own, so that the loop has the registers for itself.
@@ -112,9 +113,9 @@ impl Run<'_> {
         (to, old_like): (Pattern<'_>, Sample),
         notes: &[AtomicU64],
         flushed: &Flushed,
-    ) -> Given {
+    ) -> Lent {
         let difference = to.difference(from.flags(), false);
-        let mut others = Given::default();
+        let mut others = Others::default();
         let nr_pages = self.each::<SOLE>(notes, |src, dst, note| {
             let (entry, old) = (src.get(), dst.get());
             let (Some(count), Some(old_count)) = (from.count(entry), to.count(old)) else {
@@ -127,18 +128,19 @@ impl Run<'_> {
                 count.make_two();
                 src.set(entry.minus_writable());
             } else if !count.increment_from(like) {
-                others.nr_pages += 1;
-                others.nr_seconds += u64::from(count.increment());
+                others.count_up(count);
             }
             dst.set(entry.plus(difference));
             true
         });
-        let mut given = Given::of::<SOLE>(nr_pages, old_like);
+        let mut nr_seconds = others.nr_seconds;
         if WRITABLE || like.is_one() {
-            given.nr_seconds = (nr_pages - others.nr_pages) as u64;
+            nr_seconds += (nr_pages - others.nr_pages) as u64;
         }
-        given.nr_seconds += others.nr_seconds;
-        given
+        Lent {
+            nr_pages,
+            nr_seconds,
+        }
     }
 
     /// Goes through the pages until one says no. Returns how many said yes.
@@ -222,7 +224,15 @@ impl Run<'_> {
         } else {
             Self::take_as::<false>
         };
-        take(self, source.get(), (to, old_count), notes, flushed)
+        let nr_pages = take(self, source.get(), (to, old_count), notes, flushed);
+        let nr_seconds = 0;
+        Given::instead_of(
+            old_count,
+            Lent {
+                nr_pages,
+                nr_seconds,
+            },
+        )
     }
 
     #[inline(never)]
@@ -232,11 +242,11 @@ impl Run<'_> {
         (to, old_like): (Pattern<'_>, Sample),
         notes: &[AtomicU64],
         flushed: &Flushed,
-    ) -> Given {
+    ) -> usize {
         let flags = Flags::of(first);
         let left = Entry::zero(first.rights());
         let difference = to.difference(flags, first.is_writable());
-        let nr_pages = self.each::<SOLE>(notes, |src, dst, note| {
+        self.each::<SOLE>(notes, |src, dst, note| {
             let (entry, old) = (src.get(), dst.get());
             let Some(old_count) = to.count(old) else {
                 return false;
@@ -248,8 +258,25 @@ impl Run<'_> {
             src.set(left);
             dst.set(entry.plus(difference));
             true
-        });
-        Given::of::<SOLE>(nr_pages, old_like)
+        })
+    }
+}
+
+/// Frames that were lent and whose count was not like the first one's.
+#[derive(Default)]
+struct Others {
+    nr_pages: usize,
+    /// How many of them got their second reference.
+    nr_seconds: u64,
+}
+
+impl Others {
+    // Out of the loop's way: it needs all registers.
+    #[cold]
+    #[inline(never)]
+    fn count_up(&mut self, count: Count<'_>) {
+        self.nr_pages += 1;
+        self.nr_seconds += u64::from(count.increment());
     }
 }
 
@@ -354,7 +381,7 @@ fn count_up<const WRITABLE: bool>(count: Count<'_>, slot: Slot<'_>, entry: Entry
     }
 }
 
-/// What was lent or taken.
+/// What took the place of other pages.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Given {
     /// How many pages.
@@ -368,22 +395,22 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// So many pages, which replaced frames with counts like this.
-    const fn of<const SOLE: bool>(nr_pages: usize, old_like: Sample) -> Self {
+    /// Pages that replaced others, of frames with counts like this.
+    const fn instead_of(old: Sample, lent: Lent) -> Self {
+        let Lent {
+            nr_pages,
+            nr_seconds,
+        } = lent;
         Self {
             nr_pages,
-            nr_noted: if SOLE { nr_pages } else { 0 },
-            nr_seconds: 0,
-            nr_firsts: if old_like.is_two() {
-                nr_pages as u64
-            } else {
-                0
-            },
+            nr_noted: if old.is_one() { nr_pages } else { 0 },
+            nr_seconds,
+            nr_firsts: if old.is_two() { nr_pages as u64 } else { 0 },
         }
     }
 }
 
-/// What was forked.
+/// What was lent. Small, so that a loop that returns it has one register more.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Lent {
     /// How many pages.
