@@ -144,7 +144,7 @@ fn load_segment(
 fn mapped(mm: &Mm, table: &PageTable, page: u64, perm: Perm) -> Kind {
     let entry = table.lookup(mm, page);
     assert!(
-        entry.is_empty() || entry.rights().perm == perm,
+        entry.is_empty() || entry.rights().perm() == perm,
         "bin/init has segments of different rights on the page at {page:#x}"
     );
     entry.kind()

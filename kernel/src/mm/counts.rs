@@ -130,6 +130,35 @@ impl<'m> Count<'m> {
         self.0.store(DEEP_IN_PIN, Relaxed);
     }
 
+    /// The count, for [`increment_from`](Self::increment_from) and [`release_from`](Self::release_from).
+    #[inline]
+    #[must_use]
+    pub fn sample(self) -> Sample {
+        let extra = self.0.load(Acquire);
+        if extra < PIN - EXTRA {
+            Sample(extra)
+        } else {
+            Sample::NONE
+        }
+    }
+
+    /// Counts one more reference if the count is still the same; whether it was.
+    #[inline(always)]
+    pub fn increment_from(self, sample: Sample) -> bool {
+        let more = sample.0.wrapping_add(EXTRA);
+        let result = self.0.compare_exchange(sample.0, more, Relaxed, Relaxed);
+        result.is_ok()
+    }
+
+    /// Counts one reference less, which is flushed, if the count is still the same, and was not one;
+    /// whether it was.
+    #[inline(always)]
+    pub fn release_from(self, sample: Sample, _flushed: &Flushed) -> bool {
+        let less = sample.0.wrapping_sub(EXTRA);
+        let result = self.0.compare_exchange(sample.0, less, AcqRel, Relaxed);
+        result.is_ok()
+    }
+
     /// Counts one reference less, which is flushed. The caller frees the frame if it was the last,
     /// and [says so](RefCounts::subtract_shared) if it was the last but one.
     #[inline]
@@ -170,6 +199,28 @@ impl<'m> Count<'m> {
             EXTRA => Dropped::Second,
             _ => Dropped::Remaining,
         }
+    }
+}
+
+/// What a count was when somebody looked. Neighbouring frames mostly have the same count, so one sample
+/// does for all of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Sample(u64);
+
+impl Sample {
+    /// In the place of a count that is pinned, or may be so soon: no count is like it.
+    const NONE: Self = Self(u64::MAX);
+
+    /// One reference.
+    #[must_use]
+    pub const fn is_one(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Two references.
+    #[must_use]
+    pub const fn is_two(self) -> bool {
+        self.0 == EXTRA
     }
 }
 

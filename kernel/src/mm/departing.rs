@@ -53,11 +53,18 @@ impl<'m> Departing<'m> {
         }
     }
 
-    /// What has to be flushed before the frames go. It only grows: all of it is flushed whenever
-    /// frames are let go, so a range of pages may be added once, before the first of them changes.
+    /// What has to be flushed before the frames go. All of it is flushed whenever frames are let go, so
+    /// a range of pages may be added once, before the first of them changes.
     #[inline]
     pub fn flush(&mut self) -> &mut Flush {
         &mut self.flush
+    }
+
+    /// Flushes at once what has been added so far.
+    #[inline]
+    pub fn flush_now(&mut self) -> Flushed {
+        self.mm
+            .flush(core::mem::replace(&mut self.flush, Flush::none()))
     }
 
     /// The count of a frame that may depart.

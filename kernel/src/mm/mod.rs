@@ -23,7 +23,7 @@ pub mod phys;
 pub mod sim;
 pub mod stats;
 
-pub use counts::{Count, CountCursor, Dropped, RefCounts};
+pub use counts::{Count, CountCursor, Dropped, RefCounts, Sample};
 pub use dead::{DeadTable, DeadTables};
 pub use departing::{COUNTED, Departing};
 pub use flush::{Flush, FlushPages, Flushed, SpaceFlush};

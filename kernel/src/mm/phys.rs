@@ -187,6 +187,18 @@ impl PhysMap {
         }
     }
 
+    /// Makes a table with these entries in the upper half, and empty ones in the lower.
+    pub fn fill_upper_half(&self, table: Frame, entries: &[u64; 256]) {
+        let lower = self.0.frame(table);
+        let upper = lower.wrapping_add(PAGE_SIZE / 2).cast::<[u64; 256]>();
+        // SAFETY: the frame is mapped, one page long, and no table that anybody uses yet; it cannot be
+        // where the entries are.
+        unsafe {
+            place::clear(lower, PAGE_SIZE / 2);
+            place::copy(entries.as_ptr().cast(), upper.cast(), size_of_val(entries));
+        }
+    }
+
     /// Copies a whole frame.
     #[inline]
     pub fn copy_frame(&self, from: Frame, to: Frame) {

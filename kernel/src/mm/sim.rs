@@ -10,7 +10,10 @@
 
 extern crate std;
 
-use core::{cell::RefCell, sync::atomic::Ordering::Acquire};
+use core::{
+    cell::RefCell,
+    sync::atomic::{AtomicU64, Ordering::Acquire},
+};
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
     collections::BTreeMap,
@@ -284,6 +287,28 @@ fn covers(pages: FlushPages, page: u64) -> bool {
 /// Panics if a TLB can reach `frame` in a way that the page tables no longer allow.
 pub(super) fn check_release(map: PhysMap, frame: Frame) {
     TLB.with_borrow(|tlb| tlb.check(map, |named| named == frame));
+}
+
+/// The frames of some entries: what they name before an operation, to be
+/// [checked](Self::check_released) when it is done.
+pub struct Named(Vec<Frame>);
+
+impl Named {
+    /// The frames that the present entries name.
+    #[must_use]
+    pub fn by(places: &[AtomicU64]) -> Self {
+        let entries = places.iter().map(|place| place.load(Acquire));
+        let present = entries.filter(|entry| entry & PRESENT != 0);
+        Self(present.map(Frame::of_entry).collect())
+    }
+
+    /// The same check as whenever a count falls, for counts that fell while their table was out of
+    /// reach.
+    pub fn check_released(self, map: PhysMap) {
+        self.0
+            .into_iter()
+            .for_each(|frame| check_release(map, frame));
+    }
 }
 
 impl Tlb {

@@ -7,15 +7,17 @@ use core::{ops::Range, sync::atomic::AtomicU64};
 use cowslip_abi::Error;
 
 use crate::{
-    mm::{CountCursor, Departing, Flushed, Frame, Reserve, phys::FRAME_SIZE},
+    mm::{
+        CountCursor, Departing, Flushed, Frame, Reserve,
+        phys::{FRAME_SIZE, NR_ENTRIES},
+    },
     vm::{
         CopyError, Effort, Side, Transfer,
         access::{check_writable, pieces},
         copy::{Job, Needs},
-        cursor::{View, congruent_level, coverage, highest_level, shift, walk_to_page},
-        entry::{
-            Entry, Kind, Pattern, Slot, are_private_and_may_be_written, are_private_and_present,
-        },
+        cursor::{View, congruent_level, coverage, highest_level, index, shift, walk_to_page},
+        entry::{Entry, Kind, Slot},
+        exchange::exchange,
         open::{Edit, open},
         own,
         remap::Run,
@@ -23,7 +25,7 @@ use crate::{
 };
 
 /// How a page of the body gets its bytes.
-enum Method {
+pub(super) enum Method {
     /// By naming this frame of the source.
     Remap(Frame),
     /// By becoming demand-zero.
@@ -33,7 +35,7 @@ enum Method {
 }
 
 #[inline]
-fn method(source: Entry, dst: Entry) -> Method {
+pub(super) fn method(source: Entry, dst: Entry) -> Method {
     match source.kind() {
         Kind::Private(frame) if !dst.is_shared() => Method::Remap(frame),
         Kind::Zero if !dst.is_shared() => Method::Zero,
@@ -111,8 +113,7 @@ impl<'m> Job<'m> {
             needs.src.add(self.to_src(page), 0);
         }
         if let (View::Entries(src), View::Entries(dst)) = (src, dst)
-            && are_private_and_present(&src[..nr_pages])
-            && are_private_and_may_be_written(&dst[..nr_pages])
+            && Run::of(src, dst).is_ordinary()
         {
             return Ok(nr_pages);
         }
@@ -146,9 +147,6 @@ impl<'m> Job<'m> {
         let mut remapping = Remapping {
             job: self,
             departing,
-            from: None,
-            to: None,
-            is_source_flushed: false,
             nr_remapped: 0,
             nr_seconds: 0,
         };
@@ -189,8 +187,7 @@ impl<'m> Job<'m> {
         let mut counts = CountCursor::new(&self.mm.counts);
         self.transfer == Transfer::Copy
             && self.all_runs(body, |run| {
-                are_private_and_present(&run.src[..run.len()])
-                    && are_private_and_may_be_written(&run.dst[..run.len()])
+                run.is_ordinary()
                     && run.dst.iter().all(|place| {
                         let kind = Slot::new(place).get().kind();
                         matches!(kind, Kind::Private(frame) if counts.of(frame).is_one())
@@ -226,10 +223,7 @@ impl<'m> Job<'m> {
             ) else {
                 return false;
             };
-            let run = Run {
-                src: src.run(self.to_src(page), wanted),
-                dst: dst.run(page, wanted),
-            };
+            let run = Run::of(src.run(self.to_src(page), wanted), dst.run(page, wanted));
             if !dst.is_exclusive() || !is_so(run) {
                 return false;
             }
@@ -243,11 +237,6 @@ impl<'m> Job<'m> {
 struct Remapping<'a, 'm> {
     job: &'a Job<'m>,
     departing: &'a mut Departing<'m>,
-    /// What pages of the source, and those that they replace, have lately been like.
-    from: Option<Pattern<'m>>,
-    to: Option<Pattern<'m>>,
-    /// Whether the flush has the rest of this run in the source.
-    is_source_flushed: bool,
     nr_remapped: u64,
     /// How many frames got their second reference.
     nr_seconds: u64,
@@ -312,29 +301,20 @@ impl<'m> Remapping<'_, 'm> {
     /// The pages from `page` on, as far as one table goes on both sides. Returns how many.
     fn pages(&mut self, page: u64, end: u64, reserve: &mut Reserve<'_>) -> usize {
         let Job { mm, src, dst, .. } = *self.job;
-        open(mm, dst, page, 0, Edit::Keep, reserve, self.departing);
-        if self.job.transfer == Transfer::Move
-            && let (View::Entries(_), _) = self.job.pages_at(page, end)
-        {
-            let source = self.job.to_src(page);
-            open(mm, src, source, 0, Edit::Keep, reserve, self.departing);
-        }
-        let (source, View::Entries(targets)) = self.job.pages_at(page, end) else {
-            unreachable!("the table is open");
+        let (source, wanted) = (self.job.to_src(page), (end - page) / FRAME_SIZE);
+        let to = open(mm, dst, page, 0, Edit::Keep, reserve, self.departing);
+        let targets = to.run(page, wanted);
+        let Ok(mut from) = walk_to_page(&mm.map, src, source) else {
+            let nr_pages = targets.len().min(NR_ENTRIES - index(source, 0));
+            self.zeros(&targets[..nr_pages], page);
+            return nr_pages;
         };
-        let nr_pages = source.len().min(targets.len());
-        let targets = &targets[..nr_pages];
-        match source {
-            View::Entries(places) => {
-                let run = Run {
-                    src: &places[..nr_pages],
-                    dst: targets,
-                };
-                self.run(run, page);
-            }
-            View::Gap(..) => self.zeros(targets, page),
+        if self.job.transfer == Transfer::Move {
+            from = open(mm, src, source, 0, Edit::Keep, reserve, self.departing);
         }
-        nr_pages
+        let run = Run::of(from.run(source, wanted), targets);
+        self.nr_remapped += exchange(self.job, from, to, run, page, self.departing);
+        run.len()
     }
 
     /// Pages whose source is demand-zero and has no table.
@@ -353,128 +333,5 @@ impl<'m> Remapping<'_, 'm> {
             }
             self.nr_remapped += 1;
         }
-    }
-
-    /// The pages from `page` on.
-    fn run(&mut self, mut run: Run<'_>, mut page: u64) {
-        let end = page + run.len() as u64 * FRAME_SIZE;
-        self.departing.flush().add_range(self.job.dst, page, end);
-        self.is_source_flushed = false;
-        if self.job.transfer == Transfer::Move {
-            self.flush_source(run, page);
-        }
-        while run.len() > 0 {
-            let mut nr_pages = self.alike(run, page);
-            if nr_pages == 0 {
-                nr_pages = self.unlike(run, page);
-            }
-            run = run.skip(nr_pages);
-            page += nr_pages as u64 * FRAME_SIZE;
-        }
-    }
-
-    /// As many pages as are like the first, if that is an ordinary one. Returns how many.
-    #[inline]
-    fn alike(&mut self, run: Run<'_>, page: u64) -> usize {
-        let counts = &self.job.mm.counts;
-        let (source, target) = run.page(0);
-        let (entry, replaced) = (source.get(), target.get());
-        let is_copy = self.job.transfer == Transfer::Copy;
-        if is_copy && entry.is_same_page(replaced) {
-            return 0;
-        }
-        let Some(to) = self.pattern(self.to, replaced) else {
-            return 0;
-        };
-        self.to = Some(to);
-        let given = if is_copy {
-            let Some(from) = self.pattern(self.from, entry) else {
-                return 0;
-            };
-            self.from = Some(from);
-            if from.is_writable() && !self.is_source_flushed {
-                self.flush_source(run, page);
-            }
-            run.lend(counts, from, to, self.departing.room(run.len()))
-        } else if let Kind::Private(_) = entry.kind() {
-            run.take(counts, entry, to, self.departing.room(run.len()))
-        } else {
-            return 0;
-        };
-        self.departing.noted(given.nr_pages, given.nr_counted);
-        self.nr_seconds += given.nr_seconds;
-        self.nr_remapped += given.nr_pages as u64;
-        given.nr_pages
-    }
-
-    /// A pattern that the entry fits: the last one, if possible.
-    #[inline]
-    fn pattern(&mut self, last: Option<Pattern<'m>>, entry: Entry) -> Option<Pattern<'m>> {
-        last.filter(|last| last.count(entry).is_some())
-            .or_else(|| Pattern::like(entry, &self.job.mm.counts))
-    }
-
-    /// The first page, whatever it is; and all that follow, if these are pages that have arrived
-    /// before. Returns how many.
-    #[inline(never)]
-    fn unlike(&mut self, run: Run<'_>, page: u64) -> usize {
-        if self.job.transfer == Transfer::Copy {
-            let nr_same = run.nr_same();
-            if nr_same > 0 {
-                self.nr_remapped += nr_same as u64;
-                return nr_same;
-            }
-        }
-        let (source, target) = run.page(0);
-        let (entry, replaced) = (source.get(), target.get());
-        let replacement = match method(entry, replaced) {
-            Method::Remap(frame) => self.given(source, frame, replaced, run, page),
-            Method::Zero => Entry::zero(replaced.rights()),
-            Method::Bytes => {
-                let job = self.job;
-                own::detach(job.mm, job.dst, page, target, self.departing.flush());
-                return 1;
-            }
-        };
-        target.set(replacement);
-        if let Kind::Private(old) = replaced.kind() {
-            self.departing.add(old);
-        }
-        self.nr_remapped += 1;
-        1
-    }
-
-    /// Takes or lends the frame of a private page; returns the entry for the destination.
-    fn given(
-        &mut self,
-        source: Slot<'_>,
-        frame: Frame,
-        replaced: Entry,
-        run: Run<'_>,
-        page: u64,
-    ) -> Entry {
-        let entry = source.get();
-        let exclusive = match self.job.transfer {
-            Transfer::Copy => {
-                self.nr_seconds += u64::from(self.departing.count(frame).increment());
-                if entry.is_writable() {
-                    self.flush_source(run, page);
-                    source.set(entry.with_writable(false));
-                }
-                false
-            }
-            Transfer::Move => {
-                source.set(Entry::zero(entry.rights()));
-                entry.is_writable()
-            }
-        };
-        Entry::private(frame, replaced.rights(), exclusive)
-    }
-
-    fn flush_source(&mut self, run: Run<'_>, page: u64) {
-        self.is_source_flushed = true;
-        let start = self.job.to_src(page);
-        let end = start + run.len() as u64 * FRAME_SIZE;
-        self.departing.flush().add_range(self.job.src, start, end);
     }
 }

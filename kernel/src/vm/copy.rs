@@ -23,17 +23,17 @@ use core::ops::Range;
 use cowslip_abi::{Error, PAGE_SIZE};
 
 use crate::{
-    mm::{
-        CountCursor, Departing, Flush, Flushed, Frame, Mm, OutOfMemory, Reserve, phys::FRAME_SIZE,
-    },
+    mm::{Departing, Flush, Flushed, Frame, Mm, OutOfMemory, Reserve, phys::FRAME_SIZE},
     vm::{
         PageTable, VmError,
         access::{check_writable, offset_in, page_of, pieces},
-        cursor::{Cursor, walk_to_page},
+        cursor::{Cursor, Node, coverage, walk_to_page},
         entry::{Entry, Kind},
+        exchange::exchange,
         open::{Edit, Plan, open},
         own,
         reap::reserve,
+        remap::Run,
     },
 };
 
@@ -125,11 +125,17 @@ pub fn copy_within(
     if dst == src && dst_addr.abs_diff(src_addr) < len {
         return Err(CopyError::new(Side::Destination, Error::Overlap));
     }
-    let is_page = len == FRAME_SIZE && (dst_addr | src_addr).is_multiple_of(FRAME_SIZE);
-    if is_page && give_page(mm, (dst, dst_addr), (src, src_addr), transfer) {
+    let job = Job::new(mm, dst, dst_addr, src, src_addr, transfer);
+    let are_pages = (dst_addr | src_addr | len).is_multiple_of(FRAME_SIZE);
+    let is_given = are_pages
+        && if len == FRAME_SIZE {
+            job.give_page(dst_addr)
+        } else {
+            len < coverage(1) && job.give_run(dst_addr, len / FRAME_SIZE)
+        };
+    if is_given {
         return Ok(true);
     }
-    let job = Job::new(mm, dst, dst_addr, src, src_addr, transfer);
     job.run(&Parts::new(dst_addr..dst_addr + len, job.distance), limit)
 }
 
@@ -188,68 +194,6 @@ impl Effort {
     pub(super) const BYTES: Self = Self(16);
     /// A table.
     pub(super) const TABLE: Self = Self(2);
-}
-
-/// Remaps one private page, in place of another; or copies it, if one page is too short to be
-/// remapped. `false`: it is not that simple, and nothing has changed.
-fn give_page(
-    mm: &Mm,
-    (dst, dst_addr): (Frame, u64),
-    (src, src_addr): (Frame, u64),
-    transfer: Transfer,
-) -> bool {
-    let map = &mm.map;
-    let (Ok(from), Ok(to)) = (
-        walk_to_page(map, src, src_addr),
-        walk_to_page(map, dst, dst_addr),
-    ) else {
-        return false;
-    };
-    if !to.is_exclusive() || transfer == Transfer::Move && !from.is_exclusive() {
-        return false;
-    }
-    let (from, to) = (from.slot(src_addr), to.slot(dst_addr));
-    let (entry, replaced) = (from.get(), to.get());
-    let (Kind::Private(frame), Kind::Private(old)) = (entry.kind(), replaced.kind()) else {
-        return false;
-    };
-    if !replaced.may_write() {
-        return false;
-    }
-    let mut counts = CountCursor::new(&mm.counts);
-    let mut flush = Flush::page(dst, dst_addr);
-    match transfer {
-        Transfer::Copy if mm.remap_min_pages() > 1 && counts.of(old).is_one() => {
-            mm.stats.copied.add(1);
-            mm.map.copy_frame(frame, old);
-            return true;
-        }
-        Transfer::Copy if frame == old => {
-            mm.stats.remapped.add(1);
-            return true;
-        }
-        Transfer::Copy => {
-            mm.counts.add_shared(counts.of(frame).increment().into());
-            if entry.is_writable() {
-                from.set(entry.with_writable(false));
-                flush.add(src, src_addr);
-            }
-            to.set(Entry::private(frame, replaced.rights(), false));
-        }
-        Transfer::Move => {
-            from.set(Entry::zero(entry.rights()));
-            flush.add(src, src_addr);
-            to.set(Entry::private(
-                frame,
-                replaced.rights(),
-                entry.is_writable(),
-            ));
-        }
-    }
-    mm.stats.remapped.add(1);
-    let flushed = mm.flush(flush);
-    mm.release_counted(old, counts.of(old), &flushed);
-    true
 }
 
 /// Copies a few bytes between two spaces, if that takes no more than writing to one page where it
@@ -396,6 +340,88 @@ impl<'m> Job<'m> {
         }
     }
 
+    /// The tables of pages on both sides, if both are there and this space's alone where they change.
+    #[inline(always)]
+    fn tables_of(&self, page: u64) -> Option<(Node<'m>, Node<'m>)> {
+        let map = &self.mm.map;
+        let from = walk_to_page(map, self.src, self.to_src(page)).ok()?;
+        let to = walk_to_page(map, self.dst, page).ok()?;
+        let is_own = to.is_exclusive() && (self.transfer == Transfer::Copy || from.is_exclusive());
+        is_own.then_some((from, to))
+    }
+
+    /// Remaps one private page in place of another; or copies it, if one page is too short to be
+    /// remapped. `false`: it is not that simple, and nothing has changed.
+    #[inline(always)]
+    fn give_page(&self, page: u64) -> bool {
+        let mm = self.mm;
+        let Some((from, to)) = self.tables_of(page) else {
+            return false;
+        };
+        let (from, to) = (from.slot(self.to_src(page)), to.slot(page));
+        let (entry, replaced) = (from.get(), to.get());
+        let (Kind::Private(frame), Kind::Private(old)) = (entry.kind(), replaced.kind()) else {
+            return false;
+        };
+        if !replaced.may_write() {
+            return false;
+        }
+        let old_count = mm.counts.of(old);
+        let mut flush = Flush::page(self.dst, page);
+        match self.transfer {
+            Transfer::Copy if mm.remap_min_pages() > 1 && old_count.is_one() => {
+                mm.stats.copied.add(1);
+                mm.map.copy_frame(frame, old);
+                return true;
+            }
+            Transfer::Copy if frame == old => {
+                mm.stats.remapped.add(1);
+                return true;
+            }
+            Transfer::Copy => {
+                let is_second = mm.counts.of(frame).increment();
+                mm.counts.add_shared(is_second.into());
+                if entry.is_writable() {
+                    from.set(entry.with_writable(false));
+                    flush.add(self.src, self.to_src(page));
+                }
+                to.set(Entry::private(frame, replaced.rights(), false));
+            }
+            Transfer::Move => {
+                from.set(Entry::zero(entry.rights()));
+                flush.add(self.src, self.to_src(page));
+                to.set(Entry::private(
+                    frame,
+                    replaced.rights(),
+                    entry.is_writable(),
+                ));
+            }
+        }
+        mm.stats.remapped.add(1);
+        let flushed = mm.flush(flush);
+        mm.release_counted(old, old_count, &flushed);
+        true
+    }
+
+    /// The same for several pages that lie in one table of each side.
+    #[inline(never)]
+    fn give_run(&self, page: u64, nr_pages: u64) -> bool {
+        let Some((from, to)) = self.tables_of(page) else {
+            return false;
+        };
+        let source = from.run(self.to_src(page), nr_pages);
+        let run = Run::of(source, to.run(page, nr_pages));
+        let is_whole = run.len() as u64 == nr_pages && nr_pages >= self.mm.remap_min_pages();
+        if !is_whole || !run.is_ordinary() {
+            return false;
+        }
+        let mut departing = Departing::new(self.mm);
+        let nr_remapped = exchange(self, from, to, run, page, &mut departing);
+        departing.finish();
+        self.mm.stats.remapped.add(nr_remapped);
+        true
+    }
+
     /// Checks both sides, and counts what the transfer takes, as far as the effort goes. Returns the
     /// address where that is.
     fn plan(&self, parts: &Parts, needs: &mut Needs<'_>) -> Result<u64, CopyError> {
@@ -410,6 +436,7 @@ impl<'m> Job<'m> {
     }
 
     /// Returns whether it was not too much effort.
+    #[inline(never)]
     fn run(&self, parts: &Parts, limit: Effort) -> Result<bool, CopyError> {
         let all_bytes = Parts::all_bytes(parts.head.start..parts.tail.end);
         let is_short = parts.nr_pages() < self.mm.remap_min_pages();

@@ -92,25 +92,28 @@ pub(super) fn next_present(places: &[AtomicU64], from: usize) -> Option<usize> {
     next_where(places, from, 1)
 }
 
-/// The first entry from `from` on that has one of these bits. Most tables are mostly empty, so entries
-/// are looked at eight at a time where that is possible.
+/// The first entry from `from` on that has one of these bits. Often it is this one; otherwise most
+/// tables are mostly empty, so many entries are looked at together.
 #[inline]
 fn next_where(places: &[AtomicU64], from: usize, bits: u64) -> Option<usize> {
-    const GROUP: usize = 8;
-    let mut number = from;
-    while number < places.len() {
-        if number.is_multiple_of(GROUP)
-            && let Some(group) = places[number..].first_chunk::<GROUP>()
-            && any_bits(group) & bits == 0
-        {
-            number += GROUP;
-        } else if any_bits(&places[number..=number]) & bits == 0 {
-            number += 1;
-        } else {
-            return Some(number);
-        }
+    let has = |number: &usize| any_bits(&places[*number..=*number]) & bits != 0;
+    if from < places.len() && has(&from) {
+        return Some(from);
     }
-    None
+    let mut number = from;
+    number += nr_without::<32>(places.get(number..)?, bits);
+    number += nr_without::<8>(&places[number..], bits);
+    (number..places.len()).find(has)
+}
+
+/// How many entries at the start have none of these bits, as a multiple of `N`.
+#[inline(always)]
+fn nr_without<const N: usize>(places: &[AtomicU64], bits: u64) -> usize {
+    let (groups, _) = places.as_chunks::<N>();
+    let without = groups
+        .iter()
+        .take_while(|group| any_bits(*group) & bits == 0);
+    without.count() * N
 }
 
 /// A table, and how it was found.
@@ -195,6 +198,38 @@ impl<'m> Node<'m> {
     pub(super) fn set_not_plain(self) {
         if let Some(named_by) = self.named_by {
             named_by.set(named_by.get().not_plain());
+        }
+    }
+
+    /// Takes the table, which is not a root, out of the hardware's reach. What TLBs have of it is to be
+    /// flushed.
+    #[inline]
+    pub(super) fn withdraw(self) {
+        self.change_name(Entry::withdrawn);
+    }
+
+    /// Undoes [`Self::withdraw`].
+    #[inline]
+    pub(super) fn put_back(self) {
+        self.change_name(Entry::put_back);
+    }
+
+    /// Lets nobody write below the table, as if others named it too. What TLBs have of it is to be flushed.
+    #[inline]
+    pub(super) fn protect(self) {
+        self.change_name(Entry::lent);
+    }
+
+    /// Undoes [`Self::protect`], of an exclusive table.
+    #[inline]
+    pub(super) fn unprotect(self) {
+        self.change_name(Entry::exclusive);
+    }
+
+    #[inline(always)]
+    fn change_name(self, change: impl FnOnce(Entry) -> Entry) {
+        if let Some(named_by) = self.named_by {
+            named_by.set(change(named_by.get()));
         }
     }
 

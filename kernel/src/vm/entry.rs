@@ -32,9 +32,12 @@
 //! - KIND tells the non-present kinds apart; in present entries its bits (PWT, PCD) are zero.
 //! - A, and D with W, are set from the start, which saves the hardware from doing it.
 
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+use core::{
+    fmt,
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
 };
 
 use cowslip_abi::{Access, FoundEntry, Perm};
@@ -67,32 +70,55 @@ const USED_SHIFT: u32 = 52;
 /// What an entry has of its frame.
 const FRAME_MASK: u64 = (1 << PHYS_BITS) - FRAME_SIZE;
 
-/// What a mapping allows, and the most that it may be made to allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rights {
-    /// What user code may do.
-    pub perm: Perm,
-    /// What `protect` may raise it to.
-    pub ceiling: Perm,
-}
+/// What a mapping allows, and the most that it may be made to allow: as they stand in an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Rights(u64);
 
 impl Rights {
     /// The rights of a mapping that is made with `perm`.
     #[must_use]
     pub const fn new(perm: Perm) -> Self {
-        Self {
-            perm,
-            ceiling: perm,
-        }
+        let ceiling = bit_if(perm.contains(Perm::WRITE), CEILING_WRITE)
+            | bit_if(perm.contains(Perm::EXECUTE), CEILING_EXECUTE);
+        Self(ceiling).with_perm(perm)
     }
 
-    fn bits(self) -> u64 {
-        let bit = |set: bool, bit: u64| if set { bit } else { 0 };
-        bit(self.perm.contains(Perm::WRITE), RIGHT)
-            | bit(!self.perm.contains(Perm::EXECUTE), NO_EXECUTE)
-            | bit(self.ceiling.contains(Perm::WRITE), CEILING_WRITE)
-            | bit(self.ceiling.contains(Perm::EXECUTE), CEILING_EXECUTE)
+    /// What user code may do.
+    #[must_use]
+    pub fn perm(self) -> Perm {
+        perm_of(self.0 & RIGHT != 0, self.0 & NO_EXECUTE == 0)
     }
+
+    /// What `protect` may raise it to.
+    #[must_use]
+    pub fn ceiling(self) -> Perm {
+        perm_of(self.0 & CEILING_WRITE != 0, self.0 & CEILING_EXECUTE != 0)
+    }
+
+    /// What is allowed changes, and its ceiling stays.
+    #[must_use]
+    pub const fn with_perm(self, perm: Perm) -> Self {
+        let allowed = bit_if(perm.contains(Perm::WRITE), RIGHT)
+            | bit_if(!perm.contains(Perm::EXECUTE), NO_EXECUTE);
+        Self(self.0 & !(RIGHT | NO_EXECUTE) | allowed)
+    }
+}
+
+impl fmt::Debug for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} up to {:?}", self.perm(), self.ceiling())
+    }
+}
+
+const fn bit_if(set: bool, bit: u64) -> u64 {
+    if set { bit } else { 0 }
+}
+
+fn perm_of(write: bool, execute: bool) -> Perm {
+    let mut perm = Perm::R;
+    perm.set(Perm::WRITE, write);
+    perm.set(Perm::EXECUTE, execute);
+    perm
 }
 
 /// What a page is.
@@ -124,20 +150,20 @@ impl Entry {
     /// Demand-zero pages.
     #[must_use]
     pub fn zero(rights: Rights) -> Self {
-        Self(KIND_ZERO | PRIVATE | rights.bits())
+        Self(KIND_ZERO | PRIVATE | rights.0)
     }
 
     /// A private page; `exclusive` if no other entry names the frame.
     #[must_use]
     pub fn private(frame: Frame, rights: Rights, exclusive: bool) -> Self {
-        Self(PRESENT | USER | ACCESSED | PRIVATE | frame.addr().0 | rights.bits())
+        Self(PRESENT | USER | ACCESSED | PRIVATE | frame.addr().0 | rights.0)
             .with_writable(exclusive)
     }
 
     /// A page of shared memory.
     #[must_use]
     pub fn shared(frame: Frame, rights: Rights) -> Self {
-        Self(PRESENT | USER | ACCESSED | frame.addr().0 | rights.bits()).with_writable(true)
+        Self(PRESENT | USER | ACCESSED | frame.addr().0 | rights.0).with_writable(true)
     }
 
     /// The entry that names a table of the next level, which is empty and has no other reference.
@@ -173,6 +199,16 @@ impl Entry {
     #[must_use]
     pub const fn lent(self) -> Self {
         Self(self.0 & !WRITABLE)
+    }
+
+    /// The entry of a table, out of reach of the hardware for a moment.
+    pub(super) const fn withdrawn(self) -> Self {
+        Self(self.0 & !PRESENT)
+    }
+
+    /// The entry of a table that was withdrawn.
+    pub(super) const fn put_back(self) -> Self {
+        Self(self.0 | PRESENT)
     }
 
     /// Whether all that the entry stands for is there, private, and may be written. A table may be
@@ -243,17 +279,8 @@ impl Entry {
 
     /// What user code may do, and may be allowed to do. Meaningless for an empty entry.
     #[must_use]
-    pub fn rights(self) -> Rights {
-        let perm = |write, execute| {
-            let mut perm = Perm::R;
-            perm.set(Perm::WRITE, write);
-            perm.set(Perm::EXECUTE, execute);
-            perm
-        };
-        Rights {
-            perm: perm(self.0 & RIGHT != 0, self.0 & NO_EXECUTE == 0),
-            ceiling: perm(self.0 & CEILING_WRITE != 0, self.0 & CEILING_EXECUTE != 0),
-        }
+    pub const fn rights(self) -> Rights {
+        Rights(self.0 & RIGHTS)
     }
 
     /// Whether user code has the right to write, now or after a fault.
@@ -306,7 +333,7 @@ impl Entry {
     /// The same page with other rights. W is kept only if it was there and still may be.
     #[must_use]
     pub fn with_rights(self, rights: Rights) -> Self {
-        Self(self.0 & !RIGHTS | rights.bits()).with_writable(self.is_writable())
+        Self(self.0 & !RIGHTS | rights.0).with_writable(self.is_writable())
     }
 
     /// Whether going from `self` to `to` takes something from the hardware that a TLB may have.
@@ -442,15 +469,6 @@ impl<'m> Pattern<'m> {
         Self::like(entry, counts)
     }
 
-    /// This pattern, if the entry fits, or else the one for another block.
-    #[inline]
-    pub(super) fn fitting(self, entry: Entry, counts: &'m RefCounts) -> Option<Self> {
-        match self.count(entry) {
-            Some(_) => Some(self),
-            None => self.near(entry, counts),
-        }
-    }
-
     /// The count of the entry's frame, if the entry fits.
     #[inline(always)]
     pub(super) fn count(self, entry: Entry) -> Option<Count<'m>> {
@@ -526,8 +544,8 @@ impl<'m> Slot<'m> {
     }
 }
 
-impl core::fmt::Debug for Entry {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {:?} ({:#x})", self.kind(), self.rights(), self.0)
     }
 }
@@ -541,7 +559,7 @@ mod tests {
 
     fn all_rights() -> impl Iterator<Item = Rights> {
         ALL.into_iter()
-            .flat_map(|perm| ALL.into_iter().map(move |ceiling| Rights { perm, ceiling }))
+            .flat_map(|perm| ALL.map(|ceiling| Rights::new(ceiling).with_perm(perm)))
     }
 
     #[test]
@@ -561,9 +579,9 @@ mod tests {
             for (entry, kind) in pages {
                 assert_eq!((entry.kind(), entry.rights()), (kind, rights));
                 assert!(!entry.is_empty());
-                assert_eq!(entry.permits(Access::Write), rights.perm == Perm::RW);
-                assert_eq!(entry.permits(Access::Execute), rights.perm == Perm::RX);
-                assert!(rights.perm == Perm::RW || !entry.is_writable());
+                assert_eq!(entry.permits(Access::Write), rights.perm() == Perm::RW);
+                assert_eq!(entry.permits(Access::Execute), rights.perm() == Perm::RX);
+                assert!(rights.perm() == Perm::RW || !entry.is_writable());
             }
         }
         assert_eq!(Entry::EMPTY.kind(), Kind::Empty);
@@ -573,14 +591,8 @@ mod tests {
     #[test]
     fn rights_never_grant_w_by_themselves() {
         let frame = Frame::containing(PhysAddr(0x5000));
-        let raised = Rights {
-            perm: Perm::RW,
-            ceiling: Perm::RW,
-        };
-        let lowered = Rights {
-            perm: Perm::R,
-            ceiling: Perm::RW,
-        };
+        let raised = Rights::new(Perm::RW);
+        let lowered = raised.with_perm(Perm::R);
         let page = Entry::private(frame, raised, true);
         assert!(page.is_writable());
         assert!(page.needs_flush(page.with_rights(lowered)));

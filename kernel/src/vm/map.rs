@@ -214,7 +214,7 @@ impl PageTable {
                 if entry.is_empty() {
                     return Err(Error::NotMapped);
                 }
-                if !entry.rights().ceiling.contains(perm) {
+                if !entry.rights().ceiling().contains(perm) {
                     return Err(Error::Denied);
                 }
             }
@@ -321,10 +321,7 @@ fn fill_empty(leaf: Node<'_>, addr: u64, entry: Entry) -> Result<(), VmError> {
 /// The entry with other rights. A private page does not become writable for the hardware: others
 /// may share the frame, and the first write finds out.
 fn protected(entry: Entry, perm: Perm) -> Entry {
-    let rights = Rights {
-        perm,
-        ..entry.rights()
-    };
+    let rights = entry.rights().with_perm(perm);
     match entry.kind() {
         Kind::Shared(frame) => Entry::shared(frame, rights),
         _ => entry.with_rights(rights),

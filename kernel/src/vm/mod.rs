@@ -19,7 +19,8 @@
 //! Whether a page is replaced in pass 1 or condemned is a question of who may see what before the
 //! flush: a buffer that receives may show either page for that long, but the original and the copy
 //! of a page must not be in use at once ([`own`]). One flush serves an operation, or 511 frames
-//! that it gives up: see [`Departing`](crate::mm::Departing).
+//! that it gives up: see [`Departing`](crate::mm::Departing). Whole pages of a message go the other way
+//! round, the flush first: their tables are out of reach while they [change hands](exchange).
 //!
 //! Callers hold the locks of the spaces that they pass: only the hardware (accessed and dirty bits)
 //! changes entries at the same time. Addresses and lengths have been checked by [`PageRange`] and
@@ -33,6 +34,7 @@ mod copy;
 mod cursor;
 mod drop;
 pub mod entry;
+mod exchange;
 mod fault;
 mod map;
 mod open;

@@ -19,7 +19,7 @@
 use crate::{
     mm::{CountCursor, Departing, Frame, Mm, Reserve, phys::NR_ENTRIES},
     vm::{
-        cursor::{LEVELS, Node, index, next_present, shift},
+        cursor::{LEVELS, Node, index, next_present, next_used, shift},
         entry::{Entry, Kind, Pattern, Slot},
         remap::Run,
     },
@@ -148,60 +148,69 @@ fn split(mm: &Mm, entry: Entry, frame: Frame) -> Entry {
     Entry::table_full_of(frame, entry)
 }
 
-/// Fills a table of this level like the one in `from`: all that both name has one more reference,
-/// and may not be written in either.
+/// Fills the table that `to` names, of this level, like the one in `from`: all that both name has one
+/// more reference, and may not be written in either.
 fn copy_table(mm: &Mm, from: Frame, to: Entry, level: u32) {
-    let to = Frame::of_entry(to.note());
+    let (nr_used, to) = (to.nr_used(), Frame::of_entry(to.note()));
     mm.map.copy_frame(from, to);
-    let run = Run {
-        src: &mm.map.table(from)[..NR_ENTRIES],
-        dst: &mm.map.table(to)[..NR_ENTRIES],
-    };
+    let run = Run::of(
+        &mm.map.table(from)[..NR_ENTRIES],
+        &mm.map.table(to)[..NR_ENTRIES],
+    );
     let nr_seconds = if level == 0 {
-        share_pages(mm, run)
+        share_pages(mm, run, nr_used)
     } else {
-        share_tables(mm, run)
+        share_tables(mm, run, nr_used)
     };
     mm.counts.add_shared(nr_seconds);
 }
 
 /// Counts up what both tables name, and takes W from it. Returns how many frames got their second
-/// reference.
-fn share_tables(mm: &Mm, run: Run<'_>) -> u64 {
+/// reference. Behind the last entry that is used there is nothing to look for.
+fn share_tables(mm: &Mm, run: Run<'_>, nr_used: usize) -> u64 {
     let mut counts = CountCursor::new(&mm.counts);
-    let (mut next, mut nr_seconds) = (0, 0);
-    while let Some(number) = next_present(run.src, next) {
-        next = number + 1;
-        let (source, target) = run.page(number);
-        let entry = source.get();
-        let Some(below) = entry.table_below() else {
-            continue;
-        };
-        nr_seconds += u64::from(counts.of(below).increment());
-        if entry.is_writable() {
-            source.set(entry.lent());
-            target.set(entry.lent());
+    let (mut next, mut nr_seen, mut nr_seconds) = (0, 0, 0);
+    while nr_seen < nr_used
+        && let Some(number) = next_used(run.src, next, run.len())
+    {
+        let rest = run.skip(number);
+        let mut nr_alike = 0;
+        for (source, target) in rest.pairs() {
+            let entry = source.get();
+            if entry.is_empty() {
+                break;
+            }
+            nr_alike += 1;
+            if let Some(below) = entry.table_below() {
+                nr_seconds += u64::from(counts.of(below).increment());
+                source.set(entry.lent());
+                target.set(entry.lent());
+            }
         }
+        nr_seen += nr_alike;
+        next = number + nr_alike;
     }
     nr_seconds
 }
 
 /// The same for tables of pages.
-fn share_pages(mm: &Mm, run: Run<'_>) -> u64 {
-    let (mut next, mut nr_seconds) = (0, 0);
-    while let Some(number) = next_present(run.src, next) {
+fn share_pages(mm: &Mm, run: Run<'_>, nr_used: usize) -> u64 {
+    let (mut next, mut nr_seen, mut nr_seconds) = (0, 0, 0);
+    while nr_seen < nr_used
+        && let Some(number) = next_present(run.src, next)
+    {
         let rest = run.skip(number);
         let entry = rest.page(0).0.get();
+        let mut nr_alike = 1;
         if let Some(pattern) = Pattern::like(entry, &mm.counts) {
             let lent = rest.fork(&mm.counts, pattern, None);
             nr_seconds += lent.nr_seconds;
-            next = number + lent.nr_pages;
-        } else {
-            if let Kind::Shared(frame) = entry.kind() {
-                nr_seconds += u64::from(mm.counts.of(frame).increment());
-            }
-            next = number + 1;
+            nr_alike = lent.nr_pages;
+        } else if let Kind::Shared(frame) = entry.kind() {
+            nr_seconds += u64::from(mm.counts.of(frame).increment());
         }
+        nr_seen += nr_alike;
+        next = number + nr_alike;
     }
     nr_seconds
 }

@@ -77,10 +77,19 @@ fn step(mm: &Mm, dead: DeadTable) -> usize {
         && died.is_none()
         && let Some(used) = next_used(table, next, end)
     {
-        (next, left) = (used + 1, left - 1);
-        let entry = Slot::new(&table[used]).get();
-        if let Some(below) = entry.table_below() {
-            died = mm.release_table(below, dead.level - 1, entry.nr_used(), &flushed);
+        next = used;
+        // Most neighbours are used too.
+        for entry in table[used..end].iter().map(|place| Slot::new(place).get()) {
+            if entry.is_empty() {
+                break;
+            }
+            (next, left) = (next + 1, left - 1);
+            if let Some(below) = entry.table_below() {
+                died = mm.release_table(below, dead.level - 1, entry.nr_used(), &flushed);
+                if died.is_some() {
+                    break;
+                }
+            }
         }
     }
     let is_done = died.is_none() || left == 0 || next == end;

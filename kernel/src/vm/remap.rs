@@ -5,33 +5,60 @@
 //! go straight through. The first page that does not fit ends the loop, and the caller, who knows
 //! every kind, takes that one.
 //!
-//! A destination's entry is replaced at once, before the flush: until that is done, what the owner
-//! of a buffer sees there is either the old page or the one that arrives. The *old frame* is noted,
-//! and not touched before the flush.
+//! Whoever replaces pages has [withdrawn and flushed](super::exchange) them: so an *old frame* is counted
+//! down in the same pass. One that nobody else names is noted, and becomes free with many others.
 
 use core::{ops::AddAssign, sync::atomic::AtomicU64};
 
 use crate::{
-    mm::{Count, Dropped, Flushed, RefCounts},
-    vm::entry::{Entry, Flags, Pattern, Rights, Slot},
+    mm::{Count, Dropped, Flushed, RefCounts, Sample},
+    vm::entry::{
+        Entry, Flags, Pattern, Rights, Slot, are_private_and_may_be_written,
+        are_private_and_present,
+    },
 };
 
-/// Pages of a source and those of a destination that they replace.
+/// Pages of a source and as many of a destination that they replace.
 #[derive(Clone, Copy)]
 pub(super) struct Run<'m> {
     pub(super) src: &'m [AtomicU64],
     pub(super) dst: &'m [AtomicU64],
 }
 
+impl<'m> Run<'m> {
+    /// As many pages as both have.
+    #[inline]
+    pub(super) fn of(src: &'m [AtomicU64], dst: &'m [AtomicU64]) -> Self {
+        let len = src.len().min(dst.len());
+        Self {
+            src: &src[..len],
+            dst: &dst[..len],
+        }
+    }
+
+    /// Whether nothing can be wrong with any page: all are private, those of the source are present, and
+    /// those of the destination may be written.
+    #[inline]
+    pub(super) fn is_ordinary(self) -> bool {
+        are_private_and_present(self.src) && are_private_and_may_be_written(self.dst)
+    }
+}
+
 impl Run<'_> {
     /// How many pages there are.
-    pub(super) fn len(self) -> usize {
-        self.src.len().min(self.dst.len())
+    pub(super) const fn len(self) -> usize {
+        self.src.len()
     }
 
     /// The entries of one page on both sides.
     pub(super) fn page(&self, number: usize) -> (Slot<'_>, Slot<'_>) {
         (Slot::new(&self.src[number]), Slot::new(&self.dst[number]))
+    }
+
+    /// The entries of all pages on both sides.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (Slot<'_>, Slot<'_>)> {
+        let pairs = self.src.iter().zip(self.dst);
+        pairs.map(|(src, dst)| (Slot::new(src), Slot::new(dst)))
     }
 
     /// The same without the first pages.
@@ -53,63 +80,92 @@ impl Run<'_> {
             .count()
     }
 
-    /// Makes pages copy-on-write on both sides, as long as source and destination fit, and notes the
-    /// old frames.
-    pub(super) fn lend<'m>(
+    /// Makes pages copy-on-write on both sides, as long as both fit and have counts like those of the
+    /// first page. Old frames are counted down, or noted where nobody else names them.
+    pub(super) fn lend(
         self,
-        counts: &'m RefCounts,
-        mut from: Pattern<'m>,
-        mut to: Pattern<'m>,
+        from: Pattern<'_>,
+        to: Pattern<'_>,
         notes: &[AtomicU64],
-    ) -> Lent {
-        let mut lent = Lent::default();
-        loop {
-            let (rest, notes) = (self.skip(lent.nr_pages), &notes[lent.nr_pages..]);
-            if rest.len().min(notes.len()) == 0 {
-                return lent;
-            }
-            let (source, target) = rest.page(0);
-            let (entry, old) = (source.get(), target.get());
-            let Some((fit_from, fit_to)) = fitting(counts, (from, entry), (to, old)) else {
-                return lent;
-            };
-            (from, to) = (fit_from, fit_to);
-            let is_sole = to.count(old).is_some_and(Count::is_one);
-            lent += match (from.is_writable(), is_sole) {
-                (true, true) => rest.lend_as::<true, true>(from, to, notes),
-                (true, false) => rest.lend_as::<true, false>(from, to, notes),
-                (false, true) => rest.lend_as::<false, true>(from, to, notes),
-                (false, false) => rest.lend_as::<false, false>(from, to, notes),
-            };
-        }
+        flushed: &Flushed,
+    ) -> Given {
+        let (source, target) = self.page(0);
+        let (Some(count), Some(old_count)) = (from.count(source.get()), to.count(target.get()))
+        else {
+            return Given::default();
+        };
+        let (count, old_count) = (count.sample(), old_count.sample());
+        let lend = match (from.is_writable(), old_count.is_one()) {
+            (true, true) => Self::lend_as::<true, true>,
+            (true, false) => Self::lend_as::<true, false>,
+            (false, true) => Self::lend_as::<false, true>,
+            (false, false) => Self::lend_as::<false, false>,
+        };
+        let lent = lend(self, (from, count), (to, old_count), notes, flushed);
+        Given::instead_of(old_count, lent)
     }
 
     // A function of its own, so that the loop has the registers for itself.
     #[inline(never)]
     fn lend_as<const WRITABLE: bool, const SOLE: bool>(
         self,
-        from: Pattern<'_>,
-        to: Pattern<'_>,
+        (from, like): (Pattern<'_>, Sample),
+        (to, old_like): (Pattern<'_>, Sample),
         notes: &[AtomicU64],
+        flushed: &Flushed,
     ) -> Lent {
         let difference = to.difference(from.flags(), false);
-        let mut lent = Lent::default();
-        for ((src, dst), note) in self.src.iter().zip(self.dst).zip(notes) {
-            let (src, dst) = (Slot::new(src), Slot::new(dst));
+        let mut others = Others::default();
+        let nr_pages = self.each::<SOLE>(notes, |src, dst, note| {
             let (entry, old) = (src.get(), dst.get());
             let (Some(count), Some(old_count)) = (from.count(entry), to.count(old)) else {
-                break;
+                return false;
             };
-            if old_count.is_one() != SOLE {
+            if !let_go::<SOLE>(old, old_count, old_like, note, flushed) {
+                return false;
+            }
+            if WRITABLE {
+                count.make_two();
+                src.set(entry.minus_writable());
+            } else if !count.increment_from(like) {
+                others.count_up(count);
+            }
+            dst.set(entry.plus(difference));
+            true
+        });
+        let mut nr_seconds = others.nr_seconds;
+        if WRITABLE || like.is_one() {
+            nr_seconds += (nr_pages - others.nr_pages) as u64;
+        }
+        Lent {
+            nr_pages,
+            nr_seconds,
+        }
+    }
+
+    /// Goes through the pages until one says no. Returns how many said yes.
+    #[inline(always)]
+    fn each<const NOTED: bool>(
+        self,
+        notes: &[AtomicU64],
+        mut page: impl FnMut(Slot<'_>, Slot<'_>, Option<&AtomicU64>) -> bool,
+    ) -> usize {
+        let len = if NOTED {
+            self.len().min(notes.len())
+        } else {
+            self.len()
+        };
+        let (src, dst) = (&self.src[..len], &self.dst[..len]);
+        let notes = if NOTED { &notes[..len] } else { &[] };
+        let mut number = 0;
+        while number < len {
+            let (src, dst) = (Slot::new(&src[number]), Slot::new(&dst[number]));
+            if !page(src, dst, notes.get(number)) {
                 break;
             }
-            old.note_in(note, SOLE);
-            lent.nr_seconds += count_up::<WRITABLE>(count, src, entry);
-            dst.set(entry.plus(difference));
-            lent.nr_pages += 1;
+            number += 1;
         }
-        lent.nr_counted = if SOLE { 0 } else { lent.nr_pages };
-        lent.all_seconds_if(WRITABLE)
+        number
     }
 
     /// The same where the destination is empty: pages with these rights are made there, or with those
@@ -155,59 +211,94 @@ impl Run<'_> {
         lent.all_seconds_if(WRITABLE)
     }
 
-    /// Moves pages like the first one, a private page, and leaves demand-zero pages with its rights,
-    /// as long as the destination fits; notes the old frames.
-    pub(super) fn take<'m>(
-        self,
-        counts: &'m RefCounts,
-        first: Entry,
-        mut to: Pattern<'m>,
-        notes: &[AtomicU64],
-    ) -> Lent {
-        let mut taken = Lent::default();
-        loop {
-            let (rest, notes) = (self.skip(taken.nr_pages), &notes[taken.nr_pages..]);
-            if rest.len().min(notes.len()) == 0 {
-                return taken;
-            }
-            let (source, target) = rest.page(0);
-            if Flags::of(source.get()) != Flags::of(first) {
-                return taken;
-            }
-            let Some(fit) = to.fitting(target.get(), counts) else {
-                return taken;
-            };
-            to = fit;
-            taken += if to.count(target.get()).is_some_and(Count::is_one) {
-                rest.take_as::<true>(first, to, notes)
-            } else {
-                rest.take_as::<false>(first, to, notes)
-            };
-        }
+    /// Moves pages like the first one, a private page, and leaves demand-zero pages with its rights, as
+    /// long as the destination fits. Old frames go as in [`Self::lend`].
+    pub(super) fn take(self, to: Pattern<'_>, notes: &[AtomicU64], flushed: &Flushed) -> Given {
+        let (source, target) = self.page(0);
+        let Some(old_count) = to.count(target.get()) else {
+            return Given::default();
+        };
+        let old_count = old_count.sample();
+        let take = if old_count.is_one() {
+            Self::take_as::<true>
+        } else {
+            Self::take_as::<false>
+        };
+        let nr_pages = take(self, source.get(), (to, old_count), notes, flushed);
+        let nr_seconds = 0;
+        Given::instead_of(
+            old_count,
+            Lent {
+                nr_pages,
+                nr_seconds,
+            },
+        )
     }
 
     #[inline(never)]
-    fn take_as<const SOLE: bool>(self, first: Entry, to: Pattern<'_>, notes: &[AtomicU64]) -> Lent {
+    fn take_as<const SOLE: bool>(
+        self,
+        first: Entry,
+        (to, old_like): (Pattern<'_>, Sample),
+        notes: &[AtomicU64],
+        flushed: &Flushed,
+    ) -> usize {
         let flags = Flags::of(first);
         let left = Entry::zero(first.rights());
         let difference = to.difference(flags, first.is_writable());
-        let mut taken = Lent::default();
-        for ((src, dst), note) in self.src.iter().zip(self.dst).zip(notes) {
-            let (src, dst) = (Slot::new(src), Slot::new(dst));
+        self.each::<SOLE>(notes, |src, dst, note| {
             let (entry, old) = (src.get(), dst.get());
             let Some(old_count) = to.count(old) else {
-                break;
+                return false;
             };
-            if Flags::of(entry) != flags || old_count.is_one() != SOLE {
-                break;
+            if Flags::of(entry) != flags || !let_go::<SOLE>(old, old_count, old_like, note, flushed)
+            {
+                return false;
             }
-            old.note_in(note, SOLE);
             src.set(left);
             dst.set(entry.plus(difference));
-            taken.nr_pages += 1;
+            true
+        })
+    }
+}
+
+/// Frames that were lent and whose count was not like the first one's.
+#[derive(Default)]
+struct Others {
+    nr_pages: usize,
+    /// How many of them got their second reference.
+    nr_seconds: u64,
+}
+
+impl Others {
+    // Out of the loop's way: it needs all registers.
+    #[cold]
+    #[inline(never)]
+    fn count_up(&mut self, count: Count<'_>) {
+        self.nr_pages += 1;
+        self.nr_seconds += u64::from(count.increment());
+    }
+}
+
+/// Counts an old frame down whose count is like this, or notes it if its page was the only one. `false`:
+/// its count is another.
+#[inline(always)]
+fn let_go<const SOLE: bool>(
+    old: Entry,
+    count: Count<'_>,
+    like: Sample,
+    note: Option<&AtomicU64>,
+    flushed: &Flushed,
+) -> bool {
+    match note {
+        Some(note) if SOLE => {
+            let is_sole = count.is_one();
+            if is_sole {
+                old.note_in(note, true);
+            }
+            is_sole
         }
-        taken.nr_counted = if SOLE { 0 } else { taken.nr_pages };
-        taken
+        _ => count.release_from(like, flushed),
     }
 }
 
@@ -290,25 +381,42 @@ fn count_up<const WRITABLE: bool>(count: Count<'_>, slot: Slot<'_>, entry: Entry
     }
 }
 
-/// Patterns that the entries fit, if they differ from the last ones at most in the block.
-#[inline]
-fn fitting<'m>(
-    counts: &'m RefCounts,
-    (from, entry): (Pattern<'m>, Entry),
-    (to, old): (Pattern<'m>, Entry),
-) -> Option<(Pattern<'m>, Pattern<'m>)> {
-    Some((from.fitting(entry, counts)?, to.fitting(old, counts)?))
+/// What took the place of other pages.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Given {
+    /// How many pages.
+    pub(super) nr_pages: usize,
+    /// How many of the frames that were replaced are noted.
+    pub(super) nr_noted: usize,
+    /// How many frames got their second reference.
+    pub(super) nr_seconds: u64,
+    /// How many frames lost their last but one reference.
+    pub(super) nr_firsts: u64,
 }
 
-/// What was lent or taken.
+impl Given {
+    /// Pages that replaced others, of frames with counts like this.
+    const fn instead_of(old: Sample, lent: Lent) -> Self {
+        let Lent {
+            nr_pages,
+            nr_seconds,
+        } = lent;
+        Self {
+            nr_pages,
+            nr_noted: if old.is_one() { nr_pages } else { 0 },
+            nr_seconds,
+            nr_firsts: if old.is_two() { nr_pages as u64 } else { 0 },
+        }
+    }
+}
+
+/// What was lent. Small, so that a loop that returns it has one register more.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Lent {
     /// How many pages.
     pub(super) nr_pages: usize,
     /// How many frames of these got their second reference.
     pub(super) nr_seconds: u64,
-    /// How many of the frames that were replaced have other references.
-    pub(super) nr_counted: usize,
 }
 
 impl Lent {
@@ -325,6 +433,5 @@ impl AddAssign for Lent {
     fn add_assign(&mut self, more: Self) {
         self.nr_pages += more.nr_pages;
         self.nr_seconds += more.nr_seconds;
-        self.nr_counted += more.nr_counted;
     }
 }

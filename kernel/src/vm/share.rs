@@ -386,7 +386,7 @@ impl<'m> Share<'m> {
             ShareMode::CopyOnWrite => false,
         };
         match self.perm {
-            Some(perm) if stays_shared && !entry.rights().ceiling.contains(perm) => {
+            Some(perm) if stays_shared && !entry.rights().ceiling().contains(perm) => {
                 Err(Error::Denied)
             }
             _ => Ok(()),
@@ -417,10 +417,8 @@ impl<'m> Share<'m> {
             let targets = to.run(at, part.nr_entries);
             let forked = match self.source(part) {
                 View::Gap(entry, _) => self.fork_zeros(entry, targets),
-                View::Entries(src) if level == 0 => {
-                    self.fork_pages(Run { src, dst: targets }, reserve)
-                }
-                View::Entries(src) => self.fork_tables(Run { src, dst: targets }),
+                View::Entries(src) if level == 0 => self.fork_pages(Run::of(src, targets), reserve),
+                View::Entries(src) => self.fork_tables(Run::of(src, targets)),
             };
             to.add_used(forked.nr_made);
             nr_seconds += forked.nr_seconds;

@@ -41,11 +41,8 @@ impl PageTable {
     ///
     /// [`OutOfMemory`]: there is no frame for the root.
     pub fn new(mm: &Mm, kernel_half: &[u64; 256]) -> Result<Self, OutOfMemory> {
-        let root = reserve(mm, 1)?.take_zeroed();
-        let upper = &mm.map.table(root)[256..];
-        for (place, entry) in upper.iter().zip(kernel_half) {
-            place.store(*entry, core::sync::atomic::Ordering::Relaxed);
-        }
+        let root = reserve(mm, 1)?.take();
+        mm.map.fill_upper_half(root, kernel_half);
         Ok(Self { root })
     }
 

@@ -416,7 +416,7 @@ impl World {
         };
         let rights = entry.rights();
         assert_eq!(
-            (rights.perm, rights.ceiling),
+            (rights.perm(), rights.ceiling()),
             (page.perm, page.ceiling),
             "{addr:#x}"
         );
