@@ -3,6 +3,7 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 mod objects;
+mod steps;
 mod tokens;
 
 use libipc::abi::{Error, Handle, ThreadState};
@@ -16,6 +17,7 @@ use user_apps::scenario::peer::{join, thread, until, until_state};
 use user_apps::scenario::twin::{Gift, Twin, system};
 
 use objects::*;
+use steps::*;
 use tokens::*;
 
 user_apps::scenarios![
@@ -29,6 +31,7 @@ user_apps::scenarios![
     lesson_17_a_server_that_dies_with_messages_unanswered,
     a_servers_thread_may_die_while_the_others_answer,
     lesson_17_big_messages_to_and_from_the_dead,
+    lesson_20_a_long_message_lets_others_run_and_kill_wins,
     shared_frames_of_the_dead_live_on,
     lesson_18_kill_wins_against_a_server_that_never_replies,
     closing_the_last_receive_right_fails_the_queue,

@@ -1,0 +1,103 @@
+//! Messages that take many steps: others run in between, and kill wins.
+
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use libipc::abi::ThreadState;
+use libipc::object::clock;
+use libipc::thread::{Running, Supervisor};
+use libipc::{Endpoint, Message, PageBuffer, Received, Rights};
+use user_apps::scenario::frames::assert_exact;
+use user_apps::scenario::memory::peek;
+use user_apps::scenario::peer::thread_with;
+
+use crate::endpoint;
+
+/// A priority below that of the thread that looks on.
+const LOW: u8 = 8;
+/// So many bytes take long; they do not lie alike on both sides, so they are copied.
+const LEN: usize = 16 << 20;
+const FROM: usize = 1;
+/// How long the thread that looks on sleeps.
+const WAIT_NS: u64 = 200_000;
+
+/// What the client's memory is full of.
+const MARK: u64 = 0x5a5a_5a5a_5a5a_5a5a;
+
+/// Where the server's buffer is, and how many bytes the server has received.
+static BUFFER: AtomicU64 = AtomicU64::new(0);
+static RECEIVED: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) fn lesson_20_a_long_message_lets_others_run_and_kill_wins() {
+    assert_exact(|| {
+        let service = endpoint();
+        for kills_server in [false, true] {
+            BUFFER.store(0, SeqCst);
+            let server = server(&service);
+            sleep_until(|| state(&server) == ThreadState::Receiving);
+            let client = client(&service);
+            until_in_the_middle(&client);
+            if kills_server {
+                // The message waits for another one who receives.
+                server.thread().kill().expect("kill");
+                sleep_until(|| state(&client) == ThreadState::Sending);
+            } else {
+                client.thread().kill().expect("kill");
+                sleep_until(|| state(&server) == ThreadState::Receiving);
+                service.send(Message::new(1), &[7], &mut []).expect("send");
+                assert_eq!(RECEIVED.load(SeqCst), 1);
+            }
+        }
+    });
+}
+
+/// Receives and answers.
+fn server(service: &Endpoint) -> Running {
+    let service = service.handle();
+    thread_with(LOW, Supervisor::Nobody, move || {
+        let mut buffer = PageBuffer::new(LEN).expect("buffer");
+        buffer.fill(0);
+        BUFFER.store(buffer.addr(), SeqCst);
+        while let Ok(Received::Message(incoming)) = Endpoint::borrow(service).recv(&mut buffer) {
+            RECEIVED.store(incoming.len as u64, SeqCst);
+            let _ = incoming.token.reply(Message::new(0), &[]);
+        }
+    })
+}
+
+fn client(service: &Endpoint) -> Running {
+    let service = service.handle();
+    thread_with(LOW, Supervisor::Nobody, move || {
+        let mut data = PageBuffer::new(LEN).expect("buffer");
+        data.fill(MARK as u8);
+        let _ = Endpoint::borrow(service).send(Message::new(0), &data[FROM..], &mut []);
+    })
+}
+
+/// Sleeps until the first bytes of the client's message have arrived, which must be before the last ones
+/// have.
+fn until_in_the_middle(client: &Running) {
+    let buffer = BUFFER.load(SeqCst);
+    sleep_until(|| peek(buffer) == MARK);
+    assert_ne!(
+        peek(buffer + LEN as u64 - 16),
+        MARK,
+        "all of it came at once"
+    );
+    assert_eq!(state(client), ThreadState::Runnable);
+}
+
+fn state(thread: &Running) -> ThreadState {
+    thread.thread().info().expect("info").state
+}
+
+/// Sleeps, so that threads of lower priority run, and wakes, until the condition holds.
+fn sleep_until(condition: impl Fn() -> bool) {
+    let ears = endpoint();
+    let bell = ears.copy(Rights::NOTIFY, 1).expect("copy");
+    while !condition() {
+        let (now, _) = clock().expect("clock");
+        bell.timer(now + WAIT_NS).expect("timer");
+        let rang = ears.recv(&mut []).expect("recv");
+        assert!(matches!(rang, Received::Notification(_)));
+    }
+}
