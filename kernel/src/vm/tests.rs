@@ -4,6 +4,7 @@ mod failure;
 mod lazy;
 mod lessons;
 mod shortcuts;
+mod tables;
 mod transfer;
 
 use cowslip_abi::{Access, Error, FoundEntry, PAGE_SIZE, Perm, ShareMode, USER_END};
