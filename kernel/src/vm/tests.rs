@@ -1,5 +1,6 @@
 //! Named tests: what other systems got wrong, and the shortcuts that fail.
 
+mod aliases;
 mod failure;
 mod invariants;
 mod lazy;
