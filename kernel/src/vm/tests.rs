@@ -5,6 +5,7 @@ mod failure;
 mod invariants;
 mod lazy;
 mod lessons;
+mod orders;
 mod shortcuts;
 mod tables;
 mod transfer;
