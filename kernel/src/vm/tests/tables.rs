@@ -5,7 +5,7 @@
 //! one of them copies the upper table, and leaves the other one's table where it is.
 
 use super::{
-    A, B, PAGE, TABLE, check, copy_bytes, entry, fork, peek, put, share_page, slot, space,
+    A, B, GIB, PAGE, TABLE, check, copy_bytes, entry, fork, peek, put, share_page, slot, space,
     table_count, with_spaces,
 };
 use cowslip_abi::{Access, Error, Perm, ShareMode};
@@ -54,19 +54,33 @@ fn w_cleared_only_in_the_childs_entry() {
     });
 }
 
-#[test]
-fn w_cleared_only_in_the_copy_of_a_table() {
+/// A write of the parent to `other` copies upper tables, down to one that [`A`] is not below. The child
+/// is the last owner of the old ones, which name something that the parent's copies name as well.
+fn the_other_owner_writes_after(other: u64) {
     with_spaces(|mm, one, two| {
-        map(mm, one, Perm::RW);
+        for addr in [A, other] {
+            one.map_zero(mm, addr, PAGE, Perm::RW).unwrap();
+        }
+        put(mm, one, A, 1);
         fork(mm, two, one);
-        // Copies the upper tables for the parent. The child is the last owner of the old ones, which
-        // name a table of pages that the parent's copy names as well.
-        put(mm, one, NEAR_A, 1);
+        put(mm, one, other, 1);
         check(mm, &[one, two]);
         put(mm, two, A, 2);
-        assert_eq!((peek(mm, one, A), peek(mm, two, A)), (0, 2));
         check(mm, &[one, two]);
+        assert_eq!((peek(mm, one, A), peek(mm, two, A)), (1, 2));
+        assert_eq!((peek(mm, one, other), peek(mm, two, other)), (1, 0));
     });
+}
+
+#[test]
+fn w_cleared_only_in_the_copy_of_a_table() {
+    the_other_owner_writes_after(NEAR_A);
+    the_other_owner_writes_after(A + GIB);
+}
+
+#[test]
+fn w_cleared_only_in_the_copy_of_a_table_of_pages() {
+    the_other_owner_writes_after(A + PAGE);
 }
 
 #[test]
@@ -104,16 +118,18 @@ fn counts_read_before_the_upper_levels_are_unshared() {
 
 #[test]
 fn a_take_back_that_restores_w_below() {
+    // The child takes back one, two or all of the tables on the way, and not what these name.
+    for other in [A + GIB, NEAR_A, A + PAGE] {
+        the_other_owner_writes_after(other);
+    }
+    // Nobody has touched anything.
     with_spaces(|mm, one, two| {
         map(mm, one, Perm::RW);
-        put(mm, one, A, 1);
         fork(mm, two, one);
         put(mm, one, NEAR_A, 1);
-        // The child takes the upper tables back, and not what they name.
         put(mm, two, A, 2);
         check(mm, &[one, two]);
-        assert_eq!((peek(mm, one, A), peek(mm, two, A)), (1, 2));
-        assert_eq!(peek(mm, two, NEAR_A), 0);
+        assert_eq!((peek(mm, one, A), peek(mm, two, A)), (0, 2));
     });
 }
 
