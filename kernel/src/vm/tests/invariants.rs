@@ -9,14 +9,14 @@ use cowslip_abi::{Access, Perm, ShareMode};
 
 use crate::{
     mm::{
-        Frame, Mm,
+        Flush, Frame, Mm, PhysAddr,
         sim::{Cpu, SimMemory},
     },
     vm::{
         Fault, PageTable,
         audit::audit,
         entry::{Entry, Kind, Rights, Slot},
-        fault, reap, share,
+        fault, reap, share, write_user,
     },
 };
 
@@ -336,4 +336,75 @@ fn rule_7_is_seen_to_be_broken() {
         );
         slot(mm, one, A, 1).set(plain.with_used(1));
     });
+}
+
+/// A memory whose flushes look at the counts: see [`no_count_falls_before_the_flush`].
+struct Watched {
+    mm: &'static Mm,
+    before: Vec<(Frame, u64)>,
+}
+
+std::thread_local! {
+    static WATCHED: std::cell::RefCell<Option<Watched>> = const { std::cell::RefCell::new(None) };
+}
+
+fn flush_and_look(_: &Flush) {
+    WATCHED.with_borrow(|watched| {
+        let Some(Watched { mm, before }) = watched else {
+            return;
+        };
+        for (frame, count) in before {
+            assert!(
+                mm.counts.get(*frame) >= *count,
+                "{frame:?} was counted down before the flush"
+            );
+        }
+    });
+}
+
+/// Does one operation on three spaces. The first two share all their tables, in which there is
+/// memory at [`A`], and the third has its own at [`B`].
+fn no_count_falls_before_the_flush(operation: fn(&Mm, [&PageTable; 3])) {
+    // They live as long as the flush may look at them.
+    let sim: &'static SimMemory = Box::leak(Box::new(SimMemory::empty(256)));
+    let mm: &'static Mm = Box::leak(Box::new(Mm::new(sim.mm().map, flush_and_look)));
+    mm.frames.add_range(PhysAddr(PAGE), PhysAddr(256 * PAGE));
+    mm.cover(PhysAddr(0), PhysAddr(256 * PAGE)).unwrap();
+    let spaces = [space(mm), space(mm), space(mm)];
+    let [one, two, three] = &spaces;
+    for (table, addr) in [(one, A), (three, B)] {
+        table.map_zero(mm, addr, 2 * TABLE, Perm::RW).unwrap();
+        for page in [0, 1, 512] {
+            write_user(mm, table, addr + page * PAGE, &[1]).unwrap();
+        }
+    }
+    fork(mm, two, one);
+    let named = audit(mm, &spaces).into_iter();
+    let before = named.map(|(frame, named)| (frame, named.count)).collect();
+    WATCHED.set(Some(Watched { mm, before }));
+    operation(mm, [one, two, three]);
+    WATCHED.set(None);
+    let _ = audit(mm, &spaces);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "leaks memory")]
+fn rule_4_no_count_falls_before_the_flush() {
+    let operations: [fn(&Mm, [&PageTable; 3]); 9] = [
+        |mm, [_, two, _]| assert_eq!(fault(mm, two, A, Access::Write), Fault::Resolved),
+        |mm, [one, ..]| {
+            let untouched = A + 5 * PAGE;
+            assert_eq!(fault(mm, one, untouched, Access::Write), Fault::Resolved);
+        },
+        |mm, [_, two, _]| write_user(mm, two, A + PAGE - 1, &[2; 2]).unwrap(),
+        |mm, [one, ..]| one.unmap(mm, A + PAGE, TABLE).unwrap(),
+        |mm, [_, two, _]| two.unmap(mm, 0, super::USER_END).unwrap(),
+        |mm, [one, ..]| one.protect(mm, A, PAGE, Perm::R).unwrap(),
+        |mm, [one, _, three]| copy_bytes(mm, one, A, three, B, 2 * TABLE).unwrap(),
+        |mm, [one, _, three]| copy_bytes(mm, three, B + 1, one, A, PAGE).unwrap(),
+        |mm, [one, _, three]| {
+            share(mm, three, A, one, A, PAGE, ShareMode::Move, None).unwrap();
+        },
+    ];
+    operations.map(no_count_falls_before_the_flush);
 }
