@@ -55,6 +55,7 @@ fn fails_cleanly_after(prepare: Preparation, operation: Operation) -> u64 {
             break;
         }
         failures += 1;
+        assert!(failures < 1000, "never succeeds");
     }
     assert!(failures > 0, "nothing to run out of");
     failures
@@ -298,4 +299,38 @@ fn lesson_12_sharing_by_move_out_of_shared_tables() {
     fails_cleanly_after(prepare_tables, |mm, one, two| {
         share(mm, two, A, one, A, TABLE, ShareMode::Shared, None)
     });
+}
+
+#[test]
+fn memory_is_out_only_when_no_dead_table_waits() {
+    let operations: [Operation; 5] = [
+        |mm, one, _| one.map_zero(mm, B, PAGE, Perm::RW),
+        |mm, one, _| write_fault(mm, one, A),
+        |mm, one, _| one.unmap(mm, GIB + PAGE, PAGE),
+        |mm, _, two| write_user(mm, two, A, &[1; 2]),
+        |mm, _, _| {
+            PageTable::new(mm, &[0; 256])?.destroy(mm);
+            Ok(())
+        },
+    ];
+    for operation in operations {
+        let sim = SimMemory::new(128);
+        let mm = sim.mm();
+        let (one, two, dying) = (space(mm), space(mm), space(mm));
+        for table in [&one, &two, &dying] {
+            table.map_zero(mm, A, 2 * PAGE, Perm::RW).unwrap();
+            put(mm, table, A + PAGE, 1);
+        }
+        one.map_zero(mm, GIB, GIB, Perm::RW).unwrap();
+        dying.destroy(mm);
+        let mut hoard = Vec::new();
+        while let Some(frame) = mm.frames.alloc() {
+            hoard.push(frame);
+        }
+        assert_eq!(operation(mm, &one, &two), Ok(()));
+        hoard.into_iter().for_each(|frame| mm.frames.free(frame));
+        check(mm, &[&one, &two]);
+        [one, two].into_iter().for_each(|table| table.destroy(mm));
+        assert_all_free(mm);
+    }
 }

@@ -406,5 +406,7 @@ fn rule_4_no_count_falls_before_the_flush() {
             share(mm, three, A, one, A, PAGE, ShareMode::Move, None).unwrap();
         },
     ];
-    operations.map(no_count_falls_before_the_flush);
+    operations
+        .into_iter()
+        .for_each(no_count_falls_before_the_flush);
 }
