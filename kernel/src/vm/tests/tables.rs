@@ -501,3 +501,34 @@ fn tables_are_not_edited_by_who_only_reads_through_them() {
         assert_eq!(table_count(mm, two, A, 3), 2);
     });
 }
+
+/// One page from `one`, whose tables the child shares, to a table that is there.
+fn share_one_page(mode: ShareMode, dst_is_shared: bool) {
+    with_spaces(|mm, one, two| {
+        one.map_zero(mm, A, PAGE, Perm::RW).unwrap();
+        put(mm, one, A, 1);
+        two.map_zero(mm, B, PAGE, Perm::RW).unwrap();
+        put(mm, two, B, 2);
+        let child = space(mm);
+        fork(mm, &child, if dst_is_shared { two } else { one });
+        share(mm, two, B + PAGE, one, A, PAGE, mode, None).unwrap();
+        check(mm, &[one, two, &child]);
+        assert!(child.lookup(mm, B + PAGE).is_empty());
+        put(mm, two, B + PAGE, 3);
+        check(mm, &[one, two, &child]);
+        let expected = if mode == ShareMode::Shared { 3 } else { 1 };
+        assert_eq!((peek(mm, one, A), peek(mm, two, B + PAGE)), (expected, 3));
+        if !dst_is_shared {
+            assert_eq!(peek(mm, &child, A), 1);
+        }
+        child.destroy(mm);
+    });
+}
+
+#[test]
+fn one_page_shared_without_unsharing_either_table() {
+    for mode in [ShareMode::CopyOnWrite, ShareMode::Shared] {
+        share_one_page(mode, false);
+        share_one_page(mode, true);
+    }
+}
