@@ -1,14 +1,24 @@
 //! Named tests: what other systems got wrong, and the shortcuts that fail.
 
+mod aliases;
 mod failure;
+mod invariants;
+mod lazy;
 mod lessons;
+mod orders;
 mod shortcuts;
+mod tables;
 mod transfer;
 
 use cowslip_abi::{Access, Error, FoundEntry, PAGE_SIZE, Perm, ShareMode, USER_END};
 
 use super::{
-    CopyError, Fault, PageTable, Transfer, copy, fault, reap, share,
+    CopyError, Fault, PageTable, Transfer,
+    audit::audit,
+    copy,
+    cursor::walk,
+    entry::{Entry, Slot},
+    fault, reap, share,
     sim::{user_read, user_write},
 };
 use crate::mm::{
@@ -21,10 +31,19 @@ const PAGE: u64 = PAGE_SIZE as u64;
 const A: u64 = 0x40_0000;
 /// Another place, at the other end of user memory.
 const B: u64 = 0x7f00_0000_0000;
+/// What a table of pages covers.
+const TABLE: u64 = 512 * PAGE;
+/// What a table of those covers.
+const GIB: u64 = 512 * TABLE;
 
 /// Runs a test with two spaces. At the end every frame must be free again.
 fn with_spaces(test: impl FnOnce(&Mm, &PageTable, &PageTable)) {
-    let sim = SimMemory::new(128);
+    with_spaces_in(128, test);
+}
+
+/// The same with so many frames.
+fn with_spaces_in(nr_frames: usize, test: impl FnOnce(&Mm, &PageTable, &PageTable)) {
+    let sim = SimMemory::new(nr_frames);
     let mm = sim.mm();
     let (one, two) = (space(mm), space(mm));
     test(mm, &one, &two);
@@ -44,6 +63,32 @@ fn assert_all_free(mm: &Mm) {
     let free = free_count(mm);
     assert_eq!(free + mm.counts.nodes(), mm.frames.total_count());
     assert_eq!(mm.counts.shared(), 0);
+}
+
+/// Counts everything again. `spaces` must be all that there are.
+fn check(mm: &Mm, spaces: &[&PageTable]) {
+    let named = audit(mm, spaces.iter().copied()).len() as u64;
+    let used = mm.counts.nodes() + named;
+    assert_eq!(mm.frames.free_count() + used, mm.frames.total_count());
+}
+
+/// The place of the entry of this level for `addr`.
+fn slot<'m>(mm: &'m Mm, table: &PageTable, addr: u64, level: u32) -> Slot<'m> {
+    match walk(&mm.map, table.root(), addr, level) {
+        Ok(node) => node.slot(addr),
+        Err(_) => panic!("there is no table of level {level} for {addr:#x}"),
+    }
+}
+
+/// The entry of this level for `addr`.
+fn entry(mm: &Mm, table: &PageTable, addr: u64, level: u32) -> Entry {
+    slot(mm, table, addr, level).get()
+}
+
+/// How many entries name the table below the entry of this level.
+fn table_count(mm: &Mm, table: &PageTable, addr: u64, level: u32) -> u64 {
+    let below = entry(mm, table, addr, level).table_below().unwrap();
+    mm.counts.get(below)
 }
 
 fn space(mm: &Mm) -> PageTable {

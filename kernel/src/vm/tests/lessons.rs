@@ -1,7 +1,7 @@
 //! Tests named after the lessons from other systems.
 
 use super::{
-    A, B, PAGE, assert_all_free, copy_bytes, fork, peek, put, share_page, space, with_spaces,
+    A, B, PAGE, TABLE, assert_all_free, copy_bytes, fork, peek, put, share_page, space, with_spaces,
 };
 use cowslip_abi::{Access, Error, PAGE_SIZE, Perm, ShareMode};
 
@@ -198,6 +198,41 @@ fn lesson_10_generations_of_fork_do_not_chain() {
     }
     assert_eq!(peek(mm, &parent, A), 1);
     assert_eq!(mm.stats.cow_broken.get(), 0, "the last owner reclaims");
+    parent.destroy(mm);
+    assert_all_free(mm);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "slow")]
+fn lesson_10_generations_that_share_whole_tables_take_no_more_frames() {
+    let nr_generations = 5000;
+    let sim = SimMemory::new(64);
+    let mm = sim.mm();
+    let mut parent = space(mm);
+    // Two whole tables: one that is written in each generation, and one that is only sent on.
+    parent.map_zero(mm, 0, 8 * TABLE, Perm::RW).unwrap();
+    put(mm, &parent, A, 1);
+    put(mm, &parent, A + TABLE, 1);
+    let mut free_once = None;
+    for n in 0..nr_generations {
+        let child = space(mm);
+        fork(mm, &child, &parent);
+        // The child sends the table to itself, writes below it, and both outlive the parent.
+        copy_bytes(mm, &child, 0, &child, A + TABLE, TABLE).unwrap();
+        put(mm, &child, A, n as u8);
+        if n % 2 == 0 {
+            put(mm, &child, PAGE, n as u8);
+        }
+        parent.destroy(mm);
+        while !reap(mm) {}
+        let free = mm.frames.free_count();
+        if n % 2 == 0 && n > 0 {
+            assert_eq!(*free_once.get_or_insert(free), free, "generation {n}");
+        }
+        parent = child;
+    }
+    let _ = audit(mm, [&parent]);
+    assert_eq!([0, A + TABLE].map(|addr| peek(mm, &parent, addr)), [1, 1]);
     parent.destroy(mm);
     assert_all_free(mm);
 }
