@@ -23,19 +23,24 @@ const WAIT_NS: u64 = 200_000;
 /// What the client's memory is full of.
 const MARK: u64 = 0x5a5a_5a5a_5a5a_5a5a;
 
-/// Where the server's buffer is, and how many bytes the server has received.
-static BUFFER: AtomicU64 = AtomicU64::new(0);
+/// How many bytes the server has received.
 static RECEIVED: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) fn lesson_20_a_long_message_lets_others_run_and_kill_wins() {
     assert_exact(|| {
         let service = endpoint();
         for kills_server in [false, true] {
-            BUFFER.store(0, SeqCst);
-            let server = server(&service);
+            // They outlive the threads, which do not live to drop them.
+            let [mut data, mut buffer] = [(); 2].map(|()| PageBuffer::new(LEN).expect("buffer"));
+            data.fill(MARK as u8);
+            buffer.fill(0);
+            let server = server(&service, buffer.addr());
             sleep_until(|| state(&server) == ThreadState::Receiving);
-            let client = client(&service);
-            until_in_the_middle(&client);
+            let client = client(&service, data.addr());
+            sleep_until(|| peek(buffer.addr()) == MARK);
+            let last = peek(buffer.addr() + LEN as u64 - 16);
+            assert_ne!(last, MARK, "all of it came at once");
+            assert_eq!(state(&client), ThreadState::Runnable);
             if kills_server {
                 // The message waits for another one who receives.
                 server.thread().kill().expect("kill");
@@ -51,39 +56,25 @@ pub(crate) fn lesson_20_a_long_message_lets_others_run_and_kill_wins() {
 }
 
 /// Receives and answers.
-fn server(service: &Endpoint) -> Running {
+fn server(service: &Endpoint, buffer: u64) -> Running {
     let service = service.handle();
     thread_with(LOW, Supervisor::Nobody, move || {
-        let mut buffer = PageBuffer::new(LEN).expect("buffer");
-        buffer.fill(0);
-        BUFFER.store(buffer.addr(), SeqCst);
-        while let Ok(Received::Message(incoming)) = Endpoint::borrow(service).recv(&mut buffer) {
+        // SAFETY: the buffer outlives the thread, and who looks into it meanwhile does so by `peek`.
+        let buffer = unsafe { core::slice::from_raw_parts_mut(buffer as *mut u8, LEN) };
+        while let Ok(Received::Message(incoming)) = Endpoint::borrow(service).recv(buffer) {
             RECEIVED.store(incoming.len as u64, SeqCst);
             let _ = incoming.token.reply(Message::new(0), &[]);
         }
     })
 }
 
-fn client(service: &Endpoint) -> Running {
+fn client(service: &Endpoint, data: u64) -> Running {
     let service = service.handle();
     thread_with(LOW, Supervisor::Nobody, move || {
-        let mut data = PageBuffer::new(LEN).expect("buffer");
-        data.fill(MARK as u8);
+        // SAFETY: the data outlives the thread, and nobody writes to it.
+        let data = unsafe { core::slice::from_raw_parts(data as *const u8, LEN) };
         let _ = Endpoint::borrow(service).send(Message::new(0), &data[FROM..], &mut []);
     })
-}
-
-/// Sleeps until the first bytes of the client's message have arrived, which must be before the last ones
-/// have.
-fn until_in_the_middle(client: &Running) {
-    let buffer = BUFFER.load(SeqCst);
-    sleep_until(|| peek(buffer) == MARK);
-    assert_ne!(
-        peek(buffer + LEN as u64 - 16),
-        MARK,
-        "all of it came at once"
-    );
-    assert_eq!(state(client), ThreadState::Runnable);
 }
 
 fn state(thread: &Running) -> ThreadState {
