@@ -73,6 +73,9 @@ impl Long {
                 let part = work.check(self.done)?;
                 self.done += part.len;
                 self.nr_frames += part.nr_frames as u64;
+                if self.nr_frames > mm.frames.total_count() {
+                    return Err(OutOfMemory.into());
+                }
                 if self.done == work.nr_bytes() {
                     self.nr_frames = mm.frames.reserve(self.nr_frames as usize)?.keep();
                     (self.phase, self.done) = (Phase::Perform, 0);
@@ -111,11 +114,17 @@ impl Kernel {
         long.copied().unwrap_or_default()
     }
 
-    /// Notes how far a thread is, if there is something to note.
+    /// Notes how far a thread is with a message or with memory, if there is something to note.
     pub(crate) fn set_long(&mut self, id: Id<Thread>, long: Long) {
-        if let Some(thread) = self.threads.get_mut(id)
-            && (long.phase != Phase::Begin || thread.long().is_some())
-        {
+        let is_known = self.threads.get(id).and_then(Thread::long).is_some();
+        if is_known || long.phase != Phase::Begin {
+            self.note_long(id, long);
+        }
+    }
+
+    /// Notes how far a thread is.
+    pub(crate) fn note_long(&mut self, id: Id<Thread>, long: Long) {
+        if let Some(thread) = self.threads.get_mut(id) {
             *thread.long_mut() = long;
         }
     }

@@ -22,7 +22,10 @@ pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
             }
             memory(kernel)
         }
-        InfoTopic::Space => space(kernel, request)?,
+        InfoTopic::Space => match space(kernel, request)? {
+            Some(values) => values,
+            None => return Ok(Done::Again),
+        },
         InfoTopic::Thread => thread(kernel, request)?,
     };
     Ok(values.into())
@@ -44,17 +47,23 @@ fn memory(kernel: &Kernel) -> Values {
     ])
 }
 
-fn space(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
+/// What a space consists of. `None`: there is more of it than is counted in one step.
+fn space(kernel: &mut Kernel, request: &Request) -> Result<Option<Values>, Error> {
     let entry = request.entry(kernel, request.handle)?;
     let Object::Space(id) = entry.object else {
         return Err(Error::WrongType);
     };
     entry.having(Rights::READ)?;
     let Some(space) = kernel.spaces.get(id) else {
-        return Ok(Values::of([0; 8]));
+        return Ok(Some(Values::of([0; 8])));
     };
-    let pages = space.table.statistics(kernel.mm);
-    Ok(Values::of([
+    let mut long = kernel.long(request.thread);
+    long.done = space
+        .table
+        .count_some(kernel.mm, long.done, &mut long.stats);
+    let pages = long.stats;
+    let is_done = long.done >= vm::USER_END;
+    let values = Values::of([
         1,
         pages.private,
         pages.cow_shared,
@@ -63,7 +72,9 @@ fn space(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
         pages.tables,
         space.nr_threads.into(),
         space.handles.len() as u64,
-    ]))
+    ]);
+    kernel.note_long(request.thread, long);
+    Ok(is_done.then_some(values))
 }
 
 fn thread(kernel: &Kernel, request: &Request) -> Result<Values, Error> {

@@ -335,6 +335,10 @@ impl<'m> Share<'m> {
                 rest.start = part.end();
             }
             expected = part.end();
+            // Much memory may be reserved, and what cannot be had need not be counted to the end.
+            if nr_pages as u64 > self.mm.frames.total_count() {
+                return Err(Error::NoMemory);
+            }
         }
         let reached = if left > 0 { end } else { rest.start };
         if self.perm.is_some() && expected != reached {

@@ -3,11 +3,15 @@
 use crate::{
     mm::{DeadTable, Flush, Frame, Mm, OutOfMemory, phys::NR_ENTRIES},
     vm::{
-        cursor::{Cursor, ROOT, USER_END, coverage},
+        cursor::{Cursor, ROOT, USER_END, coverage, walk_to_page},
         entry::{Entry, Kind, Slot},
+        open::Plan,
         reap::reserve,
     },
 };
+
+/// How many lowest-level tables are looked through at once.
+const COUNTED_TABLES: usize = 8;
 
 /// A four-level page table: the lower half is the space's own, the upper half the kernel's.
 ///
@@ -65,9 +69,48 @@ impl PageTable {
     /// Counts the pages by kind, and the tables.
     #[must_use]
     pub fn statistics(&self, mm: &Mm) -> SpaceStats {
-        let mut stats = SpaceStats::default();
-        count(mm, self.root, ROOT, true, &mut stats);
+        let (mut stats, mut addr) = (SpaceStats::default(), 0);
+        while addr < USER_END {
+            addr = self.count_some(mm, addr, &mut stats);
+        }
         stats
+    }
+
+    /// Counts what begins at `addr`, which is 0 or where this ended before, in a bounded number of
+    /// instructions. Returns where to go on, up to the end of user memory.
+    pub fn count_some(&self, mm: &Mm, mut addr: u64, stats: &mut SpaceStats) -> u64 {
+        for _ in 0..COUNTED_TABLES {
+            if addr >= USER_END {
+                break;
+            }
+            addr = self.count_next(mm, addr, stats);
+        }
+        addr
+    }
+
+    /// Counts the pages of one lowest-level table, or in the place of one, and the tables that begin
+    /// there. Returns where what was counted ends.
+    fn count_next(&self, mm: &Mm, addr: u64, stats: &mut SpaceStats) -> u64 {
+        let found = walk_to_page(&mm.map, self.root, addr);
+        let lowest = found.map_or_else(|gap| gap.level, |leaf| leaf.level);
+        stats.tables += (lowest..=ROOT)
+            .filter(|level| addr.is_multiple_of(coverage(level + 1)))
+            .count() as u64;
+        match found {
+            Ok(leaf) => {
+                let is_own = Plan::new(mm, self.root).add(addr, 0);
+                let entries = leaf.run(addr, u64::MAX).iter();
+                for entry in entries.map(|place| Slot::new(place).get()) {
+                    stats.count(mm, entry, is_own);
+                }
+                addr + coverage(1)
+            }
+            Err(gap) if gap.entry(addr).is_empty() => gap.end(addr, USER_END),
+            Err(gap) => {
+                stats.zero += coverage(gap.level) / coverage(0);
+                addr + coverage(gap.level)
+            }
+        }
     }
 
     /// Releases all pages, all tables and the root, [later](fn@super::reap).
@@ -84,13 +127,6 @@ impl PageTable {
     }
 }
 
-/// The entries of a table that are the space's own.
-pub(super) fn user_entries(mm: &Mm, table: Frame, level: u32) -> impl Iterator<Item = Slot<'_>> {
-    mm.map.table(table)[..nr_user_entries(level)]
-        .iter()
-        .map(Slot::new)
-}
-
 /// How many entries of a table of this level are the space's own: of the root, the lower half.
 pub(super) const fn nr_user_entries(level: u32) -> usize {
     if level == ROOT {
@@ -100,20 +136,15 @@ pub(super) const fn nr_user_entries(level: u32) -> usize {
     }
 }
 
-fn count(mm: &Mm, table: Frame, level: u32, is_own: bool, stats: &mut SpaceStats) {
-    stats.tables += 1;
-    for entry in user_entries(mm, table, level).map(Slot::get) {
-        if let Some(below) = entry.table_below().filter(|_| level > 0) {
-            let is_own = is_own && mm.counts.is_one(below);
-            count(mm, below, level - 1, is_own, stats);
-            continue;
-        }
+impl SpaceStats {
+    /// Counts a page. `is_own`: nobody shares its table.
+    fn count(&mut self, mm: &Mm, entry: Entry, is_own: bool) {
         match entry.kind() {
             Kind::Empty | Kind::Condemned(_) => {}
-            Kind::Zero => stats.zero += coverage(level) / coverage(0),
-            Kind::Shared(_) => stats.shared += 1,
-            Kind::Private(frame) if is_own && mm.counts.is_one(frame) => stats.private += 1,
-            Kind::Private(_) => stats.cow_shared += 1,
+            Kind::Zero => self.zero += 1,
+            Kind::Shared(_) => self.shared += 1,
+            Kind::Private(frame) if is_own && mm.counts.is_one(frame) => self.private += 1,
+            Kind::Private(_) => self.cow_shared += 1,
         }
     }
 }

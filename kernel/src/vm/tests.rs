@@ -20,9 +20,10 @@ use super::{
     entry::{Entry, Slot},
     fault, reap, share,
     sim::{user_read, user_write},
+    table::nr_user_entries,
 };
 use crate::mm::{
-    Mm,
+    Frame, Mm,
     sim::{Cpu, SimMemory},
 };
 
@@ -89,6 +90,13 @@ fn entry(mm: &Mm, table: &PageTable, addr: u64, level: u32) -> Entry {
 fn table_count(mm: &Mm, table: &PageTable, addr: u64, level: u32) -> u64 {
     let below = entry(mm, table, addr, level).table_below().unwrap();
     mm.counts.get(below)
+}
+
+/// The entries of a table that are the space's own.
+fn user_entries(mm: &Mm, table: Frame, level: u32) -> impl Iterator<Item = Slot<'_>> {
+    mm.map.table(table)[..nr_user_entries(level)]
+        .iter()
+        .map(Slot::new)
 }
 
 fn space(mm: &Mm) -> PageTable {

@@ -1,6 +1,8 @@
 //! Lesson 12, reserve, then commit: an operation that runs out of memory changes nothing.
 
-use super::{A, B, GIB, PAGE, TABLE, assert_all_free, check, copy_bytes, fork, put, space};
+use super::{
+    A, B, GIB, PAGE, TABLE, assert_all_free, check, copy_bytes, fork, put, space, user_entries,
+};
 use cowslip_abi::{Access, Error, PAGE_SIZE, Perm, ShareMode};
 
 use crate::{
@@ -8,9 +10,7 @@ use crate::{
     vm::{
         Fault, PageTable, Transfer, copy,
         entry::{Entry, Slot},
-        fault, share,
-        table::user_entries,
-        write_user,
+        fault, share, write_user,
     },
 };
 
