@@ -1,4 +1,5 @@
-//! Host tests: `cargo test` over the workspace, counted, and shown only where something fails.
+//! Host tests: `cargo test` over the workspace, counted, and shown only where something fails; and the
+//! comparison of memory with its model once more, with small page tables.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -8,9 +9,27 @@ use anyhow::{Context, Result};
 use super::report::{Outcome, Report, Verdict};
 use crate::workspace::{cargo, stdout_of};
 
+/// The test that is repeated with other page tables.
+const MODEL_TEST: &str = "operations_agree_with_the_model";
+
+/// Features of the kernel that make its page tables small, and how many sequences of operations are
+/// tried then, unless `PROPTEST_CASES` says so: together about a minute.
+const SMALL_TABLES: [(&str, &str); 2] = [("small-tables", "400"), ("tiny-tables", "3000")];
+
 /// Runs the host tests that match the filters.
 pub(super) fn run(filters: &[String], report: &Report) -> Result<()> {
-    let mut command = cargo_test(filters);
+    run_one("host tests", cargo_test(filters), report)?;
+    if filters.is_empty() || filters.iter().any(|filter| MODEL_TEST.contains(filter)) {
+        for (feature, nr_cases) in SMALL_TABLES {
+            let name = format!("host tests with {feature}");
+            run_one(&name, model_test(feature, nr_cases), report)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs one `cargo test`.
+fn run_one(name: &str, mut command: Command, report: &Report) -> Result<()> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
@@ -22,7 +41,7 @@ pub(super) fn run(filters: &[String], report: &Report) -> Result<()> {
     }
     let status = child.wait()?;
 
-    println!("host tests: {} passed, {} failed", sum.passed, sum.failed);
+    println!("{name}: {} passed, {} failed", sum.passed, sum.failed);
     print!("{}", sum.failures);
     report.count(sum.passed, sum.failed);
     if sum.ignored > 0 {
@@ -32,7 +51,7 @@ pub(super) fn run(filters: &[String], report: &Report) -> Result<()> {
         let why = format!("`cargo test` failed: {status}\n{}", sum.section);
         let verdict = Verdict::Failed(why);
         report.add(Outcome {
-            name: "host tests".into(),
+            name: name.into(),
             verdict,
             output: String::new(),
         });
@@ -57,6 +76,18 @@ fn cargo_test(filters: &[String]) -> Command {
         .args(["test", "--workspace", "--no-fail-fast", "--"])
         .args(filters);
     command.stdin(Stdio::null());
+    command
+}
+
+fn model_test(feature: &str, nr_cases: &str) -> Command {
+    let mut command = cargo();
+    command
+        .args(["test", "--package", "kernel", "--test", "model"])
+        .args(["--features", feature, MODEL_TEST])
+        .stdin(Stdio::null());
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        command.env("PROPTEST_CASES", nr_cases);
+    }
     command
 }
 
