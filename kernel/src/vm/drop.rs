@@ -20,17 +20,17 @@ use crate::{
 pub(super) fn frames_to_empty(mm: &Mm, root: Frame, range: &Range<u64>) -> usize {
     debug_assert!(range.end <= USER_END);
     let node = Node::root(&mm.map, root);
-    frames_below(mm, Table::Node(node), true, range)
+    frames_below(mm, Origin::Node(node), true, range)
 }
 
 /// A table as it is, or as it will be when an entry is split.
 #[derive(Clone, Copy)]
-enum Table<'m> {
+enum Origin<'m> {
     Node(Node<'m>),
     Split { entry: Entry, level: u32 },
 }
 
-impl Table<'_> {
+impl Origin<'_> {
     const fn level(self) -> u32 {
         match self {
             Self::Node(node) => node.level,
@@ -47,7 +47,7 @@ impl Table<'_> {
 }
 
 /// The frames that it takes below a table, which must cover the range. `is_own`: it need not be copied.
-fn frames_below(mm: &Mm, table: Table<'_>, is_own: bool, range: &Range<u64>) -> usize {
+fn frames_below(mm: &Mm, table: Origin<'_>, is_own: bool, range: &Range<u64>) -> usize {
     let level = table.level();
     let mut nr_frames = 0;
     // All entries between the first and the last go as a whole.
@@ -56,18 +56,18 @@ fn frames_below(mm: &Mm, table: Table<'_>, is_own: bool, range: &Range<u64>) -> 
     for addr in [range.start, last].into_iter().skip(usize::from(is_one)) {
         let part = part(range, addr, level);
         let entry = table.entry(addr);
-        if Share::of(mm, entry, level, &part) != Share::Some {
+        if Extent::of(mm, entry, level, &part) != Extent::Some {
             continue;
         }
         let (below, is_own) = match entry.table_below() {
             Some(frame) => {
                 let is_own = is_own && (entry.is_writable() || mm.counts.is_one(frame));
                 let node = Node::new(mm.map.table(frame), level - 1, None, entry);
-                (Table::Node(node), is_own)
+                (Origin::Node(node), is_own)
             }
             None => {
                 let level = level - 1;
-                (Table::Split { entry, level }, false)
+                (Origin::Split { entry, level }, false)
             }
         };
         nr_frames += usize::from(!is_own) + frames_below(mm, below, is_own, &part);
@@ -77,13 +77,13 @@ fn frames_below(mm: &Mm, table: Table<'_>, is_own: bool, range: &Range<u64>) -> 
 
 /// How much of what an entry stands for lies in a range.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Share {
+enum Extent {
     Nothing,
     Some,
     All,
 }
 
-impl Share {
+impl Extent {
     /// How much of an entry of this level lies in `part`, which the entry covers.
     fn of(mm: &Mm, entry: Entry, level: u32, part: &Range<u64>) -> Self {
         if entry.is_empty() {
@@ -157,14 +157,14 @@ fn empty_below(
         let part = part_of(range, level, used);
         let slot = Slot::new(&node.table[used]);
         let entry = slot.get();
-        match Share::of(mm, entry, level, &part) {
-            Share::Nothing => continue,
-            Share::Some => {
+        match Extent::of(mm, entry, level, &part) {
+            Extent::Nothing => continue,
+            Extent::Some => {
                 let below = open_below(mm, node, root, part.start, reserve, departing);
                 empty_below(mm, root, below, &part, reserve, departing);
                 continue;
             }
-            Share::All => {}
+            Extent::All => {}
         }
         slot.set(Entry::EMPTY);
         nr_emptied += 1;
