@@ -279,6 +279,30 @@ impl PhysMap {
     }
 }
 
+/// The bits that any of the words has.
+#[inline]
+#[must_use]
+pub fn any_bits(words: &[AtomicU64]) -> u64 {
+    let (eights, rest) = words.as_chunks();
+    let bits = rest.iter().fold(0, |bits, word| bits | word.load(Relaxed));
+    eights.iter().fold(bits, place::or_eight)
+}
+
+/// The bits that all words have.
+#[inline]
+#[must_use]
+pub fn common_bits(words: &[AtomicU64]) -> u64 {
+    // Many at a time: a quarter of the instructions would be the loop's otherwise.
+    let (chunks, rest) = words.as_chunks::<64>();
+    let bits = rest
+        .iter()
+        .fold(u64::MAX, |bits, word| bits & word.load(Relaxed));
+    chunks.iter().fold(bits, |bits, chunk| {
+        let (eights, _) = chunk.as_chunks();
+        eights.iter().fold(bits, place::and_eight)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -86,9 +86,12 @@ impl<'m> Job<'m> {
         let (map, wanted) = (&self.mm.map, (end - page) >> shift(level));
         let src = View::of(map, self.src, self.to_src(page), level, wanted);
         let dst = View::of(map, self.dst, page, level, wanted);
-        (0..src.len().min(dst.len()))
-            .take_while(|&number| src.get(number).is_plain() && dst.get(number).is_plain())
-            .count()
+        match (src, dst) {
+            (View::Entries(src), View::Entries(dst)) => Run::of(src, dst).nr_plain(),
+            _ => (0..src.len().min(dst.len()))
+                .take_while(|&number| src.get(number).is_plain() && dst.get(number).is_plain())
+                .count(),
+        }
     }
 
     /// The pages from `page` on, up to `end`, as far as one table goes on both sides.

@@ -9,9 +9,9 @@ use core::{ops::Range, sync::atomic::AtomicU64};
 use crate::{
     mm::{
         Frame, PhysMap, Table,
-        phys::{FRAME_SIZE, INDEX_BITS, NR_ENTRIES},
+        phys::{FRAME_SIZE, INDEX_BITS, NR_ENTRIES, any_bits},
     },
-    vm::entry::{Entry, Slot, any_bits, are_empty},
+    vm::entry::{Entry, Slot, are_empty},
 };
 
 /// Levels of a page table. The entries of level 0 stand for pages.

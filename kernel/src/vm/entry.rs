@@ -45,7 +45,7 @@ use cowslip_abi::{Access, FoundEntry, Perm};
 use crate::mm::{
     COUNTED, Count, Frame, RefCounts, Table,
     counts::BLOCK_SIZE,
-    phys::{FRAME_SIZE, NR_ENTRIES, PHYS_BITS},
+    phys::{FRAME_SIZE, NR_ENTRIES, PHYS_BITS, any_bits, common_bits},
 };
 
 const PRESENT: u64 = 1 << 0;
@@ -412,25 +412,6 @@ pub(super) fn are_empty(places: &[AtomicU64]) -> bool {
 pub(super) fn nr_empty(places: &[AtomicU64]) -> usize {
     let is_empty = |place: &&AtomicU64| place.load(Relaxed) == 0;
     places.iter().filter(is_empty).count()
-}
-
-/// The bits that any of the entries has.
-#[inline]
-pub(super) fn any_bits(places: &[AtomicU64]) -> u64 {
-    let or = |bits: u64, place: &AtomicU64| bits | place.load(Relaxed);
-    places.iter().fold(0, or)
-}
-
-/// The bits that all entries have.
-#[inline]
-fn common_bits(places: &[AtomicU64]) -> u64 {
-    let and = |bits: u64, place: &AtomicU64| bits & place.load(Relaxed);
-    // Many at a time: most of the instructions would be the loop's otherwise.
-    let (chunks, rest) = places.as_chunks::<32>();
-    let start = rest.iter().fold(u64::MAX, and);
-    chunks
-        .iter()
-        .fold(start, |bits, chunk| chunk.iter().fold(bits, and))
 }
 
 /// Private pages that differ only in the frame, and whose frames lie in one block of 512: what the

@@ -69,6 +69,14 @@ impl Run<'_> {
         }
     }
 
+    /// How many entries at the start are plain on both sides.
+    #[inline]
+    pub(super) fn nr_plain(self) -> usize {
+        self.pairs()
+            .take_while(|(src, dst)| src.get().and(dst.get()).is_plain())
+            .count()
+    }
+
     /// How many pages at the start have the same frame on both sides.
     pub(super) fn nr_same(self) -> usize {
         let pairs = self.src.iter().zip(self.dst);

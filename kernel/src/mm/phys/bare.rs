@@ -93,3 +93,39 @@ pub(super) unsafe fn clear(place: *mut u8, len: usize) {
         }
     }
 }
+
+/// Combines eight neighbouring words with `$bits` by an instruction that reads its operand from memory:
+/// one each, where the compiler loads an atomic and then combines it.
+macro_rules! combine {
+    ($instruction:literal, $bits:ident, $words:ident) => {
+        // SAFETY: reads what the reference names; aligned words are read at once, like relaxed atomics.
+        unsafe {
+            asm!(
+                concat!($instruction, " {bits}, [{words}]"),
+                concat!($instruction, " {bits}, [{words} + 8]"),
+                concat!($instruction, " {bits}, [{words} + 16]"),
+                concat!($instruction, " {bits}, [{words} + 24]"),
+                concat!($instruction, " {bits}, [{words} + 32]"),
+                concat!($instruction, " {bits}, [{words} + 40]"),
+                concat!($instruction, " {bits}, [{words} + 48]"),
+                concat!($instruction, " {bits}, [{words} + 56]"),
+                bits = inout(reg) $bits, words = in(reg) $words,
+                options(nostack, readonly)
+            );
+        }
+    };
+}
+
+/// The bits that these are or that any of the words has.
+#[inline(always)]
+pub(super) fn or_eight(mut bits: u64, words: &[AtomicU64; 8]) -> u64 {
+    combine!("or", bits, words);
+    bits
+}
+
+/// Those of the bits that all the words have.
+#[inline(always)]
+pub(super) fn and_eight(mut bits: u64, words: &[AtomicU64; 8]) -> u64 {
+    combine!("and", bits, words);
+    bits
+}

@@ -1,6 +1,9 @@
 //! Physical memory on the host: a piece of the process's memory, whose bounds are always checked.
 
-use core::{ptr, sync::atomic::AtomicU64};
+use core::{
+    ptr,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use super::{Frame, PHYS_BITS, PhysAddr, Table};
 
@@ -63,4 +66,16 @@ pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
 pub(super) unsafe fn clear(place: *mut u8, len: usize) {
     // SAFETY: as the caller promises.
     unsafe { ptr::write_bytes(place, 0, len) }
+}
+
+/// The bits that these are or that any of the words has.
+pub(super) fn or_eight(bits: u64, words: &[AtomicU64; 8]) -> u64 {
+    let or = |bits, word: &AtomicU64| bits | word.load(Relaxed);
+    words.iter().fold(bits, or)
+}
+
+/// Those of the bits that all the words have.
+pub(super) fn and_eight(bits: u64, words: &[AtomicU64; 8]) -> u64 {
+    let and = |bits, word: &AtomicU64| bits & word.load(Relaxed);
+    words.iter().fold(bits, and)
 }
