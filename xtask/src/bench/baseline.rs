@@ -172,17 +172,7 @@ pub(super) fn tools() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::reading::Reading;
-    use crate::bench::reference::Reference;
-    use crate::bench::rows::rows;
-
-    fn of(values: &[(&str, u64)]) -> Vec<Row> {
-        let readings: Vec<_> = values
-            .iter()
-            .map(|&(name, value)| Reading::once(name, value))
-            .collect();
-        rows(&readings, &Reference::read().unwrap())
-    }
+    use crate::bench::rows::of;
 
     #[test]
     fn three_percent_are_let_pass() {

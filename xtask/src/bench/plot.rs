@@ -486,16 +486,7 @@ fn between(points: &Points) -> Points {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::reading::Reading;
-    use crate::bench::rows::rows;
-
-    fn of(readings: &[(&str, u64)]) -> Vec<Row> {
-        let readings: Vec<_> = readings
-            .iter()
-            .map(|&(name, value)| Reading::once(name, value))
-            .collect();
-        rows(&readings, &Reference::read().unwrap())
-    }
+    use crate::bench::rows::of;
 
     #[test]
     fn costs_grow_evenly_between_points() {

@@ -169,6 +169,14 @@ fn section(name: &str) -> usize {
     }
 }
 
+/// The rows of such readings, for tests.
+#[cfg(test)]
+pub(super) fn of(readings: &[(&str, u64)]) -> Vec<Row> {
+    let once = |&(name, value): &(&str, u64)| Reading::once(name, value);
+    let readings: Vec<_> = readings.iter().map(once).collect();
+    rows(&readings, &Reference::read().unwrap())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

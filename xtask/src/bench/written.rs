@@ -161,17 +161,7 @@ pub(super) fn text(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::reading::Reading;
-    use crate::bench::reference::Reference;
-    use crate::bench::rows::rows;
-
-    fn of(readings: &[(&str, u64)]) -> Vec<Row> {
-        let readings: Vec<_> = readings
-            .iter()
-            .map(|&(name, value)| Reading::once(name, value))
-            .collect();
-        rows(&readings, &Reference::read().unwrap())
-    }
+    use crate::bench::rows::of;
 
     #[test]
     fn names_have_two_numbers() {

@@ -328,23 +328,11 @@ fn a_round_trip_of_words_takes_the_fast_path_both_ways() {
 
 #[test]
 fn a_handle_that_moves_takes_the_fast_path() {
-    let mut world = World::new(true, [16; PROGRAMS]);
-    let server = world.programs[0];
-    let receive = world.endpoints[0][0];
-    let waits = world.machine.call(server, Call::Recv, receive, [0; 6]);
-    assert!(waits.is_none());
-    world.machine.run(world.programs[1].thread);
-    world.take(Step {
-        call: Call::Send,
-        endpoint: 0,
-        label: 0,
-        words: [1, 2, 3, 4],
-        lens: (0, 0),
-        good_token: true,
-        with_gift: true,
-    });
+    let (mut world, step) = about_to_give();
+    world.take(step);
     assert_eq!(world.nr_fast_with_handles, 1);
-    let got = world.machine.result(server.thread).unwrap().unwrap();
+    let got = world.machine.result(world.programs[0].thread);
+    let got = got.unwrap().unwrap();
     assert_eq!(
         (Tag(got.rsi), got.r12, got.r13),
         (Tag::new(7).with_handles(1), 1, 2)
