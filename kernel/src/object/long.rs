@@ -1,9 +1,10 @@
 //! Calls that take more than one step.
 //!
 //! The kernel does not wait inside itself, and it lets others have the CPU after a bounded number of
-//! instructions. A call that needs more notes how far it is, and the thread repeats it: its registers
-//! are as they were, its instruction pointer is back at the system call. So a thread in the middle of a
-//! call is an ordinary runnable thread, and may be preempted or killed like any other.
+//! instructions. A call that needs more notes how far it is, and leaves the thread's registers as they
+//! were. Whenever the thread has the CPU, the kernel makes the call again for it, and user code runs only
+//! when it is done. So a thread in the middle of a call is an ordinary runnable thread, and may be
+//! preempted or killed like any other; and no program can leave a call lying half done.
 //!
 //! A message that takes more than one step is first checked to its end, and the frames that it takes
 //! are set aside, so that what can fail has failed before the first byte moves. Then it is copied, a

@@ -1,6 +1,6 @@
 //! Threads: saved registers and what they wait for.
 
-use cowslip_abi::{Access, FaultKind, FoundEntry, MAX_HANDLES, Tag, ThreadState};
+use cowslip_abi::{Access, FaultKind, FoundEntry, Tag, ThreadState};
 
 use super::queue::{KINDS, Link};
 use super::route::{SpaceRoute, WAYS};
@@ -291,11 +291,5 @@ impl Thread {
     /// How many ticks the thread has run; `now_ticks` is the counter if it runs now.
     pub(crate) fn ticks_run(&self, now_ticks: Option<u64>) -> u64 {
         self.run_ticks.wrapping_add(now_ticks.unwrap_or(0))
-    }
-
-    /// The handles that the thread's message announces.
-    #[must_use]
-    pub fn outgoing_handles(&self) -> [cowslip_abi::Handle; MAX_HANDLES] {
-        cowslip_abi::unpack_handles([self.regs.r14, self.regs.r15])
     }
 }
