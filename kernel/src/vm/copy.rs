@@ -20,7 +20,7 @@
 
 use core::ops::Range;
 
-use cowslip_abi::{Error, PAGE_SIZE};
+use cowslip_abi::{Commit, Error, PAGE_SIZE};
 
 use crate::{
     mm::{
@@ -33,7 +33,7 @@ use crate::{
         entry::{Entry, Kind},
         open::{Edit, Plan, open},
         own,
-        reap::reserve,
+        reap::{reserve, twice},
     },
 };
 
@@ -83,6 +83,8 @@ impl From<OutOfMemory> for CopyError {
 
 /// Copies `len` bytes of `src` from `src_addr` on to `dst` at `dst_addr`, at any alignment.
 ///
+/// Where the spaces are of different [classes](super::commit), all bytes are copied.
+///
 /// Between ranges of shared memory that name the same frames, pages are copied in ascending order.
 ///
 /// # Errors
@@ -98,12 +100,15 @@ pub fn copy(
     len: u64,
     transfer: Transfer,
 ) -> Result<(), CopyError> {
+    let classes = [src.class(), dst.class()];
     let (dst, src) = (dst.root(), src.root());
     if dst == src && dst_addr.abs_diff(src_addr) < len {
         return Err(CopyError::new(Side::Destination, Error::Overlap));
     }
     let is_page = len == FRAME_SIZE && (dst_addr | src_addr).is_multiple_of(FRAME_SIZE);
-    if is_page && give_page(mm, (dst, dst_addr), (src, src_addr), transfer) {
+    let crosses = classes[0] != classes[1];
+    if is_page && !crosses && give_page(mm, (dst, dst_addr), (src, src_addr), transfer, classes[1])
+    {
         return Ok(());
     }
     let distance = src_addr.wrapping_sub(dst_addr);
@@ -113,8 +118,15 @@ pub fn copy(
         dst,
         distance,
         transfer,
+        classes,
     };
-    job.run(&Parts::new(dst_addr..dst_addr + len, distance))
+    let range = dst_addr..dst_addr + len;
+    let parts = if crosses {
+        Parts::all_bytes(range)
+    } else {
+        Parts::new(range, distance)
+    };
+    twice(|| job.run(&parts))
 }
 
 /// Remaps one private page, in place of another; or copies it, if one page is too short to be
@@ -124,6 +136,7 @@ fn give_page(
     (dst, dst_addr): (Frame, u64),
     (src, src_addr): (Frame, u64),
     transfer: Transfer,
+    class: Commit,
 ) -> bool {
     let map = &mm.map;
     let (Ok(from), Ok(to)) = (
@@ -175,7 +188,7 @@ fn give_page(
     }
     mm.stats.remapped.add(1);
     let flushed = mm.flush(flush);
-    mm.release_counted(old, counts.of(old), &flushed);
+    mm.release_counted(old, counts.of(old), class, &flushed);
     true
 }
 
@@ -268,6 +281,8 @@ pub(super) struct Job<'m> {
     /// What to add to addresses in the destination, modulo 2^64, for those in the source.
     pub(super) distance: u64,
     pub(super) transfer: Transfer,
+    /// The source's and the destination's. Pages are remapped only between spaces of one class.
+    pub(super) classes: [Commit; 2],
 }
 
 /// What a transfer needs, at ascending addresses.
@@ -301,10 +316,15 @@ impl<'m> Job<'m> {
         self.plan_bytes(&parts.head, &mut needs)?;
         self.plan_body(&parts.body, &mut needs)?;
         self.plan_bytes(&parts.tail, &mut needs)?;
-        let nr_frames = needs.dst.nr_frames() + needs.src.nr_frames() + needs.nr_pages;
-        let mut reserve = reserve(self.mm, nr_frames)?;
+        let [src_class, class] = self.classes;
+        let mut source_reserve = reserve(self.mm, needs.src.nr_frames(), src_class)?;
+        let nr_frames = needs.dst.nr_frames() + needs.nr_pages;
+        let mut reserve = reserve(self.mm, nr_frames, class)?;
+        if src_class == class {
+            reserve.add(&mut source_reserve);
+        }
 
-        let mut departing = Departing::new(self.mm);
+        let mut departing = Departing::new(self.mm, class);
         self.detach(&parts.head, &mut reserve, &mut departing);
         let nr_remapped = self.remap(&parts.body, &mut reserve, &mut departing);
         self.detach(&parts.tail, &mut reserve, &mut departing);
@@ -320,7 +340,12 @@ impl<'m> Job<'m> {
         self.mm.stats.copied.add(nr_copied);
         let is_left = nr_remapped < nr_pages || nr_pages == 0;
         if self.transfer == Transfer::Move && is_left {
-            self.empty_source(parts.head.start..parts.tail.end, &mut reserve);
+            let reserve = if src_class == class {
+                &mut reserve
+            } else {
+                &mut source_reserve
+            };
+            self.empty_source(parts.head.start..parts.tail.end, reserve);
         }
         Ok(())
     }
@@ -368,7 +393,16 @@ impl<'m> Job<'m> {
             let fill = |frame| self.copy_bytes(&part, &mut src, frame);
             let frames = || reserve.take();
             let slot = dst.open_slot(page);
-            own::write(self.mm, slot, is_whole(&part), frames, flushed, fill);
+            let fills_all = is_whole(&part);
+            own::write(
+                self.mm,
+                slot,
+                self.classes[1],
+                fills_all,
+                frames,
+                flushed,
+                fill,
+            );
             nr_pages += 1;
         }
         nr_pages
@@ -378,7 +412,7 @@ impl<'m> Job<'m> {
     /// become demand-zero too.
     #[inline(never)]
     fn empty_source(&self, range: Range<u64>, reserve: &mut Reserve<'_>) {
-        let mut departing = Departing::new(self.mm);
+        let mut departing = Departing::new(self.mm, self.classes[0]);
         let mut src = Cursor::new(&self.mm.map, self.src);
         for page in self.left_pages(&range).step_by(PAGE_SIZE) {
             let entry = src.get(page);

@@ -29,6 +29,7 @@ mod access;
 #[cfg(not(target_os = "none"))]
 pub mod audit;
 mod body;
+pub(crate) mod commit;
 mod copy;
 mod cursor;
 mod drop;
@@ -57,5 +58,5 @@ pub use share::share;
 pub use table::{PageTable, SpaceStats};
 
 /// Why an operation failed: one of `NotMapped`, `NotWritable`, `Occupied`, `Overlap`, `NoMemory`,
-/// `Denied`.
+/// `Denied`, `OverBudget`, `BadState`.
 pub type VmError = cowslip_abi::Error;

@@ -4,6 +4,8 @@
 //! below that way may die in turn; it is worked off first, so that the list of dead tables is never
 //! longer than a path is, for each that an operation buried.
 
+use cowslip_abi::Commit;
+
 use crate::{
     mm::{DeadTable, Departing, Flush, Frame, Mm, OutOfMemory, Reserve, phys::NR_ENTRIES},
     vm::{
@@ -42,10 +44,14 @@ pub fn reap_some(mm: &Mm, nr_references: usize) -> bool {
     mm.dead.is_empty()
 }
 
-/// Frames for an operation. Memory is out only when nothing is left to work off.
-pub(super) fn reserve(mm: &Mm, nr_frames: usize) -> Result<Reserve<'_>, OutOfMemory> {
+/// Frames for an operation of a space of this class. Memory is out only when nothing is left to work off.
+pub(super) fn reserve(
+    mm: &Mm,
+    nr_frames: usize,
+    class: Commit,
+) -> Result<Reserve<'_>, OutOfMemory> {
     loop {
-        match mm.frames.reserve(nr_frames) {
+        match mm.frames.reserve(nr_frames, class) {
             Err(OutOfMemory) if !mm.dead.is_empty() => {
                 reap(mm);
             }
@@ -56,10 +62,24 @@ pub(super) fn reserve(mm: &Mm, nr_frames: usize) -> Result<Reserve<'_>, OutOfMem
 
 /// The same for one frame.
 #[inline]
-pub(super) fn alloc(mm: &Mm) -> Option<Frame> {
-    mm.frames
-        .alloc()
-        .or_else(|| Some(reserve(mm, 1).ok()?.take()))
+pub(super) fn alloc(mm: &Mm, class: Commit) -> Option<Frame> {
+    let is_at_will = class == Commit::Overcommit;
+    is_at_will
+        .then(|| mm.frames.alloc())
+        .flatten()
+        .or_else(|| Some(reserve(mm, 1, class).ok()?.take()))
+}
+
+/// Does an operation again that found no frame: tables were worked off then, and what they named need not
+/// be copied any more.
+#[inline(always)]
+pub(super) fn twice<T, E: PartialEq + From<OutOfMemory>>(
+    mut operation: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    match operation() {
+        Err(error) if error == OutOfMemory.into() => operation(),
+        result => result,
+    }
 }
 
 /// Works off a table up to the end, or to an entry whose table dies with it. Returns how many
@@ -81,13 +101,14 @@ fn step(mm: &Mm, dead: DeadTable) -> usize {
         (next, left) = (used + 1, left - 1);
         let entry = Slot::new(&table[used]).get();
         if let Some(below) = entry.table_below() {
-            died = mm.release_table(below, dead.level - 1, entry.nr_used(), &flushed);
+            died = mm.release_table(below, dead.level - 1, entry.nr_used(), dead.class, &flushed);
         }
     }
     let is_done = died.is_none() || left == 0 || next == end;
     if is_done {
         mm.stats.freed.add(1);
         mm.frames.free(dead.frame);
+        mm.frames.returned(1, dead.class);
     } else {
         mm.bury(DeadTable { next, left, ..dead });
     }
@@ -100,7 +121,7 @@ fn step(mm: &Mm, dead: DeadTable) -> usize {
 /// Works off a table of pages. Returns how many there were.
 fn drop_leaf(mm: &Mm, dead: DeadTable) -> usize {
     let flushed = mm.flush(Flush::none());
-    let mut departing = Departing::new(mm);
+    let mut departing = Departing::new(mm, dead.class);
     let places = &mm.map.table(dead.frame)[..NR_ENTRIES];
     let (mut nr_pages, mut nr_seconds) = (0, 0);
     let mut next = 0;
@@ -117,7 +138,7 @@ fn drop_leaf(mm: &Mm, dead: DeadTable) -> usize {
             }
             None => {
                 if let Kind::Shared(frame) = entry.kind() {
-                    mm.release(frame, &flushed);
+                    mm.release(frame, dead.class, &flushed);
                 }
                 1
             }

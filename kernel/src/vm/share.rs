@@ -14,7 +14,7 @@
 
 use core::{ops::Range, sync::atomic::AtomicU64};
 
-use cowslip_abi::{Error, PAGE_SIZE, Perm, ShareMode};
+use cowslip_abi::{Commit, Error, PAGE_SIZE, Perm, ShareMode};
 
 use crate::{
     mm::{
@@ -23,14 +23,15 @@ use crate::{
     },
     vm::{
         PageTable, VmError,
+        commit::{self, Loss, NewTables},
         cursor::{
-            Cursor, Gap, View, highest_level, index, is_vacant, next_used, shift, walk,
+            Cursor, Gap, USER_END, View, highest_level, index, is_vacant, next_used, shift, walk,
             walk_to_page,
         },
         drop::prune,
         entry::{Entry, Kind, Pattern, Rights, Slot},
         open::{Edit, Plan, open},
-        reap::reserve,
+        reap::twice,
         remap::Run,
     },
 };
@@ -42,9 +43,11 @@ use crate::{
 ///
 /// # Errors
 ///
-/// In this order: `Overlap`: the ranges overlap in one space. `Occupied`: the destination is not
+/// In this order: `Overlap`: the ranges overlap in one space. `BadState`: the spaces are of different
+/// classes, and pages would not be copied. `Occupied`: the destination is not
 /// empty. For the first page of the source that is at fault: `NotMapped`, or `Denied` if a shared
-/// mapping would get more than the source's ceiling. `NoMemory`: too few frames.
+/// mapping would get more than the source's ceiling, or `BadState` again. `OverBudget`: the destination
+/// would have more than its budget. `NoMemory`: too few frames.
 #[allow(
     clippy::too_many_arguments,
     reason = "these are the words of the system call"
@@ -62,8 +65,14 @@ pub fn share(
     if dst.root() == src.root() && dst_addr.abs_diff(src_addr) < len {
         return Err(Error::Overlap);
     }
+    let crosses = src.class() != dst.class();
+    if crosses && mode != ShareMode::CopyOnWrite {
+        return Err(Error::BadState);
+    }
     let share = Share {
         mm,
+        tables: [src, dst],
+        crosses,
         src: src.root(),
         dst: dst.root(),
         range: src_addr..src_addr + len,
@@ -72,24 +81,20 @@ pub fn share(
         perm,
     };
     if len == FRAME_SIZE
+        && !crosses
         && let Some(result) = share.one_page(src_addr)
     {
         return result;
     }
-    let mut reserve = share.plan()?;
-    match mode {
-        ShareMode::CopyOnWrite => share.fork(&mut reserve),
-        ShareMode::Move => share.take(&mut reserve),
-        ShareMode::Shared => {
-            let flushed = share.detach_shared(&mut reserve);
-            share.attach_shared(&mut reserve, &flushed);
-        }
-    }
-    Ok(())
+    twice(|| share.range())
 }
 
 struct Share<'m> {
     mm: &'m Mm,
+    /// The source's and the destination's.
+    tables: [&'m PageTable; 2],
+    /// The spaces are of different classes: pages are copied.
+    crosses: bool,
     src: Frame,
     dst: Frame,
     /// Addresses in the source.
@@ -117,6 +122,23 @@ impl Part {
 }
 
 impl<'m> Share<'m> {
+    fn range(&self) -> Result<(), VmError> {
+        let mut reserve = self.plan()?;
+        match self.mode {
+            ShareMode::CopyOnWrite => self.fork(&mut reserve),
+            ShareMode::Move => {
+                let charge = self.loss();
+                self.take(&mut reserve);
+                self.tables[0].shrink(self.mm, charge);
+            }
+            ShareMode::Shared => {
+                let flushed = self.detach_shared(&mut reserve);
+                self.attach_shared(&mut reserve, &flushed);
+            }
+        }
+        Ok(())
+    }
+
     /// The whole of it for one page, if that takes no frame and both tables are there.
     #[inline]
     fn one_page(&self, page: u64) -> Option<Result<(), VmError>> {
@@ -139,23 +161,26 @@ impl<'m> Share<'m> {
             return Some(Err(error));
         }
         let rights = self.rights(entry);
-        let made = match (self.mode, entry.kind()) {
-            (ShareMode::Shared, Kind::Private(frame) | Kind::Shared(frame)) => {
-                self.mm.counts.increment(frame);
-                if !entry.is_shared() {
-                    source.set(Entry::shared(frame, entry.rights()));
-                }
-                Entry::shared(frame, rights)
-            }
-            (ShareMode::CopyOnWrite, Kind::Private(frame)) => {
-                self.mm.counts.increment(frame);
-                if entry.is_writable() {
-                    source.set(entry.with_writable(false));
-                    self.mm.flush(Flush::page(self.src, page));
-                }
-                Entry::private(frame, rights, false)
-            }
+        let frame = match (self.mode, entry.kind()) {
+            (ShareMode::Shared, Kind::Private(frame) | Kind::Shared(frame))
+            | (ShareMode::CopyOnWrite, Kind::Private(frame)) => frame,
             _ => return None,
+        };
+        if let Err(error) = self.tables[1].grow_by_page(self.mm) {
+            return Some(Err(error));
+        }
+        self.mm.counts.increment(frame);
+        let made = if self.mode == ShareMode::Shared {
+            if !entry.is_shared() {
+                source.set(Entry::shared(frame, entry.rights()));
+            }
+            Entry::shared(frame, rights)
+        } else {
+            if entry.is_writable() {
+                source.set(entry.with_writable(false));
+                self.mm.flush(Flush::page(self.src, page));
+            }
+            Entry::private(frame, rights, false)
         };
         target.set(made);
         to.add_used(1);
@@ -197,7 +222,7 @@ impl<'m> Share<'m> {
         let numbers = [index(addr, level), index(self.to_dst(addr), level)];
         let room = NR_ENTRIES - numbers[0].max(numbers[1]);
         let mut nr_entries = (room as u64).min((rest.end - addr) >> shift(level));
-        if level > 0 && !entries.is_empty() && self.perm.is_some() {
+        if level > 0 && !entries.is_empty() && (self.perm.is_some() || self.crosses) {
             let going = entries.iter().take(nr_entries as usize);
             let going = going.take_while(|place| self.goes(Slot::new(place).get()));
             nr_entries = going.count() as u64;
@@ -215,6 +240,7 @@ impl<'m> Share<'m> {
     #[inline]
     fn goes(&self, entry: Entry) -> bool {
         match self.perm {
+            _ if self.crosses => entry.table_below().is_none(),
             None => true,
             Some(perm) if entry.table_below().is_some() => perm == Perm::RW && entry.is_plain(),
             Some(_) => true,
@@ -241,14 +267,18 @@ impl<'m> Share<'m> {
         let mut src = Plan::new(self.mm, self.src);
         let mut nr_pages = 0;
         // Where every page keeps its rights and no bytes are copied, nothing can be wrong with one.
-        let is_plain = self.perm.is_none() && self.mode != ShareMode::Shared;
+        let is_plain = self.perm.is_none() && self.mode != ShareMode::Shared && !self.crosses;
         let (mut expected, mut rest) = (start, self.range.clone());
+        let mut counted = self.counted();
         while let Some(part) = self.next_part(&mut rest) {
             if self.perm.is_some() && part.addr != expected {
                 return Err(Error::NotMapped);
             }
             expected = part.end();
             dst.add(self.to_dst(part.addr), part.level);
+            if let Some((tables, charge)) = &mut counted {
+                *charge += tables.above(self.to_dst(part.addr), part.level) + self.charge(part);
+            }
             let is_own = match self.mode {
                 ShareMode::CopyOnWrite => true,
                 _ => src.add(part.addr, part.level),
@@ -260,8 +290,48 @@ impl<'m> Share<'m> {
         if self.perm.is_some() && expected != end {
             return Err(Error::NotMapped);
         }
-        let nr_tables = dst.nr_frames() + src.nr_frames();
-        Ok(reserve(self.mm, nr_tables + nr_pages)?)
+        let nr_frames = dst.nr_frames() + src.nr_frames() + nr_pages;
+        let charge = match counted {
+            Some((_, charge)) => charge,
+            None if self.perm.is_some() => commit::of_vacant(self.mm, self.dst, &target),
+            None => self.tables[0].commit() - self.tables[1].commit(),
+        };
+        self.tables[1].charge_and_reserve(self.mm, charge, nr_frames)
+    }
+
+    /// Counts what the destination is charged, where it has to be counted: not if there are no holes
+    /// in the source, and not if an empty space gets all that another one has.
+    fn counted(&self) -> Option<(NewTables<'m>, u64)> {
+        let is_all = self.range == (0..USER_END) && self.distance == 0;
+        let is_copy = is_all && self.tables[1].is_empty();
+        let is_known = self.perm.is_some() || is_copy;
+        (!is_known).then(|| (NewTables::new(self.mm, self.dst), 0))
+    }
+
+    /// What the entries of a part are charged.
+    fn charge(&self, part: Part) -> u64 {
+        match self.source(part) {
+            View::Entries(places) => commit::of_entries(self.mm, places, part.level),
+            View::Gap(_, len) => len as u64 * commit::of_zero(part.level),
+        }
+    }
+
+    /// What the source of a move is charged less.
+    fn loss(&self) -> u64 {
+        let is_filled = |block: &Range<u64>| {
+            let (mm, src) = (self.mm, self.src);
+            src == self.dst && commit::brings_into(mm, src, &self.range, self.distance, block)
+        };
+        let loss = Loss {
+            mm: self.mm,
+            is_filled: &is_filled,
+        };
+        loss.of(self.src, &self.range)
+    }
+
+    /// The class of the destination, and of the source unless pages are copied.
+    fn class(&self) -> Commit {
+        self.tables[1].class()
     }
 
     /// Checks the entries of a part. Returns how many frames their pages take.
@@ -289,6 +359,7 @@ impl<'m> Share<'m> {
             ShareMode::CopyOnWrite => false,
         };
         match self.perm {
+            None if self.crosses && entry.is_shared() => Err(Error::BadState),
             Some(perm) if stays_shared && !entry.rights().ceiling.contains(perm) => {
                 Err(Error::Denied)
             }
@@ -301,6 +372,7 @@ impl<'m> Share<'m> {
     fn takes_frame(&self, entry: Entry, is_own: bool) -> bool {
         match (self.mode, entry.kind()) {
             (ShareMode::CopyOnWrite, Kind::Shared(_)) => self.perm.is_some(),
+            (ShareMode::CopyOnWrite, Kind::Private(_)) => self.crosses,
             (ShareMode::Shared, Kind::Zero) => true,
             (ShareMode::Shared, Kind::Private(frame)) => !is_own || !self.mm.counts.is_one(frame),
             _ => false,
@@ -310,7 +382,7 @@ impl<'m> Share<'m> {
     /// Copy-on-write: in one pass, as no page departs. In the source W goes, even in tables that
     /// others share: it had no effect there.
     fn fork(&self, reserve: &mut Reserve<'_>) {
-        let mut departing = Departing::new(self.mm);
+        let mut departing = Departing::new(self.mm, self.class());
         let mut nr_seconds = 0;
         let mut rest = self.range.clone();
         while let Some(part) = self.next_part(&mut rest) {
@@ -375,7 +447,9 @@ impl<'m> Share<'m> {
             let rest = run.skip(done);
             let (source, target) = rest.page(0);
             let entry = source.get();
-            if let Some(pattern) = Pattern::like(entry, &self.mm.counts) {
+            if let Some(pattern) = Pattern::like(entry, &self.mm.counts)
+                && !self.crosses
+            {
                 let lent = rest.fork(&self.mm.counts, pattern, self.perm.map(Rights::new));
                 forked.loses_write |= pattern.is_writable();
                 forked.nr_seconds += lent.nr_seconds;
@@ -392,7 +466,7 @@ impl<'m> Share<'m> {
         forked
     }
 
-    /// The copy of a page that is not private.
+    /// The copy of a page that is not private, or goes to a space of another class.
     fn forked(
         &self,
         source: Entry,
@@ -407,7 +481,7 @@ impl<'m> Share<'m> {
                     .add_shared(counts.of(frame).increment().into());
                 Entry::shared(frame, rights)
             }
-            Kind::Shared(frame) => {
+            Kind::Shared(frame) | Kind::Private(frame) => {
                 let snapshot = reserve.take();
                 self.mm.map.copy_frame(frame, snapshot);
                 self.mm.stats.copied.add(1);
@@ -419,7 +493,7 @@ impl<'m> Share<'m> {
 
     /// Moves everything, and takes away the tables of the source that are empty then.
     fn take(&self, reserve: &mut Reserve<'_>) {
-        let mut departing = Departing::new(self.mm);
+        let mut departing = Departing::new(self.mm, self.class());
         let mut is_emptied = false;
         let mut rest = self.range.clone();
         while let Some(part) = self.next_part(&mut rest) {
@@ -472,7 +546,7 @@ impl<'m> Share<'m> {
     /// Shared memory, pass 1: opens the tables of both sides, and turns the pages of the source into
     /// it, unless they must be copied first. Those are taken out of reach.
     fn detach_shared(&self, reserve: &mut Reserve<'_>) -> Flushed {
-        let mut departing = Departing::new(self.mm);
+        let mut departing = Departing::new(self.mm, self.class());
         let mut rest = self.range.clone();
         while let Some(part) = self.next_part(&mut rest) {
             let at = self.to_dst(part.addr);
@@ -555,7 +629,7 @@ impl<'m> Share<'m> {
                 self.mm.stats.cow_broken.add(1);
                 self.mm.counts.increment(frame);
                 slot.set(Entry::shared(frame, source.rights()));
-                self.mm.release(old, flushed);
+                self.mm.release(old, self.class(), flushed);
                 frame
             }
             Kind::Shared(frame) => frame,
