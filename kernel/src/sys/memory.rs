@@ -1,11 +1,11 @@
 //! The calls on spaces and their memory.
 
-use cowslip_abi::{Call, Error, MAX_RANGE, Perm, Rights, ShareMode};
+use cowslip_abi::{Call, Commit, Error, MAX_RANGE, Perm, Rights, ShareMode, SpaceField};
 
-use super::Answer;
 use super::request::{Request, Values};
+use super::{Answer, Done};
 use crate::object::{Kernel, Object, Registers, SpaceRoute};
-use crate::vm::{self, PageRange, PageTable};
+use crate::vm::{self, NO_BUDGET, PageRange, PageTable};
 
 pub(super) fn space_create(kernel: &mut Kernel, request: &Request) -> Answer {
     request.machine(kernel, Object::System, Rights::CREATE)?;
@@ -18,6 +18,30 @@ pub(super) fn space_create(kernel: &mut Kernel, request: &Request) -> Answer {
             Err(error)
         }
     }
+}
+
+pub(super) fn space_set(kernel: &mut Kernel, request: &Request) -> Answer {
+    let route = request.space(kernel, Rights::MAP)?;
+    let (id, space) = kernel.space_at(route)?;
+    let [field, value, ..] = request.args;
+    match SpaceField::from_user(field).ok_or(Error::BadArgument)? {
+        SpaceField::Class => {
+            let class = Commit::from_user(value).ok_or(Error::BadArgument)?;
+            space.table.set_class(class)?;
+        }
+        SpaceField::Budget => {
+            let budget = match value {
+                0 => NO_BUDGET,
+                nr_frames => nr_frames,
+            };
+            // A limit that its subject could lift would be none.
+            if id == request.space && budget > space.table.budget() {
+                return Err(Error::Denied);
+            }
+            space.table.set_budget(budget);
+        }
+    }
+    Ok(Done::Nothing)
 }
 
 /// Carries out the call of the running thread, which is one of the four on memory, and returns its

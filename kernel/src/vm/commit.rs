@@ -36,7 +36,7 @@ use core::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use cowslip_abi::{Commit, Error, NO_BUDGET};
+use cowslip_abi::{Commit, Error};
 
 use crate::{
     mm::{
@@ -53,6 +53,9 @@ use crate::{
         reap::reap,
     },
 };
+
+/// The budget of a space that has none.
+pub const NO_BUDGET: u64 = u64::MAX;
 
 /// The commit of a space with nothing in it: its root.
 const EMPTY: u64 = 1;
@@ -209,7 +212,9 @@ pub(super) fn of_entry(mm: &Mm, entry: Entry, level: u32) -> u64 {
         return 0;
     }
     match entry.table_below() {
-        Some(below) if level > 1 => 1 + of_entries(mm, &mm.map.table(below)[..], level - 1),
+        Some(below) if level > 1 => {
+            1 + of_entries(mm, &mm.map.table(below)[..NR_ENTRIES], level - 1)
+        }
         Some(_) if level == 1 => 1 + entry.nr_used() as u64,
         _ => of_zero(level),
     }

@@ -29,7 +29,7 @@ mod access;
 #[cfg(not(target_os = "none"))]
 pub mod audit;
 mod body;
-pub(crate) mod commit;
+mod commit;
 mod copy;
 mod cursor;
 mod drop;
@@ -49,6 +49,7 @@ mod table;
 mod tests;
 
 pub use access::{read_user, write_user};
+pub use commit::NO_BUDGET;
 pub use copy::{CopyError, Side, Transfer, copy, copy_in_place};
 pub use cursor::USER_END;
 pub use fault::{Fault, fault};

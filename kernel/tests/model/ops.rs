@@ -1,7 +1,7 @@
 //! The operations, and how they are drawn.
 
-use cowslip_abi::{Commit, NO_BUDGET, PAGE_SIZE, Perm, ShareMode};
-use kernel::vm::{Transfer, USER_END};
+use cowslip_abi::{Commit, PAGE_SIZE, Perm, ShareMode};
+use kernel::vm::{NO_BUDGET, Transfer, USER_END};
 use proptest::prelude::*;
 
 /// How many spaces there are.

@@ -1,10 +1,10 @@
 //! The kernel's memory management beside the model, and everything that must hold between them.
 
-use cowslip_abi::{Access, Commit, Error, NO_BUDGET, PAGE_SIZE, Perm, ShareMode};
+use cowslip_abi::{Access, Commit, Error, PAGE_SIZE, Perm, ShareMode};
 use kernel::{
     mm::{Frame, PhysAddr, sim::Cpu, sim::SimMemory},
     vm::{
-        self, CopyError, Fault, PageTable, Side, Transfer, USER_END,
+        self, CopyError, Fault, NO_BUDGET, PageTable, Side, Transfer, USER_END,
         audit::{audit, frames_of},
         sim::{user_access, user_read, user_write},
     },

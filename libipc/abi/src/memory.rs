@@ -94,5 +94,24 @@ impl Commit {
     }
 }
 
-/// The budget of a space that has none.
-pub const NO_BUDGET: u64 = u64::MAX;
+/// What [`SpaceSet`](crate::Call::SpaceSet) sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum SpaceField {
+    /// A [`Commit`]; only while the space is empty.
+    Class = 0,
+    /// The most that the space's commit may be, in frames; 0 for no limit.
+    Budget = 1,
+}
+
+impl SpaceField {
+    /// Decodes an argument.
+    #[must_use]
+    pub const fn from_user(value: u64) -> Option<Self> {
+        match value {
+            0 => Some(Self::Class),
+            1 => Some(Self::Budget),
+            _ => None,
+        }
+    }
+}

@@ -7,7 +7,7 @@ use libipc::abi::Call;
 use libipc::fake;
 use libipc::services::procd as client;
 use libipc::services::{Error, files};
-use libipc::{Handle, System};
+use libipc::{Commit, Handle, System};
 
 use super::programs::Programs;
 use super::*;
@@ -228,7 +228,7 @@ fn programs_are_read_once() {
     let pid = add(&procd, INIT_PID);
     let spawn = || {
         let _ = fake::asked();
-        client::spawn(&as_process(pid), b"/bin/small\0").unwrap();
+        client::spawn(&as_process(pid), Commit::Overcommit, b"/bin/small\0").unwrap();
         fake::asked()
     };
     // One space for the process, and at first one for the program.
@@ -243,7 +243,7 @@ fn programs_are_read_once() {
 fn programs_are_given_up_when_memory_is_short() {
     let procd = procd();
     let pid = add(&procd, INIT_PID);
-    let spawn = || client::spawn(&as_process(pid), b"/bin/small\0");
+    let spawn = || client::spawn(&as_process(pid), Commit::Overcommit, b"/bin/small\0");
     let is_kept = || procd.borrow().maker.programs.find("/bin/small").is_some();
     spawn().unwrap();
     assert!(is_kept());

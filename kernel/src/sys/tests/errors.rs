@@ -44,7 +44,7 @@ fn acts_on(call: Call) -> Option<(usize, Rights)> {
         Call::Send => (0, Rights::SEND),
         Call::Recv | Call::ReplyRecv => (0, Rights::RECV),
         Call::Notify | Call::Timer => (0, Rights::NOTIFY),
-        Call::Map | Call::Unmap | Call::Protect | Call::Share => (1, Rights::MAP),
+        Call::Map | Call::Unmap | Call::Protect | Call::Share | Call::SpaceSet => (1, Rights::MAP),
         Call::ThreadCreate => (1, Rights::MANAGE),
         Call::ThreadStart | Call::ThreadSet | Call::Kill => (2, Rights::MANAGE),
         Call::SpaceCreate => (3, Rights::CREATE),
@@ -60,7 +60,7 @@ fn acts_on(call: Call) -> Option<(usize, Rights)> {
 fn an_unknown_number_is_unknown_whatever_comes_with_it() {
     let mut machine = Machine::new(256);
     let (program, handles) = rich(&mut machine);
-    for number in [26, 27, 0x7fff_ffff, 0xffff_ffff] {
+    for number in [27, 28, 0x7fff_ffff, 0xffff_ffff] {
         machine.raw_call(
             program.thread,
             number | u64::from(handles[0].0) << 32,
