@@ -1,16 +1,16 @@
 //! Page faults: an access that the hardware could not do, and what is done about it.
 
-use cowslip_abi::{Access, Commit, FoundEntry};
+use cowslip_abi::{Access, FoundEntry};
 
 use crate::{
-    mm::{Departing, Flush, Frame, Mm},
+    mm::{Departing, Flush, Mm, OutOfMemory},
     vm::{
         PageTable,
         cursor::{USER_END, walk_to_page},
         entry::{Entry, Kind, Slot},
         open::{Edit, Plan, open},
         own,
-        reap::{alloc, reserve},
+        reap::{alloc, reserve, twice},
     },
 };
 
@@ -30,25 +30,10 @@ pub enum Fault {
 /// An access that the entry allows already comes from a stale TLB: rights are raised without a
 /// flush. Then that page is flushed.
 pub fn fault(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
-    match attempt(mm, table, addr, access) {
-        // What dead tables named may be this space's alone after they were worked off.
-        Fault::OutOfMemory => attempt_again(mm, table, addr, access),
-        outcome => outcome,
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn attempt_again(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
-    attempt(mm, table, addr, access)
-}
-
-#[inline(always)]
-fn attempt(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
     if addr >= USER_END {
         return Fault::Denied(FoundEntry::NotUser);
     }
-    let (root, class) = (table.root(), table.class());
+    let root = table.root();
     match walk_to_page(&mm.map, root, addr) {
         Ok(leaf) if leaf.is_exclusive() => {
             let slot = leaf.slot(addr);
@@ -56,31 +41,40 @@ fn attempt(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
             if !entry.permits(access) {
                 return Fault::Denied(entry.found());
             }
-            resolve(mm, (root, class), addr, access, slot)
+            resolve(mm, table, addr, access, slot)
         }
         Ok(leaf) => resolve_below(mm, table, addr, access, leaf.slot(addr).get()),
         Err(gap) => resolve_below(mm, table, addr, access, gap.entry(addr)),
     }
 }
 
-/// The same where tables are to be opened first.
+/// The same where tables are to be opened first, or frames to be found.
 #[inline(never)]
 fn resolve_below(mm: &Mm, table: &PageTable, addr: u64, access: Access, entry: Entry) -> Fault {
+    let resolved = twice(|| resolve_planned(mm, table, addr, access, entry));
+    resolved.unwrap_or(Fault::OutOfMemory)
+}
+
+fn resolve_planned(
+    mm: &Mm,
+    table: &PageTable,
+    addr: u64,
+    access: Access,
+    entry: Entry,
+) -> Result<Fault, OutOfMemory> {
     let (root, class) = (table.root(), table.class());
     if !entry.permits(access) {
-        return Fault::Denied(entry.found());
+        return Ok(Fault::Denied(entry.found()));
     }
     let is_present = matches!(entry.kind(), Kind::Private(_) | Kind::Shared(_));
     if is_present && access != Access::Write {
         mm.flush(Flush::page(root, addr));
-        return Fault::Resolved;
+        return Ok(Fault::Resolved);
     }
     let mut plan = Plan::new(mm, root);
     let is_own = plan.add(addr, 0);
     let nr_pages = usize::from(own::needs_frame(mm, entry, is_own));
-    let Ok(mut reserve) = reserve(mm, plan.nr_frames() + nr_pages, class) else {
-        return Fault::OutOfMemory;
-    };
+    let mut reserve = reserve(mm, plan.nr_frames() + nr_pages, class)?;
     let mut departing = Departing::new(mm, class);
     let leaf = open(mm, root, addr, 0, Edit::Keep, &mut reserve, &mut departing);
     let slot = leaf.slot(addr);
@@ -95,18 +89,13 @@ fn resolve_below(mm: &Mm, table: &PageTable, addr: u64, access: Access, entry: E
             own::write(mm, slot, class, false, frames, &flushed, |_| ());
         }
     }
-    Fault::Resolved
+    Ok(Fault::Resolved)
 }
 
 /// Resolves an access that the entry permits, in a table of this space alone.
 #[inline]
-fn resolve(
-    mm: &Mm,
-    (root, class): (Frame, Commit),
-    addr: u64,
-    access: Access,
-    slot: Slot<'_>,
-) -> Fault {
+fn resolve(mm: &Mm, table: &PageTable, addr: u64, access: Access, slot: Slot<'_>) -> Fault {
+    let root = table.root();
     let entry = slot.get();
     match entry.kind() {
         Kind::Private(_) | Kind::Shared(_) if access != Access::Write || entry.is_writable() => {
@@ -118,18 +107,18 @@ fn resolve(
                 reclaim(mm, slot, entry);
                 return Fault::Resolved;
             }
-            let Some(made) = alloc(mm, class) else {
-                return Fault::OutOfMemory;
+            let Some(made) = alloc(mm, table.class()) else {
+                return resolve_below(mm, table, addr, access, entry);
             };
             // Out of reach first: see `own`.
             slot.set(entry.condemned());
             let flushed = mm.flush(Flush::page(root, addr));
             own::publish_copy(mm, slot, frame, made);
-            mm.release_counted(frame, count, class, &flushed);
+            mm.release_counted(frame, count, table.class(), &flushed);
         }
         _ => {
-            let Some(made) = alloc(mm, class) else {
-                return Fault::OutOfMemory;
+            let Some(made) = alloc(mm, table.class()) else {
+                return resolve_below(mm, table, addr, access, entry);
             };
             own::publish_zero(mm, slot, made);
         }

@@ -60,14 +60,13 @@ pub(super) fn reserve(
     }
 }
 
-/// The same for one frame.
+/// The same for one frame, if it is at hand: one of a strict space has to be reserved.
 #[inline]
 pub(super) fn alloc(mm: &Mm, class: Commit) -> Option<Frame> {
-    let is_at_will = class == Commit::Overcommit;
-    is_at_will
-        .then(|| mm.frames.alloc())
-        .flatten()
-        .or_else(|| Some(reserve(mm, 1, class).ok()?.take()))
+    match class {
+        Commit::Overcommit => mm.frames.alloc(),
+        Commit::Strict => None,
+    }
 }
 
 /// Does an operation again that found no frame: tables were worked off then, and what they named need not
