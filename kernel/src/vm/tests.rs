@@ -1,5 +1,6 @@
 //! Named tests: what other systems got wrong, and the shortcuts that fail.
 
+mod commit;
 mod failure;
 mod lessons;
 mod shortcuts;
