@@ -60,13 +60,19 @@ pub(super) fn reserve(
     }
 }
 
-/// The same for one frame, if it is at hand: one of a strict space has to be reserved.
+/// The same for one frame, if it is at hand.
 #[inline]
 pub(super) fn alloc(mm: &Mm, class: Commit) -> Option<Frame> {
     match class {
         Commit::Overcommit => mm.frames.alloc(),
-        Commit::Strict => None,
+        Commit::Strict => alloc_promised(mm),
     }
+}
+
+#[inline(never)]
+fn alloc_promised(mm: &Mm) -> Option<Frame> {
+    let mut reserve = mm.frames.reserve(1, Commit::Strict).ok()?;
+    Some(reserve.take())
 }
 
 /// Does an operation again that found no frame: tables were worked off then, and what they named need not

@@ -94,7 +94,7 @@ fn a_fork_copies_one_integer() {
     let mode = ShareMode::CopyOnWrite;
     share(mm, &other, 0, &parent, 0, 64 * GIB, mode, None).unwrap();
     assert_eq!(other.commit(), all);
-    // Half of an untouched gigabyte: its table of pages' tables stays.
+    // Half of an untouched gigabyte: the tables of its pages go, the one above them stays.
     parent.unmap(mm, 3 * GIB, GIB / 2).unwrap();
     assert_eq!(parent.commit(), all - 256 - 256 * 512);
     for table in [parent, child, other] {
