@@ -115,7 +115,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "shell_runs_strict_programs",
-        input: "strict memhog 4\nstrict memhog 99999\nps\nexit\n",
+        input: "strict memhog 4\nstrict memhog 500\nps\nexit\n",
         check: |output| {
             contains(output, "given back: ")?;
             contains(output, "/bin/memhog: out of memory")?;
