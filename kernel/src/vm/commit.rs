@@ -7,6 +7,8 @@
 //! | each table that has such a page in what it covers, there or not | 1 |
 //! | the root | 1 |
 //!
+//! (That has nothing to do with the second phase of an operation, which is called commit too.)
+//!
 //! Reads, writes, faults, messages, the reaper: nothing that happens to pages changes the commit, as
 //! each of them and each table was charged when it was mapped. Only `map`, `unmap` and `share` change it.
 //! What they add or take is counted without looking at pages one by one: a demand-zero entry stands for

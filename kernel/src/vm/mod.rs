@@ -21,6 +21,8 @@
 //! of a page must not be in use at once ([`own`]). One flush serves an operation, or 511 frames
 //! that it gives up: see [`Departing`](crate::mm::Departing).
 //!
+//! What a space may come to need is [charged](mod@commit) when it is mapped, and in strict spaces set aside.
+//!
 //! Callers hold the locks of the spaces that they pass: only the hardware (accessed and dirty bits)
 //! changes entries at the same time. Addresses and lengths have been checked by [`PageRange`] and
 //! [`ByteRange`].

@@ -240,6 +240,30 @@ fn programs_are_read_once() {
 }
 
 #[test]
+fn a_space_is_strict_before_anything_is_mapped_in_it() {
+    let procd = procd();
+    let pid = add(&procd, INIT_PID);
+    let spawn = |class| {
+        let _ = fake::asked();
+        client::spawn(&as_process(pid), class, b"/bin/small\0").unwrap();
+        fake::asked()
+    };
+    assert_eq!(count(&spawn(Commit::Overcommit), Call::SpaceSet), 0);
+    let asked = spawn(Commit::Strict);
+    let set = asked.iter().position(|asked| asked.call == Call::SpaceSet);
+    let share = asked.iter().position(|asked| asked.call == Call::Share);
+    assert!(set.is_some() && set < share);
+    let [class, value, ..] = asked[set.unwrap()].args;
+    assert_eq!((class, value), (0, Commit::Strict as u64));
+    let wrong = Message::new(client::SPAWN).with_words([2]);
+    let sent = as_process(pid)
+        .send(wrong, b"/bin/small\0", &mut [])
+        .unwrap();
+    let refusal = Refusal::from_label(sent.reply.label());
+    assert_eq!(refusal, Some(Refusal::BadRequest));
+}
+
+#[test]
 fn programs_are_given_up_when_memory_is_short() {
     let procd = procd();
     let pid = add(&procd, INIT_PID);
