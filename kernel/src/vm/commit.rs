@@ -132,6 +132,13 @@ impl PageTable {
         }
     }
 
+    /// Whether the other space is of another class.
+    #[inline(always)]
+    #[must_use]
+    pub(super) fn crosses(&self, other: &Self) -> bool {
+        self.charge().class.load(Relaxed) != other.charge().class.load(Relaxed)
+    }
+
     /// Chooses the class.
     ///
     /// # Errors

@@ -100,28 +100,24 @@ pub fn copy(
     len: u64,
     transfer: Transfer,
 ) -> Result<(), CopyError> {
-    let classes = [src.class(), dst.class()];
-    let (dst, src) = (dst.root(), src.root());
-    if dst == src && dst_addr.abs_diff(src_addr) < len {
+    if dst.root() == src.root() && dst_addr.abs_diff(src_addr) < len {
         return Err(CopyError::new(Side::Destination, Error::Overlap));
     }
     let is_page = len == FRAME_SIZE && (dst_addr | src_addr).is_multiple_of(FRAME_SIZE);
-    let crosses = classes[0] != classes[1];
-    if is_page && !crosses && give_page(mm, (dst, dst_addr), (src, src_addr), transfer, classes[1])
-    {
+    if is_page && !dst.crosses(src) && give_page(mm, (dst, dst_addr), (src, src_addr), transfer) {
         return Ok(());
     }
     let distance = src_addr.wrapping_sub(dst_addr);
     let job = Job {
         mm,
-        src,
-        dst,
+        src: src.root(),
+        dst: dst.root(),
         distance,
         transfer,
-        classes,
+        classes: [src.class(), dst.class()],
     };
     let range = dst_addr..dst_addr + len;
-    let parts = if crosses {
+    let parts = if dst.crosses(src) {
         Parts::all_bytes(range)
     } else {
         Parts::new(range, distance)
@@ -133,11 +129,11 @@ pub fn copy(
 /// remapped. `false`: it is not that simple, and nothing has changed.
 fn give_page(
     mm: &Mm,
-    (dst, dst_addr): (Frame, u64),
-    (src, src_addr): (Frame, u64),
+    (dst_table, dst_addr): (&PageTable, u64),
+    (src_table, src_addr): (&PageTable, u64),
     transfer: Transfer,
-    class: Commit,
 ) -> bool {
+    let (dst, src) = (dst_table.root(), src_table.root());
     let map = &mm.map;
     let (Ok(from), Ok(to)) = (
         walk_to_page(map, src, src_addr),
@@ -188,7 +184,7 @@ fn give_page(
     }
     mm.stats.remapped.add(1);
     let flushed = mm.flush(flush);
-    mm.release_counted(old, counts.of(old), class, &flushed);
+    mm.release_counted(old, counts.of(old), dst_table.class(), &flushed);
     true
 }
 

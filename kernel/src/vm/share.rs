@@ -65,7 +65,7 @@ pub fn share(
     if dst.root() == src.root() && dst_addr.abs_diff(src_addr) < len {
         return Err(Error::Overlap);
     }
-    let crosses = src.class() != dst.class();
+    let crosses = dst.crosses(src);
     if crosses && mode != ShareMode::CopyOnWrite {
         return Err(Error::BadState);
     }
