@@ -5,7 +5,7 @@ use cowslip_abi::{Error, InfoTopic, Rights, ThreadState};
 use super::request::{Request, Values};
 use super::{Answer, Done};
 use crate::object::{Kernel, Object};
-use crate::vm::{self, ByteRange};
+use crate::vm::{self, ByteRange, NO_BUDGET};
 
 /// The longest text that one call logs, in bytes.
 const MAX_LOG: u64 = 1024;
@@ -24,6 +24,8 @@ pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
         }
         InfoTopic::Space => space(kernel, request)?,
         InfoTopic::Thread => thread(kernel, request)?,
+        InfoTopic::Commit => commit(kernel, request)?,
+        InfoTopic::Promise => promise(kernel, request)?,
     };
     Ok(values.into())
 }
@@ -64,6 +66,34 @@ fn space(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
         space.nr_threads.into(),
         space.handles.len() as u64,
     ]))
+}
+
+fn commit(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
+    let entry = request.entry(kernel, request.handle)?;
+    let Object::Space(id) = entry.object else {
+        return Err(Error::WrongType);
+    };
+    entry.having(Rights::READ)?;
+    let Some(space) = kernel.spaces.get(id) else {
+        return Ok(Values::of([0; 4]));
+    };
+    let budget = match space.table.budget() {
+        NO_BUDGET => 0,
+        nr_frames => nr_frames,
+    };
+    Ok(Values::of([
+        1,
+        space.table.class() as u64,
+        space.table.commit(),
+        budget,
+    ]))
+}
+
+fn promise(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
+    request.machine(kernel, Object::System, Rights::OBSERVE)?;
+    let mm = kernel.mm;
+    while !vm::reap(mm) {}
+    Ok(Values::of([mm.frames.promised().max(0) as u64]))
 }
 
 fn thread(kernel: &Kernel, request: &Request) -> Result<Values, Error> {

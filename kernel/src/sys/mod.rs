@@ -94,6 +94,7 @@ fn dispatch(kernel: &mut Kernel, call: Call, request: &Request) -> Answer {
         Call::Info => info::info(kernel, request),
         Call::Log => info::log(kernel, request),
         Call::Shutdown => info::shutdown(kernel, request),
+        Call::SpaceSet => memory::space_set(kernel, request),
     }
 }
 
