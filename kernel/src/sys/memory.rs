@@ -91,8 +91,9 @@ pub(super) fn in_steps(kernel: &mut Kernel, request: &Request) -> Answer {
         _ => at_once(kernel, request),
     };
     kernel.set_long(request.thread, long);
+    let is_done = result?;
     vm::reap(mm);
-    Ok(if result? { Done::Nothing } else { Done::Again })
+    Ok(if is_done { Done::Nothing } else { Done::Again })
 }
 
 #[inline(always)]

@@ -126,18 +126,38 @@ pub fn copy_within(
     if dst.root() == src.root() && dst_addr.abs_diff(src_addr) < len {
         return Err(CopyError::new(Side::Destination, Error::Overlap));
     }
-    let job = Job::new(mm, dst, dst_addr, src, src_addr, transfer);
     let are_pages = (dst_addr | src_addr | len).is_multiple_of(FRAME_SIZE);
-    let is_given = are_pages
-        && !job.crosses()
-        && if len == FRAME_SIZE {
+    if are_pages && len < coverage(1) && !dst.crosses(src) {
+        let job = Job::new(mm, dst, dst_addr, src, src_addr, transfer);
+        let is_given = if len == FRAME_SIZE {
             job.give_page(dst_addr)
         } else {
-            len < coverage(1) && job.give_run(dst_addr, len / FRAME_SIZE)
+            job.give_run(dst_addr, len / FRAME_SIZE)
         };
-    if is_given {
-        return Ok(true);
+        if is_given {
+            return Ok(true);
+        }
     }
+    copy_planned(mm, limit, dst, dst_addr, src, src_addr, len, transfer)
+}
+
+/// The same where it is not that simple.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "two ranges in two spaces, and how to copy them"
+)]
+#[inline(never)]
+fn copy_planned(
+    mm: &Mm,
+    limit: Effort,
+    dst: &PageTable,
+    dst_addr: u64,
+    src: &PageTable,
+    src_addr: u64,
+    len: u64,
+    transfer: Transfer,
+) -> Result<bool, CopyError> {
+    let job = Job::new(mm, dst, dst_addr, src, src_addr, transfer);
     let parts = job.parts(dst_addr..dst_addr + len);
     twice(|| job.run(&parts, limit))
 }

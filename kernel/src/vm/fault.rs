@@ -3,14 +3,14 @@
 use cowslip_abi::{Access, FoundEntry};
 
 use crate::{
-    mm::{Departing, Flush, Mm, OutOfMemory},
+    mm::{Departing, Flush, Mm},
     vm::{
         PageTable,
         cursor::{USER_END, walk_to_page},
         entry::{Entry, Kind, Slot},
         open::{Edit, Plan, open},
         own,
-        reap::{alloc, reserve, twice},
+        reap::alloc,
     },
 };
 
@@ -21,7 +21,8 @@ pub enum Fault {
     Resolved,
     /// The page table does not allow the access.
     Denied(FoundEntry),
-    /// The access is legal, but needs a frame, and there is none.
+    /// The access is legal, but needs a frame, and there is none. It is worth to try again if
+    /// [something was worked off](super::make_room).
     OutOfMemory,
 }
 
@@ -48,33 +49,24 @@ pub fn fault(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
     }
 }
 
-/// The same where tables are to be opened first, or frames to be found.
+/// The same where tables are to be opened first.
 #[inline(never)]
 fn resolve_below(mm: &Mm, table: &PageTable, addr: u64, access: Access, entry: Entry) -> Fault {
-    let resolved = twice(|| resolve_planned(mm, table, addr, access, entry));
-    resolved.unwrap_or(Fault::OutOfMemory)
-}
-
-fn resolve_planned(
-    mm: &Mm,
-    table: &PageTable,
-    addr: u64,
-    access: Access,
-    entry: Entry,
-) -> Result<Fault, OutOfMemory> {
     let (root, class) = (table.root(), table.class());
     if !entry.permits(access) {
-        return Ok(Fault::Denied(entry.found()));
+        return Fault::Denied(entry.found());
     }
     let is_present = matches!(entry.kind(), Kind::Private(_) | Kind::Shared(_));
     if is_present && access != Access::Write {
         mm.flush(Flush::page(root, addr));
-        return Ok(Fault::Resolved);
+        return Fault::Resolved;
     }
     let mut plan = Plan::new(mm, root);
     let is_own = plan.add(addr, 0);
     let nr_pages = usize::from(own::needs_frame(mm, entry, is_own));
-    let mut reserve = reserve(mm, plan.nr_frames() + nr_pages, class)?;
+    let Ok(mut reserve) = mm.frames.reserve(plan.nr_frames() + nr_pages, class) else {
+        return Fault::OutOfMemory;
+    };
     let mut departing = Departing::new(mm, class);
     let leaf = open(mm, root, addr, 0, Edit::Keep, &mut reserve, &mut departing);
     let slot = leaf.slot(addr);
@@ -89,7 +81,7 @@ fn resolve_planned(
             own::write(mm, slot, class, false, frames, &flushed, |_| ());
         }
     }
-    Ok(Fault::Resolved)
+    Fault::Resolved
 }
 
 /// Resolves an access that the entry permits, in a table of this space alone.
@@ -108,7 +100,7 @@ fn resolve(mm: &Mm, table: &PageTable, addr: u64, access: Access, slot: Slot<'_>
                 return Fault::Resolved;
             }
             let Some(made) = alloc(mm, table.class()) else {
-                return resolve_below(mm, table, addr, access, entry);
+                return Fault::OutOfMemory;
             };
             // Out of reach first: see `own`.
             slot.set(entry.condemned());
@@ -118,7 +110,7 @@ fn resolve(mm: &Mm, table: &PageTable, addr: u64, access: Access, slot: Slot<'_>
         }
         _ => {
             let Some(made) = alloc(mm, table.class()) else {
-                return resolve_below(mm, table, addr, access, entry);
+                return Fault::OutOfMemory;
             };
             own::publish_zero(mm, slot, made);
         }

@@ -60,7 +60,7 @@ pub use copy::{
 pub use cursor::USER_END;
 pub use fault::{Fault, fault};
 pub use range::{ByteRange, PageRange};
-pub use reap::{reap, reap_some};
+pub use reap::{make_room, reap, reap_some};
 pub use share::{check_share, share, share_within};
 pub use table::{PageTable, SpaceStats};
 

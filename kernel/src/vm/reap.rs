@@ -31,7 +31,16 @@ pub fn reap(mm: &Mm) -> bool {
     mm.dead.is_empty() || reap_some(mm, STEP)
 }
 
-/// The same, until about so many references are released: at most 511 more.
+/// The same for somebody who found no frame. Returns whether it is worth to try again, and to plan again:
+/// what was worked off need not be copied any more.
+#[inline(never)]
+pub fn make_room(mm: &Mm) -> bool {
+    let is_worth = !mm.dead.is_empty();
+    reap(mm);
+    is_worth
+}
+
+/// The same as [`reap`], until about so many references are released: at most 511 more.
 #[inline(never)]
 pub fn reap_some(mm: &Mm, nr_references: usize) -> bool {
     let mut rest = nr_references as isize;

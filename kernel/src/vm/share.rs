@@ -410,6 +410,7 @@ impl<'m> Share<'m> {
             return Err(Error::NotMapped);
         }
         let charge = match counted {
+            _ if reached == start => 0,
             Some((_, charge)) => charge,
             None if self.perm.is_some() => {
                 let target = target.start..self.to_dst(reached);

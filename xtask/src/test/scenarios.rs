@@ -129,7 +129,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "shell_runs_strict_programs",
-        input: "strict memhog 4\nstrict memhog 500\nps\nexit\n",
+        input: "strict memhog 4\nstrict memhog 2000\nps\nexit\n",
         check: |output| {
             contains(output, "given back: ")?;
             contains(output, "/bin/memhog: out of memory")?;

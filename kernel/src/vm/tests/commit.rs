@@ -256,6 +256,7 @@ fn a_share_in_parts_is_charged_what_it_would_be_at_once() {
                     charge += part.charge;
                     nr_frames += part.nr_frames;
                 }
+                assert_eq!((check(LEN).len, check(LEN).charge), (0, 0));
                 assert_eq!(charge, expected, "checked {from:#x} {to:#x} {effort}");
                 assert_eq!(
                     child.check_budget(charge),
