@@ -191,6 +191,8 @@ impl FrameAllocator {
     }
 
     /// Strict spaces need so many frames less.
+    #[cold]
+    #[inline(never)]
     pub fn forgo(&self, nr_frames: u64) {
         let settled = self.pool.lock().settle(0, -(nr_frames as i64));
         debug_assert!(settled.is_ok(), "less is set aside than before");
@@ -201,9 +203,16 @@ impl FrameAllocator {
     #[inline]
     pub fn returned(&self, nr_frames: usize, class: Commit) {
         if class == Commit::Strict {
-            let settled = self.pool.lock().settle(0, nr_frames as i64);
-            debug_assert!(settled.is_ok(), "these frames are there");
+            self.promise_again(nr_frames);
         }
+    }
+
+    /// Apart, so that overcommit spaces have only a comparison in their way.
+    #[cold]
+    #[inline(never)]
+    fn promise_again(&self, nr_frames: usize) {
+        let settled = self.pool.lock().settle(0, nr_frames as i64);
+        debug_assert!(settled.is_ok(), "these frames are there");
     }
 
     /// Takes a frame that the caller has taken off `free`: the one that was freed last, which may still

@@ -128,11 +128,12 @@ pub fn copy_within(
     }
     let are_pages = (dst_addr | src_addr | len).is_multiple_of(FRAME_SIZE);
     if are_pages && len < coverage(1) && !dst.crosses(src) {
-        let job = Job::new(mm, dst, dst_addr, src, src_addr, transfer);
+        let classes = [dst.class(); 2];
+        let job = || Job::of(mm, dst, dst_addr, src, src_addr, transfer, classes);
         let is_given = if len == FRAME_SIZE {
-            job.give_page(dst_addr)
+            job().give_page(dst_addr)
         } else {
-            job.give_run(dst_addr, len / FRAME_SIZE)
+            job().give_run(dst_addr, len / FRAME_SIZE)
         };
         if is_given {
             return Ok(true);
@@ -364,13 +365,28 @@ impl<'m> Job<'m> {
         src_addr: u64,
         transfer: Transfer,
     ) -> Self {
+        let classes = [src.class(), dst.class()];
+        Self::of(mm, dst, dst_addr, src, src_addr, transfer, classes)
+    }
+
+    /// The same for spaces whose classes are known.
+    #[inline(always)]
+    const fn of(
+        mm: &'m Mm,
+        dst: &PageTable,
+        dst_addr: u64,
+        src: &PageTable,
+        src_addr: u64,
+        transfer: Transfer,
+        classes: [Commit; 2],
+    ) -> Self {
         Self {
             mm,
             src: src.root(),
             dst: dst.root(),
             distance: src_addr.wrapping_sub(dst_addr),
             transfer,
-            classes: [src.class(), dst.class()],
+            classes,
         }
     }
 

@@ -77,6 +77,7 @@ pub(super) fn alloc(mm: &Mm, class: Commit) -> Option<Frame> {
     }
 }
 
+#[cold]
 #[inline(never)]
 fn alloc_promised(mm: &Mm) -> Option<Frame> {
     let mut reserve = mm.frames.reserve(1, Commit::Strict).ok()?;
