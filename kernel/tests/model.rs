@@ -6,9 +6,13 @@
 //! - every byte, right and ceiling is as in the model, and so is every error;
 //! - two CPUs whose TLBs forget nothing before a flush see what the model says, and nothing more;
 //! - all references are counted from scratch and equal the reference counts;
-//! - free frames, count nodes, tables and named frames add up to all of memory.
+//! - free frames, count nodes, tables and named frames add up to all of memory;
+//! - each space's commit is that of the model's pages, counted from scratch, and no budget is exceeded;
+//! - what strict spaces are promised is their commit less the frames that they have, those frames are
+//!   theirs alone, and so many frames are free.
 //!
-//! Some operations run with next to no free frames. If they fail, everything must be as before, and
+//! Some operations run with next to no free frames but those that are promised. If they fail, they must not
+//! be those of strict spaces that need only what was promised; everything must be as before, and
 //! they are tried again with enough memory. `PROPTEST_CASES` sets how many sequences are tried.
 
 mod model {

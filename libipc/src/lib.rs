@@ -44,7 +44,7 @@ pub mod services;
 pub mod start;
 pub mod thread;
 
-pub use abi::{Error, Handle, PAGE_SIZE, Perm, Rights, ShareMode};
+pub use abi::{Commit, Error, Handle, PAGE_SIZE, Perm, Rights, ShareMode};
 pub use buffer::PageBuffer;
 pub use message::{Fault, Incoming, Message, Received, ReplyToken, Sent};
 pub use object::{Borrowed, Endpoint, Interrupt, Ports, Space, System, Thread};

@@ -1,6 +1,6 @@
 //! Processes: the calls of a Unix, made of messages to the process server.
 
-use abi::Error as KernelError;
+use abi::{Commit, Error as KernelError};
 
 use crate::object::{Endpoint, System};
 use crate::services::procd::{self, ArgBlock, Ended};
@@ -12,9 +12,18 @@ use crate::{io, rt, start};
 /// # Errors
 /// `NotFound`, `NotExecutable`, `NoMemory`, `Full`, `BadRequest` for arguments that are too long.
 pub fn spawn(path: &str, args: &[&str]) -> Result<u64, Error> {
+    spawn_with(Commit::Overcommit, path, args)
+}
+
+/// The same with a choice: a [strict](Commit::Strict) program is refused if the memory that it asks for is
+/// not there, and never ended for want of it.
+///
+/// # Errors
+/// As for [`spawn`].
+pub fn spawn_with(class: Commit, path: &str, args: &[&str]) -> Result<u64, Error> {
     io::flush();
     let block = ArgBlock::new(path, args.iter().copied())?;
-    procd::spawn(&server(), block.as_bytes())
+    procd::spawn(&server(), class, block.as_bytes())
 }
 
 /// Puts another program in the place of this one. Returns only if that fails.

@@ -173,10 +173,10 @@ impl Kernel {
         let mut long = self.long(caller);
         let result = long.step(self.mm, &passage);
         self.set_long(caller, long);
-        let is_all_reaped = vm::reap(self.mm);
+        let is_worth_again = vm::make_room(self.mm);
         match result {
             // Memory is not out before all that is dead is worked off.
-            Err(failure) if failure.error == Error::NoMemory && !is_all_reaped => Ok(false),
+            Err(failure) if failure.error == Error::NoMemory && is_worth_again => Ok(false),
             result => result.map_err(fault_of),
         }
     }

@@ -7,15 +7,17 @@
 //!
 //! ```text
 //!  63 62 61     52 51                   12 11 10      2 1   0
-//! +-----+---------+----------------------+--+----------+-----+
-//! |  0  |  left   |   frame of the table | 0|   next   |level|
-//! +-----+---------+----------------------+--+----------+-----+
+//! +--+---+--------+----------------------+--+----------+-----+
+//! | 0|cls|  left  |   frame of the table | 0|   next   |level|
+//! +--+---+--------+----------------------+--+----------+-----+
 //! ```
 
+use cowslip_abi::Commit;
 use spin::Mutex;
 
 use super::{Frame, RefCounts};
 
+const STRICT: u64 = 1 << 62;
 const LEFT_SHIFT: u32 = 52;
 const NEXT_SHIFT: u32 = 2;
 
@@ -30,12 +32,19 @@ pub struct DeadTable {
     pub next: usize,
     /// How many entries count, at most: no more than 512.
     pub left: usize,
+    /// The class of the space that had it.
+    pub class: Commit,
 }
 
 impl DeadTable {
     fn to_word(self) -> u64 {
         debug_assert!(self.level < 4 && self.next < 512 && self.left <= 512);
-        self.frame.addr().0
+        let class = match self.class {
+            Commit::Overcommit => 0,
+            Commit::Strict => STRICT,
+        };
+        class
+            | self.frame.addr().0
             | u64::from(self.level)
             | (self.next as u64) << NEXT_SHIFT
             | (self.left as u64) << LEFT_SHIFT
@@ -47,6 +56,10 @@ impl DeadTable {
             level: word as u32 % 4,
             next: (word >> NEXT_SHIFT) as usize % 512,
             left: (word >> LEFT_SHIFT) as usize % 1024,
+            class: match word & STRICT {
+                0 => Commit::Overcommit,
+                _ => Commit::Strict,
+            },
         })
     }
 }

@@ -12,6 +12,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use cowslip_abi::Commit;
+
 use super::{Count, CountCursor, DeadTable, Dropped, Flush, Flushed, Frame, Mm};
 
 /// How many frames are noted without a book.
@@ -30,6 +32,7 @@ const USED_SHIFT: u32 = 52;
 #[must_use = "references are lost if it is not finished"]
 pub struct Departing<'m> {
     mm: &'m Mm,
+    class: Commit,
     flush: Flush,
     counts: CountCursor<'m>,
     few: [AtomicU64; FEW],
@@ -39,11 +42,12 @@ pub struct Departing<'m> {
 }
 
 impl<'m> Departing<'m> {
-    /// Nothing departs, nothing is flushed.
+    /// Nothing departs from spaces of this class, nothing is flushed.
     #[inline]
-    pub fn new(mm: &'m Mm) -> Self {
+    pub fn new(mm: &'m Mm, class: Commit) -> Self {
         Self {
             mm,
+            class,
             flush: Flush::none(),
             counts: CountCursor::new(&mm.counts),
             few: [const { AtomicU64::new(0) }; FEW],
@@ -185,6 +189,7 @@ impl<'m> Departing<'m> {
                     .free_all(notes.map(|note| Frame::of_entry(note.load(Relaxed))));
             }
         }
+        mm.frames.returned(len, self.class);
         mm.stats.freed.add(len as u64);
         flushed
     }
@@ -209,7 +214,9 @@ impl<'m> Departing<'m> {
             match self.counts.of(frame).decrement() {
                 Dropped::Remaining => {}
                 Dropped::Second => nr_seconds += 1,
-                Dropped::Last if note & TABLE_MASK != 0 => self.mm.bury(dead_table(note)),
+                Dropped::Last if note & TABLE_MASK != 0 => {
+                    self.mm.bury(dead_table(note, self.class));
+                }
                 Dropped::Last => {
                     notes[nr_kept].store(note, Relaxed);
                     nr_kept += 1;
@@ -223,11 +230,12 @@ impl<'m> Departing<'m> {
 }
 
 /// The table of a note, of which nothing has been worked off.
-fn dead_table(note: u64) -> DeadTable {
+fn dead_table(note: u64, class: Commit) -> DeadTable {
     DeadTable {
         frame: Frame::of_entry(note),
         level: ((note & TABLE_MASK) >> TABLE_SHIFT) as u32 - 1,
         next: 0,
         left: (note >> USED_SHIFT) as usize % 1024,
+        class,
     }
 }

@@ -17,9 +17,24 @@
 //! A [`Reserve`] is a number of frames set aside: an operation reserves what it may need before it
 //! changes anything, and gives back what is left. Only the number is set aside: the frames stay where
 //! they are, among the free ones, but are not counted as free.
+//!
+//! Frames are set aside for the [strict](Commit::Strict) spaces in the same way, so that everybody else
+//! goes short before one of them does. How many is one number, the *promise*:
+//!
+//! | | frames that are there | promise |
+//! | --- | --- | --- |
+//! | a strict space commits itself to `n` more frames | | +n, or it fails |
+//! | it needs `n` less | | -n |
+//! | it takes `n` frames | -n | -n |
+//! | it gives `n` frames back | +n | +n |
+//!
+//! So the promise is the commit of all strict spaces without the frames that they have already. A dead
+//! table is nobody's commit and still has frames: for a while the promise may be below zero. Then nothing
+//! is set aside; what is missing comes back when that table is worked off.
 
 use core::sync::atomic::Ordering::Relaxed;
 
+use cowslip_abi::Commit;
 use spin::{Mutex, MutexGuard};
 
 use super::{
@@ -51,6 +66,7 @@ impl FrameAllocator {
                 untouched,
                 nr_ranges: 0,
                 free: 0,
+                promise: 0,
                 total: 0,
             }),
         }
@@ -131,25 +147,72 @@ impl FrameAllocator {
         pool.put_on_top(&self.map, Book { frame: book, len });
     }
 
-    /// Sets `nr_frames` frames aside. All or nothing.
+    /// Sets `nr_frames` frames aside, for a space of this class. All or nothing.
     #[inline]
-    pub fn reserve(&self, nr_frames: usize) -> Result<Reserve<'_>, OutOfMemory> {
+    pub fn reserve(&self, nr_frames: usize, class: Commit) -> Result<Reserve<'_>, OutOfMemory> {
         if nr_frames > 0 {
             let mut pool = self.pool.lock();
-            let free = pool.free.checked_sub(nr_frames as u64);
-            pool.free = free.ok_or(OutOfMemory)?;
+            if class == Commit::Strict {
+                pool.settle(-(nr_frames as i64), -(nr_frames as i64))?;
+            } else {
+                let free = pool.free.checked_sub(nr_frames as u64);
+                pool.free = free.ok_or(OutOfMemory)?;
+            }
         }
         Ok(Reserve {
             allocator: self,
             len: nr_frames,
+            class,
         })
     }
 
-    /// Gives frames back that were [set aside](Reserve::keep).
-    pub fn give_back(&self, nr_frames: u64) {
-        if nr_frames > 0 {
-            self.pool.lock().free += nr_frames;
+    /// Sets so many frames aside, for longer than a [`Reserve`] lives: until they are
+    /// [given back](Self::give_back). All or nothing.
+    pub fn set_aside(&self, nr_frames: PerClass) -> Result<(), OutOfMemory> {
+        let overcommit = self.reserve(nr_frames.overcommit as usize, Commit::Overcommit)?;
+        self.reserve(nr_frames.strict as usize, Commit::Strict)?
+            .keep();
+        overcommit.keep();
+        Ok(())
+    }
+
+    /// Gives frames back that were [set aside](Self::set_aside).
+    pub fn give_back(&self, nr_frames: PerClass) {
+        let nr_all = nr_frames.total();
+        if nr_all > 0 {
+            self.pool.lock().free += nr_all;
+            self.returned(nr_frames.strict as usize, Commit::Strict);
         }
+    }
+
+    /// Promises so many frames more to strict spaces.
+    pub fn promise(&self, nr_frames: u64) -> Result<(), OutOfMemory> {
+        self.pool.lock().settle(0, nr_frames as i64)
+    }
+
+    /// Strict spaces need so many frames less.
+    #[cold]
+    #[inline(never)]
+    pub fn forgo(&self, nr_frames: u64) {
+        let settled = self.pool.lock().settle(0, -(nr_frames as i64));
+        debug_assert!(settled.is_ok(), "less is set aside than before");
+    }
+
+    /// So many frames were taken back that a space of this class had. What a strict one gives back is
+    /// promised to it again.
+    #[inline]
+    pub fn returned(&self, nr_frames: usize, class: Commit) {
+        if class == Commit::Strict {
+            self.promise_again(nr_frames);
+        }
+    }
+
+    /// Apart, so that overcommit spaces have only a comparison in their way.
+    #[cold]
+    #[inline(never)]
+    fn promise_again(&self, nr_frames: usize) {
+        let settled = self.pool.lock().settle(0, nr_frames as i64);
+        debug_assert!(settled.is_ok(), "these frames are there");
     }
 
     /// Takes a frame that the caller has taken off `free`: the one that was freed last, which may still
@@ -171,16 +234,87 @@ impl FrameAllocator {
         pool.pop_book(&self.map)
     }
 
-    /// How many frames are free. Those that are set aside are not.
+    /// How many frames are free, with those that are promised. Those that are set aside for an operation
+    /// are not.
     #[must_use]
     pub fn free_count(&self) -> u64 {
+        let pool = self.pool.lock();
+        pool.free + pool.set_aside()
+    }
+
+    /// How many frames are free for everybody.
+    #[must_use]
+    pub fn spare_count(&self) -> u64 {
         self.pool.lock().free
+    }
+
+    /// The commit of all strict spaces, less the frames that they have or had until they died. Below zero
+    /// only while tables are dead.
+    #[must_use]
+    pub fn promised(&self) -> i64 {
+        self.pool.lock().promise
     }
 
     /// How many frames there are, free or not.
     #[must_use]
     pub fn total_count(&self) -> u64 {
         self.pool.lock().total
+    }
+}
+
+/// Numbers of frames, by the class of the space that they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerClass {
+    /// For overcommit spaces, or for strict ones that have not been charged for them yet.
+    pub overcommit: u64,
+    /// For strict spaces, out of what is promised to them.
+    pub strict: u64,
+}
+
+impl PerClass {
+    /// Only frames for a space of this class.
+    #[must_use]
+    pub const fn of(class: Commit, nr_frames: usize) -> Self {
+        let nr_frames = nr_frames as u64;
+        match class {
+            Commit::Overcommit => Self {
+                overcommit: nr_frames,
+                strict: 0,
+            },
+            Commit::Strict => Self {
+                overcommit: 0,
+                strict: nr_frames,
+            },
+        }
+    }
+
+    /// For both classes.
+    #[must_use]
+    pub const fn total(self) -> u64 {
+        self.overcommit + self.strict
+    }
+
+    /// The lesser of both numbers, for each class.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self {
+            overcommit: self.overcommit.min(other.overcommit),
+            strict: self.strict.min(other.strict),
+        }
+    }
+}
+
+impl core::ops::AddAssign for PerClass {
+    fn add_assign(&mut self, other: Self) {
+        self.overcommit += other.overcommit;
+        self.strict += other.strict;
+    }
+}
+
+impl core::ops::SubAssign for PerClass {
+    fn sub_assign(&mut self, other: Self) {
+        self.overcommit -= other.overcommit;
+        self.strict -= other.strict;
     }
 }
 
@@ -191,6 +325,7 @@ impl FrameAllocator {
 pub struct Reserve<'a> {
     allocator: &'a FrameAllocator,
     len: usize,
+    class: Commit,
 }
 
 impl Reserve<'_> {
@@ -217,6 +352,12 @@ impl Reserve<'_> {
         frame
     }
 
+    /// Takes over what is left of another reserve, which must be of the same class.
+    pub fn add(&mut self, other: &mut Self) {
+        debug_assert_eq!(self.class, other.class);
+        self.len += core::mem::take(&mut other.len);
+    }
+
     /// How many are left.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -232,12 +373,9 @@ impl Reserve<'_> {
     /// Gives back what is left; the same as dropping it.
     pub fn release(self) {}
 
-    /// Keeps what is left set aside for longer than this value lives: until somebody
-    /// [gives it back](FrameAllocator::give_back).
-    pub fn keep(self) -> u64 {
-        let nr_frames = self.len as u64;
+    /// Keeps what is left set aside for longer than this value lives.
+    fn keep(self) {
         core::mem::forget(self);
-        nr_frames
     }
 }
 
@@ -246,6 +384,7 @@ impl Drop for Reserve<'_> {
     fn drop(&mut self) {
         if !self.is_empty() {
             self.allocator.pool.lock().free += self.len as u64;
+            self.allocator.returned(self.len, self.class);
         }
     }
 }
@@ -284,6 +423,8 @@ struct Pool {
     nr_ranges: usize,
     /// Frames in books and ranges that are not set aside.
     free: u64,
+    /// See the module.
+    promise: i64,
     total: u64,
 }
 
@@ -294,6 +435,21 @@ struct Range {
 }
 
 impl Pool {
+    /// How many frames are set aside for strict spaces.
+    fn set_aside(&self) -> u64 {
+        self.promise.max(0) as u64
+    }
+
+    /// So many frames more are there, and so many more are promised.
+    fn settle(&mut self, frames: i64, promised: i64) -> Result<(), OutOfMemory> {
+        let there = (self.free + self.set_aside()) as i64 + frames;
+        let promise = self.promise + promised;
+        let free = there - promise.max(0);
+        self.free = u64::try_from(free).map_err(|_| OutOfMemory)?;
+        self.promise = promise;
+        Ok(())
+    }
+
     /// The book itself, or else a frame from the last range.
     fn pop_book(&mut self, map: &PhysMap) -> Frame {
         if self.books.is_some() {
@@ -456,9 +612,9 @@ mod tests {
     fn a_reserve_is_all_or_nothing_and_gives_back_the_rest() {
         let sim = SimMemory::at(0, 11);
         let frames = &sim.mm().frames;
-        assert!(frames.reserve(11).is_err());
+        assert!(frames.reserve(11, Commit::Overcommit).is_err());
         assert_eq!(frames.free_count(), 10);
-        let mut reserve = frames.reserve(10).unwrap();
+        let mut reserve = frames.reserve(10, Commit::Overcommit).unwrap();
         assert_eq!((frames.free_count(), frames.alloc()), (0, None));
         let taken = reserve.take_zeroed();
         assert_eq!((reserve.len(), frames.free_count()), (9, 0));
@@ -473,7 +629,7 @@ mod tests {
         let sim = SimMemory::at(0, 9);
         let frames = &sim.mm().frames;
         let mut used: BTreeSet<_> = (0..4).filter_map(|_| frames.alloc()).collect();
-        let mut reserve = frames.reserve(4).unwrap();
+        let mut reserve = frames.reserve(4, Commit::Overcommit).unwrap();
         let freed = used.pop_first().unwrap();
         frames.free(freed);
         assert_eq!(frames.free_count(), 1);
@@ -488,7 +644,7 @@ mod tests {
     #[should_panic(expected = "more frames taken than reserved")]
     fn a_reserve_has_no_more_than_was_reserved() {
         let sim = SimMemory::at(0, 9);
-        let mut reserve = sim.mm().frames.reserve(1).unwrap();
+        let mut reserve = sim.mm().frames.reserve(1, Commit::Overcommit).unwrap();
         let _ = (reserve.take(), reserve.take());
     }
 }

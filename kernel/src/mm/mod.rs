@@ -27,7 +27,7 @@ pub use counts::{Count, CountCursor, Dropped, RefCounts, Sample};
 pub use dead::{DeadTable, DeadTables};
 pub use departing::{COUNTED, Departing};
 pub use flush::{Flush, FlushPages, Flushed, SpaceFlush};
-pub use frames::{FrameAllocator, Reserve};
+pub use frames::{FrameAllocator, PerClass, Reserve};
 pub use phys::{Frame, PhysAddr, PhysMap, Table};
 pub use stats::{Counter, Stats};
 
@@ -35,6 +35,8 @@ use core::{
     fmt,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
+
+use cowslip_abi::Commit;
 
 /// See [`Mm::remap_min_pages`].
 const DEFAULT_REMAP_MIN_PAGES: u64 = 1;
@@ -120,36 +122,44 @@ impl Mm {
         self.remap_min_pages.store(nr_pages, Relaxed);
     }
 
-    /// Forgets one reference to `frame`, and frees it if it was the last.
+    /// Forgets one reference of a space of this class to `frame`, and frees it if it was the last.
     ///
     /// The token says that the entry that held the reference has been flushed everywhere.
     #[inline]
-    pub fn release(&self, frame: Frame, flushed: &Flushed) {
-        self.release_counted(frame, self.counts.of(frame), flushed);
+    pub fn release(&self, frame: Frame, class: Commit, flushed: &Flushed) {
+        self.release_counted(frame, self.counts.of(frame), class, flushed);
     }
 
     /// The same for a frame whose count is at hand.
     #[inline]
-    pub fn release_counted(&self, frame: Frame, count: Count<'_>, _flushed: &Flushed) {
+    pub fn release_counted(
+        &self,
+        frame: Frame,
+        count: Count<'_>,
+        class: Commit,
+        _flushed: &Flushed,
+    ) {
         #[cfg(all(not(target_os = "none"), debug_assertions))]
         sim::check_release(self.map, frame);
         match count.decrement() {
             Dropped::Last => {
                 self.stats.freed.add(1);
                 self.frames.free(frame);
+                self.frames.returned(1, class);
             }
             Dropped::Second => self.counts.subtract_shared(1),
             Dropped::Remaining => {}
         }
     }
 
-    /// Forgets one reference to a table, of which `left` entries at most are used. If it was the last,
+    /// Forgets one reference of a space of this class to a table, of which `left` entries at most are used. If it was the last,
     /// returns the table, for [`bury`](Self::bury).
     pub fn release_table(
         &self,
         frame: Frame,
         level: u32,
         left: usize,
+        class: Commit,
         _flushed: &Flushed,
     ) -> Option<DeadTable> {
         match self.counts.of(frame).decrement() {
@@ -159,6 +169,7 @@ impl Mm {
                     level,
                     next: 0,
                     left,
+                    class,
                 });
             }
             Dropped::Second => self.counts.subtract_shared(1),

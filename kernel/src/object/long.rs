@@ -14,7 +14,7 @@
 use cowslip_abi::Error;
 
 use super::{Id, Kernel, State, Thread};
-use crate::mm::{Mm, OutOfMemory};
+use crate::mm::{Mm, OutOfMemory, PerClass};
 use crate::vm::{Beginning, SpaceStats};
 
 /// How far a thread is with a call that takes more than one step.
@@ -29,7 +29,9 @@ pub struct Long {
     /// With how many bytes.
     pub done: u64,
     /// How many frames what was checked takes; in the last phase, how many are set aside for the rest.
-    pub nr_frames: u64,
+    pub nr_frames: PerClass,
+    /// What the destination will be charged for what was checked.
+    pub charge: u64,
     /// A sender's priority, while it has that of the receiver that is bound to it.
     pub priority: Option<u8>,
     /// What a space was found to consist of so far.
@@ -49,6 +51,11 @@ pub trait Work {
 
     /// What one step is enough for, behind the bytes that are done. Checks it, and counts the frames.
     fn check(&self, done: u64) -> Result<Beginning, Self::Error>;
+
+    /// Checks whether the destination may be charged so many frames more for all of it.
+    fn check_charge(&self, _charge: u64) -> Result<(), Self::Error> {
+        Ok(())
+    }
 
     /// Does so many bytes.
     fn perform(&self, done: u64, len: u64) -> Result<(), Self::Error>;
@@ -73,18 +80,20 @@ impl Long {
             Phase::Check => {
                 let part = work.check(self.done)?;
                 self.done += part.len;
-                self.nr_frames += part.nr_frames as u64;
-                if self.nr_frames > mm.frames.total_count() {
+                self.nr_frames += part.nr_frames;
+                self.charge += part.charge;
+                if self.nr_frames.total() > mm.frames.total_count() {
                     return Err(OutOfMemory.into());
                 }
                 if self.done == work.nr_bytes() {
-                    self.nr_frames = mm.frames.reserve(self.nr_frames as usize)?.keep();
+                    work.check_charge(self.charge)?;
+                    mm.frames.set_aside(self.nr_frames)?;
                     (self.phase, self.done) = (Phase::Perform, 0);
                 }
             }
             Phase::Perform => {
                 let part = work.check(self.done)?;
-                let nr_frames = self.nr_frames.min(part.nr_frames as u64);
+                let nr_frames = self.nr_frames.min(part.nr_frames);
                 self.nr_frames -= nr_frames;
                 mm.frames.give_back(nr_frames);
                 work.perform(self.done, part.len)?;

@@ -5,7 +5,7 @@ use cowslip_abi::{Error, InfoTopic, Rights, ThreadState};
 use super::request::{Request, Values};
 use super::{Answer, Done};
 use crate::object::{Kernel, Object};
-use crate::vm::{self, ByteRange};
+use crate::vm::{self, ByteRange, NO_BUDGET};
 
 /// The longest text that one call logs, in bytes.
 const MAX_LOG: u64 = 1024;
@@ -27,6 +27,15 @@ pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
             None => return Ok(Done::Again),
         },
         InfoTopic::Thread => thread(kernel, request)?,
+        InfoTopic::Commit => commit(kernel, request)?,
+        InfoTopic::Promise => {
+            request.machine(kernel, Object::System, Rights::OBSERVE)?;
+            // Frames promised to a space that has ended are given back as its tables are worked off.
+            if !vm::reap(kernel.mm) {
+                return Ok(Done::Again);
+            }
+            Values::of([kernel.mm.frames.promised().max(0) as u64])
+        }
     };
     Ok(values.into())
 }
@@ -75,6 +84,27 @@ fn space(kernel: &mut Kernel, request: &Request) -> Result<Option<Values>, Error
     ]);
     kernel.note_long(request.thread, long);
     Ok(is_done.then_some(values))
+}
+
+fn commit(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
+    let entry = request.entry(kernel, request.handle)?;
+    let Object::Space(id) = entry.object else {
+        return Err(Error::WrongType);
+    };
+    entry.having(Rights::READ)?;
+    let Some(space) = kernel.spaces.get(id) else {
+        return Ok(Values::of([0; 4]));
+    };
+    let budget = match space.table.budget() {
+        NO_BUDGET => 0,
+        nr_frames => nr_frames,
+    };
+    Ok(Values::of([
+        1,
+        space.table.class() as u64,
+        space.table.commit(),
+        budget,
+    ]))
 }
 
 fn thread(kernel: &Kernel, request: &Request) -> Result<Values, Error> {

@@ -1,12 +1,12 @@
 //! The calls on spaces and their memory.
 
-use cowslip_abi::{Call, Error, MAX_RANGE, Perm, Rights, ShareMode};
+use cowslip_abi::{Call, Commit, Error, MAX_RANGE, Perm, Rights, ShareMode, SpaceField};
 
 use super::request::{Request, Values};
 use super::{Answer, Done};
 use crate::mm::Mm;
 use crate::object::{Kernel, Object, Registers, SpaceRoute, Work};
-use crate::vm::{self, Beginning, Effort, PageRange, PageTable};
+use crate::vm::{self, Beginning, Effort, NO_BUDGET, PageRange, PageTable};
 
 pub(super) fn space_create(kernel: &mut Kernel, request: &Request) -> Answer {
     request.machine(kernel, Object::System, Rights::CREATE)?;
@@ -19,6 +19,30 @@ pub(super) fn space_create(kernel: &mut Kernel, request: &Request) -> Answer {
             Err(error)
         }
     }
+}
+
+pub(super) fn space_set(kernel: &mut Kernel, request: &Request) -> Answer {
+    let route = request.space(kernel, Rights::MAP)?;
+    let (id, space) = kernel.space_at(route)?;
+    let [field, value, ..] = request.args;
+    match SpaceField::from_user(field).ok_or(Error::BadArgument)? {
+        SpaceField::Class => {
+            let class = Commit::from_user(value).ok_or(Error::BadArgument)?;
+            space.table.set_class(class)?;
+        }
+        SpaceField::Budget => {
+            let budget = match value {
+                0 => NO_BUDGET,
+                nr_frames => nr_frames,
+            };
+            // A limit that its subject could lift would be none.
+            if id == request.space && budget > space.table.budget() {
+                return Err(Error::Denied);
+            }
+            space.table.set_budget(budget);
+        }
+    }
+    Ok(Done::Nothing)
 }
 
 /// Carries out the call of the running thread, which is one of the four on memory, and returns its
@@ -67,8 +91,9 @@ pub(super) fn in_steps(kernel: &mut Kernel, request: &Request) -> Answer {
         _ => at_once(kernel, request),
     };
     kernel.set_long(request.thread, long);
+    let is_done = result?;
     vm::reap(mm);
-    Ok(if result? { Done::Nothing } else { Done::Again })
+    Ok(if is_done { Done::Nothing } else { Done::Again })
 }
 
 #[inline(always)]
@@ -202,11 +227,15 @@ impl Work for Sharing<'_> {
     }
 
     fn check(&self, done: u64) -> Result<Beginning, Error> {
-        let (to, from, rest) = (self.to + done, self.from + done, self.len - done);
+        let Self { dst, src, from, .. } = *self;
         let (mm, limit) = (self.mm, Effort::STEP);
         vm::check_share(
-            mm, limit, self.dst, to, self.src, from, rest, self.mode, self.perm,
+            mm, limit, dst, self.to, src, from, self.len, self.mode, self.perm, done,
         )
+    }
+
+    fn check_charge(&self, charge: u64) -> Result<(), Error> {
+        self.dst.check_budget(charge)
     }
 
     fn perform(&self, done: u64, len: u64) -> Result<(), Error> {

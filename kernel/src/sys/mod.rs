@@ -48,7 +48,7 @@ pub fn syscall(kernel: &mut Kernel) {
         None => Err(Error::UnknownCall),
     };
     // Such a call has changed nothing, and memory is not out before all that is dead is worked off.
-    if matches!(answer, Err(Error::NoMemory)) && !vm::reap(kernel.mm) {
+    if matches!(answer, Err(Error::NoMemory)) && vm::make_room(kernel.mm) {
         answer = Ok(Done::Again);
     }
     if matches!(answer, Ok(Done::Again)) {
@@ -94,6 +94,7 @@ fn dispatch(kernel: &mut Kernel, call: Call, request: &Request) -> Answer {
         Call::Info => info::info(kernel, request),
         Call::Log => info::log(kernel, request),
         Call::Shutdown => info::shutdown(kernel, request),
+        Call::SpaceSet => memory::space_set(kernel, request),
     }
 }
 

@@ -14,7 +14,7 @@ pub fn page_fault(kernel: &Kernel, address: u64, access: Access) -> Option<Fault
         vm::Fault::Resolved => return None,
         vm::Fault::Denied(found) => (FaultKind::Page, found),
         // The thread accesses it again.
-        vm::Fault::OutOfMemory if !vm::reap(kernel.mm) => return None,
+        vm::Fault::OutOfMemory if vm::make_room(kernel.mm) => return None,
         vm::Fault::OutOfMemory => {
             let found = space.table.lookup(kernel.mm, address).found();
             (FaultKind::OutOfMemory, found)

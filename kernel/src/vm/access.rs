@@ -15,7 +15,7 @@ use crate::{
         entry::{Entry, Kind},
         open::{Edit, Plan, open},
         own,
-        reap::reserve,
+        reap::{reserve, twice},
     },
 };
 
@@ -46,7 +46,12 @@ pub fn read_user(mm: &Mm, table: &PageTable, addr: u64, buf: &mut [u8]) -> Resul
 ///
 /// `NotMapped`, `NotWritable`, `NoMemory`; nothing has been written then.
 pub fn write_user(mm: &Mm, table: &PageTable, addr: u64, buf: &[u8]) -> Result<(), VmError> {
-    let (root, range) = (table.root(), user_range(addr, buf.len())?);
+    let range = user_range(addr, buf.len())?;
+    twice(|| write_range(mm, table, range.clone(), buf))
+}
+
+fn write_range(mm: &Mm, table: &PageTable, range: Range<u64>, buf: &[u8]) -> Result<(), VmError> {
+    let (root, class, addr) = (table.root(), table.class(), range.start);
     let mut cursor = Cursor::new(&mm.map, root);
     let mut plan = Plan::new(mm, root);
     let mut nr_pages = 0;
@@ -56,9 +61,9 @@ pub fn write_user(mm: &Mm, table: &PageTable, addr: u64, buf: &[u8]) -> Result<(
         let is_own = plan.add(page, 0);
         nr_pages += usize::from(own::needs_frame(mm, entry, is_own));
     }
-    let mut reserve = reserve(mm, plan.nr_frames() + nr_pages)?;
+    let mut reserve = reserve(mm, plan.nr_frames() + nr_pages, class)?;
 
-    let mut departing = Departing::new(mm);
+    let mut departing = Departing::new(mm, class);
     for (page, _) in pieces(range.clone()) {
         let leaf = open(mm, root, page, 0, Edit::Keep, &mut reserve, &mut departing);
         own::detach(mm, root, page, leaf.slot(page), departing.flush());
@@ -71,6 +76,7 @@ pub fn write_user(mm: &Mm, table: &PageTable, addr: u64, buf: &[u8]) -> Result<(
         own::write(
             mm,
             cursor.open_slot(page),
+            class,
             bytes.len() == PAGE_SIZE,
             || reserve.take(),
             &flushed,

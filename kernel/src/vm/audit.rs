@@ -2,7 +2,12 @@
 
 extern crate std;
 
-use std::{collections::BTreeMap, vec::Vec};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
+
+use cowslip_abi::Commit;
 
 use crate::{
     mm::{Frame, Mm},
@@ -51,12 +56,7 @@ pub fn audit<'t>(
     mm: &Mm,
     spaces: impl IntoIterator<Item = &'t PageTable>,
 ) -> BTreeMap<Frame, Named> {
-    let mut audit = Audit {
-        mm,
-        named: BTreeMap::new(),
-        writable: Vec::new(),
-        found: BTreeMap::new(),
-    };
+    let mut audit = Audit::new(mm);
     for space in spaces {
         audit.name(space.root(), Role::Table(ROOT));
         audit.entries(space.root(), ROOT, 0);
@@ -80,6 +80,27 @@ pub fn audit<'t>(
     audit.named
 }
 
+/// All frames that spaces of this class have: their tables, pages, and what is left of their dead tables.
+///
+/// `spaces` must be all that there are, and no operation may be going on.
+#[must_use]
+pub fn frames_of<'t>(
+    mm: &Mm,
+    spaces: impl IntoIterator<Item = &'t PageTable>,
+    class: Commit,
+) -> BTreeSet<Frame> {
+    let mut audit = Audit::new(mm);
+    for space in spaces.into_iter().filter(|space| space.class() == class) {
+        audit.name(space.root(), Role::Table(ROOT));
+        audit.entries(space.root(), ROOT, 0);
+    }
+    for table in mm.dead.iter(&mm.counts).filter(|dead| dead.class == class) {
+        audit.name(table.frame, Role::Table(table.level));
+        audit.entries(table.frame, table.level, table.next);
+    }
+    audit.named.into_keys().collect()
+}
+
 struct Audit<'m> {
     mm: &'m Mm,
     named: BTreeMap<Frame, Named>,
@@ -96,7 +117,16 @@ struct Found {
     is_plain: bool,
 }
 
-impl Audit<'_> {
+impl<'m> Audit<'m> {
+    const fn new(mm: &'m Mm) -> Self {
+        Self {
+            mm,
+            named: BTreeMap::new(),
+            writable: Vec::new(),
+            found: BTreeMap::new(),
+        }
+    }
+
     fn name(&mut self, frame: Frame, role: Role) {
         let named = self.named.entry(frame).or_insert(Named { count: 0, role });
         named.count += 1;

@@ -20,10 +20,10 @@
 
 use core::ops::Range;
 
-use cowslip_abi::{Error, PAGE_SIZE};
+use cowslip_abi::{Commit, Error, PAGE_SIZE};
 
 use crate::{
-    mm::{Departing, Flush, Flushed, Frame, Mm, OutOfMemory, Reserve, phys::FRAME_SIZE},
+    mm::{Departing, Flush, Flushed, Frame, Mm, OutOfMemory, PerClass, Reserve, phys::FRAME_SIZE},
     vm::{
         PageTable, VmError,
         access::{check_writable, offset_in, page_of, pieces},
@@ -32,7 +32,7 @@ use crate::{
         exchange::exchange,
         open::{Edit, Plan, open},
         own,
-        reap::reserve,
+        reap::{reserve, twice},
         remap::Run,
     },
 };
@@ -83,6 +83,8 @@ impl From<OutOfMemory> for CopyError {
 
 /// Copies `len` bytes of `src` from `src_addr` on to `dst` at `dst_addr`, at any alignment.
 ///
+/// Where the spaces are of different [classes](super::commit), all bytes are copied.
+///
 /// Between ranges of shared memory that name the same frames, pages are copied in ascending order.
 ///
 /// # Errors
@@ -121,31 +123,55 @@ pub fn copy_within(
     len: u64,
     transfer: Transfer,
 ) -> Result<bool, CopyError> {
-    let (dst, src) = (dst.root(), src.root());
-    if dst == src && dst_addr.abs_diff(src_addr) < len {
+    if dst.root() == src.root() && dst_addr.abs_diff(src_addr) < len {
         return Err(CopyError::new(Side::Destination, Error::Overlap));
     }
-    let job = Job::new(mm, dst, dst_addr, src, src_addr, transfer);
     let are_pages = (dst_addr | src_addr | len).is_multiple_of(FRAME_SIZE);
-    let is_given = are_pages
-        && if len == FRAME_SIZE {
-            job.give_page(dst_addr)
+    if are_pages && len < coverage(1) && !dst.crosses(src) {
+        let classes = [dst.class(); 2];
+        let job = || Job::of(mm, dst, dst_addr, src, src_addr, transfer, classes);
+        let is_given = if len == FRAME_SIZE {
+            job().give_page(dst_addr)
         } else {
-            len < coverage(1) && job.give_run(dst_addr, len / FRAME_SIZE)
+            job().give_run(dst_addr, len / FRAME_SIZE)
         };
-    if is_given {
-        return Ok(true);
+        if is_given {
+            return Ok(true);
+        }
     }
-    job.run(&Parts::new(dst_addr..dst_addr + len, job.distance), limit)
+    copy_planned(mm, limit, dst, dst_addr, src, src_addr, len, transfer)
 }
 
-/// What the beginning of a copy takes.
+/// The same where it is not that simple.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "two ranges in two spaces, and how to copy them"
+)]
+#[inline(never)]
+fn copy_planned(
+    mm: &Mm,
+    limit: Effort,
+    dst: &PageTable,
+    dst_addr: u64,
+    src: &PageTable,
+    src_addr: u64,
+    len: u64,
+    transfer: Transfer,
+) -> Result<bool, CopyError> {
+    let job = Job::new(mm, dst, dst_addr, src, src_addr, transfer);
+    let parts = job.parts(dst_addr..dst_addr + len);
+    twice(|| job.run(&parts, limit))
+}
+
+/// What the beginning of an operation takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beginning {
     /// How many bytes.
     pub len: u64,
     /// How many frames.
-    pub nr_frames: usize,
+    pub nr_frames: PerClass,
+    /// What the destination is charged.
+    pub charge: u64,
 }
 
 /// Checks the beginning of a copy, as far as so much effort goes, which is a page at least.
@@ -167,17 +193,21 @@ pub fn check_copy(
     len: u64,
     transfer: Transfer,
 ) -> Result<Beginning, CopyError> {
-    let job = Job::new(mm, dst.root(), dst_addr, src.root(), src_addr, transfer);
-    let parts = Parts::new(dst_addr..dst_addr + len, job.distance);
+    let job = Job::new(mm, dst, dst_addr, src, src_addr, transfer);
+    let parts = job.parts(dst_addr..dst_addr + len);
     let mut needs = Needs::new(&job, limit);
     let mut reached = job.plan(&parts, &mut needs)?;
     // A page of the source that moves is emptied at once, so it must not lie in two parts.
     if transfer == Transfer::Move && reached < parts.tail.end {
         reached -= job.to_src(reached) % FRAME_SIZE;
     }
+    let [src_class, dst_class] = job.classes;
+    let mut nr_frames = PerClass::of(dst_class, needs.nr_dst_frames());
+    nr_frames += PerClass::of(src_class, needs.src.nr_frames());
     Ok(Beginning {
         len: reached - dst_addr,
-        nr_frames: needs.nr_frames(),
+        nr_frames,
+        charge: 0,
     })
 }
 
@@ -285,6 +315,8 @@ pub(super) struct Job<'m> {
     /// What to add to addresses in the destination, modulo 2^64, for those in the source.
     pub(super) distance: u64,
     pub(super) transfer: Transfer,
+    /// The source's and the destination's. Pages are remapped only between spaces of one class.
+    pub(super) classes: [Commit; 2],
 }
 
 /// What a transfer needs, at ascending addresses.
@@ -317,26 +349,64 @@ impl<'m> Needs<'m> {
             .saturating_sub(spent.try_into().unwrap_or(u32::MAX));
     }
 
-    fn nr_frames(&self) -> usize {
-        self.dst.nr_frames() + self.src.nr_frames() + self.nr_pages
+    /// Frames for the destination. Those for the source are for its tables.
+    fn nr_dst_frames(&self) -> usize {
+        self.dst.nr_frames() + self.nr_pages
     }
 }
 
 impl<'m> Job<'m> {
-    const fn new(
+    #[inline(always)]
+    fn new(
         mm: &'m Mm,
-        dst: Frame,
+        dst: &PageTable,
         dst_addr: u64,
-        src: Frame,
+        src: &PageTable,
         src_addr: u64,
         transfer: Transfer,
     ) -> Self {
+        let classes = [src.class(), dst.class()];
+        Self::of(mm, dst, dst_addr, src, src_addr, transfer, classes)
+    }
+
+    /// The same for spaces whose classes are known.
+    #[inline(always)]
+    const fn of(
+        mm: &'m Mm,
+        dst: &PageTable,
+        dst_addr: u64,
+        src: &PageTable,
+        src_addr: u64,
+        transfer: Transfer,
+        classes: [Commit; 2],
+    ) -> Self {
         Self {
             mm,
-            src,
-            dst,
+            src: src.root(),
+            dst: dst.root(),
             distance: src_addr.wrapping_sub(dst_addr),
             transfer,
+            classes,
+        }
+    }
+
+    /// Whether the spaces are of different classes.
+    #[inline(always)]
+    fn crosses(&self) -> bool {
+        let [src, dst] = self.classes;
+        src != dst
+    }
+
+    /// The class of the destination, and of the source unless bytes are copied.
+    pub(super) const fn class(&self) -> Commit {
+        self.classes[1]
+    }
+
+    fn parts(&self, range: Range<u64>) -> Parts {
+        if self.crosses() {
+            Parts::all_bytes(range)
+        } else {
+            Parts::new(range, self.distance)
         }
     }
 
@@ -399,7 +469,7 @@ impl<'m> Job<'m> {
         }
         mm.stats.remapped.add(1);
         let flushed = mm.flush(flush);
-        mm.release_counted(old, old_count, &flushed);
+        mm.release_counted(old, old_count, self.class(), &flushed);
         true
     }
 
@@ -415,7 +485,7 @@ impl<'m> Job<'m> {
         if !is_whole || !run.is_ordinary() {
             return false;
         }
-        let mut departing = Departing::new(self.mm);
+        let mut departing = Departing::new(self.mm, self.class());
         let nr_remapped = exchange(self, from, to, run, page, &mut departing);
         departing.finish();
         self.mm.stats.remapped.add(nr_remapped);
@@ -453,9 +523,14 @@ impl<'m> Job<'m> {
         if self.plan(parts, &mut needs)? < parts.tail.end {
             return Ok(false);
         }
-        let mut reserve = reserve(self.mm, needs.nr_frames())?;
+        let [src_class, class] = self.classes;
+        let mut source_reserve = reserve(self.mm, needs.src.nr_frames(), src_class)?;
+        let mut reserve = reserve(self.mm, needs.nr_dst_frames(), class)?;
+        if src_class == class {
+            reserve.add(&mut source_reserve);
+        }
 
-        let mut departing = Departing::new(self.mm);
+        let mut departing = Departing::new(self.mm, class);
         self.detach(&parts.head, &mut reserve, &mut departing);
         let nr_remapped = self.remap(&parts.body, &mut reserve, &mut departing);
         self.detach(&parts.tail, &mut reserve, &mut departing);
@@ -471,7 +546,12 @@ impl<'m> Job<'m> {
         self.mm.stats.copied.add(nr_copied);
         let is_left = nr_remapped < nr_pages || nr_pages == 0;
         if self.transfer == Transfer::Move && is_left {
-            self.empty_source(parts.head.start..parts.tail.end, &mut reserve);
+            let reserve = if src_class == class {
+                &mut reserve
+            } else {
+                &mut source_reserve
+            };
+            self.empty_source(parts.head.start..parts.tail.end, reserve);
         }
         Ok(true)
     }
@@ -526,7 +606,16 @@ impl<'m> Job<'m> {
             let fill = |frame| self.copy_bytes(&part, &mut src, frame);
             let frames = || reserve.take();
             let slot = dst.open_slot(page);
-            own::write(self.mm, slot, is_whole(&part), frames, flushed, fill);
+            let fills_all = is_whole(&part);
+            own::write(
+                self.mm,
+                slot,
+                self.class(),
+                fills_all,
+                frames,
+                flushed,
+                fill,
+            );
             nr_pages += 1;
         }
         nr_pages
@@ -536,7 +625,7 @@ impl<'m> Job<'m> {
     /// become demand-zero too.
     #[inline(never)]
     fn empty_source(&self, range: Range<u64>, reserve: &mut Reserve<'_>) {
-        let mut departing = Departing::new(self.mm);
+        let mut departing = Departing::new(self.mm, self.classes[0]);
         let mut src = Cursor::new(&self.mm.map, self.src);
         for page in self.left_pages(&range).step_by(PAGE_SIZE) {
             let entry = src.get(page);

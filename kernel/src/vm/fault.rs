@@ -3,14 +3,14 @@
 use cowslip_abi::{Access, FoundEntry};
 
 use crate::{
-    mm::{Departing, Flush, Frame, Mm},
+    mm::{Departing, Flush, Mm},
     vm::{
         PageTable,
         cursor::{USER_END, walk_to_page},
         entry::{Entry, Kind, Slot},
         open::{Edit, Plan, open},
         own,
-        reap::{alloc, reserve},
+        reap::alloc,
     },
 };
 
@@ -21,7 +21,8 @@ pub enum Fault {
     Resolved,
     /// The page table does not allow the access.
     Denied(FoundEntry),
-    /// The access is legal, but needs a frame, and there is none.
+    /// The access is legal, but needs a frame, and there is none. It is worth to try again if
+    /// [something was worked off](super::make_room).
     OutOfMemory,
 }
 
@@ -41,16 +42,17 @@ pub fn fault(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
             if !entry.permits(access) {
                 return Fault::Denied(entry.found());
             }
-            resolve(mm, root, addr, access, slot)
+            resolve(mm, table, addr, access, slot)
         }
-        Ok(leaf) => resolve_below(mm, root, addr, access, leaf.slot(addr).get()),
-        Err(gap) => resolve_below(mm, root, addr, access, gap.entry(addr)),
+        Ok(leaf) => resolve_below(mm, table, addr, access, leaf.slot(addr).get()),
+        Err(gap) => resolve_below(mm, table, addr, access, gap.entry(addr)),
     }
 }
 
 /// The same where tables are to be opened first.
 #[inline(never)]
-fn resolve_below(mm: &Mm, root: Frame, addr: u64, access: Access, entry: Entry) -> Fault {
+fn resolve_below(mm: &Mm, table: &PageTable, addr: u64, access: Access, entry: Entry) -> Fault {
+    let (root, class) = (table.root(), table.class());
     if !entry.permits(access) {
         return Fault::Denied(entry.found());
     }
@@ -62,10 +64,10 @@ fn resolve_below(mm: &Mm, root: Frame, addr: u64, access: Access, entry: Entry) 
     let mut plan = Plan::new(mm, root);
     let is_own = plan.add(addr, 0);
     let nr_pages = usize::from(own::needs_frame(mm, entry, is_own));
-    let Ok(mut reserve) = reserve(mm, plan.nr_frames() + nr_pages) else {
+    let Ok(mut reserve) = mm.frames.reserve(plan.nr_frames() + nr_pages, class) else {
         return Fault::OutOfMemory;
     };
-    let mut departing = Departing::new(mm);
+    let mut departing = Departing::new(mm, class);
     let leaf = open(mm, root, addr, 0, Edit::Keep, &mut reserve, &mut departing);
     let slot = leaf.slot(addr);
     own::detach(mm, root, addr, slot, departing.flush());
@@ -74,14 +76,18 @@ fn resolve_below(mm: &Mm, root: Frame, addr: u64, access: Access, entry: Entry) 
     match entry.kind() {
         Kind::Private(_) => reclaim(mm, slot, entry),
         Kind::Shared(_) => {}
-        _ => own::write(mm, slot, false, || reserve.take(), &flushed, |_| ()),
+        _ => {
+            let frames = || reserve.take();
+            own::write(mm, slot, class, false, frames, &flushed, |_| ());
+        }
     }
     Fault::Resolved
 }
 
 /// Resolves an access that the entry permits, in a table of this space alone.
 #[inline]
-fn resolve(mm: &Mm, root: Frame, addr: u64, access: Access, slot: Slot<'_>) -> Fault {
+fn resolve(mm: &Mm, table: &PageTable, addr: u64, access: Access, slot: Slot<'_>) -> Fault {
+    let root = table.root();
     let entry = slot.get();
     match entry.kind() {
         Kind::Private(_) | Kind::Shared(_) if access != Access::Write || entry.is_writable() => {
@@ -93,17 +99,17 @@ fn resolve(mm: &Mm, root: Frame, addr: u64, access: Access, slot: Slot<'_>) -> F
                 reclaim(mm, slot, entry);
                 return Fault::Resolved;
             }
-            let Some(made) = alloc(mm) else {
+            let Some(made) = alloc(mm, table.class()) else {
                 return Fault::OutOfMemory;
             };
             // Out of reach first: see `own`.
             slot.set(entry.condemned());
             let flushed = mm.flush(Flush::page(root, addr));
             own::publish_copy(mm, slot, frame, made);
-            mm.release_counted(frame, count, &flushed);
+            mm.release_counted(frame, count, table.class(), &flushed);
         }
         _ => {
-            let Some(made) = alloc(mm) else {
+            let Some(made) = alloc(mm, table.class()) else {
                 return Fault::OutOfMemory;
             };
             own::publish_zero(mm, slot, made);

@@ -2,17 +2,18 @@
 
 use core::ops::Range;
 
-use cowslip_abi::{Error, Perm};
+use cowslip_abi::{Commit, Error, Perm};
 
 use crate::{
-    mm::{Departing, Flush, Frame, Mm, phys::FRAME_SIZE},
+    mm::{Departing, Flush, Frame, Mm, PerClass, Reserve, phys::FRAME_SIZE},
     vm::{
         Beginning, Effort, PageTable, VmError,
+        commit::{Loss, of_vacant},
         cursor::{Node, coverage, highest_level, is_vacant, shift, walk, walk_to_page},
         drop::{empty, frames_to_empty},
         entry::{Entry, Kind, Rights, Slot},
         open::{Edit, Plan, open},
-        reap::reserve,
+        reap::{reserve, twice},
     },
 };
 
@@ -23,16 +24,25 @@ impl PageTable {
     ///
     /// # Errors
     ///
-    /// `Occupied`: a page is not empty. `NoMemory`: too few frames for the tables.
+    /// `Occupied`: a page is not empty. `OverBudget`: the space would have more than its budget.
+    /// `NoMemory`: too few frames for the tables; in a strict space, for all that it maps.
     pub fn map_zero(&self, mm: &Mm, addr: u64, len: u64, perm: Perm) -> Result<(), VmError> {
         let entry = Entry::zero(Rights::new(perm));
         if len == FRAME_SIZE
             && let Ok(leaf) = walk_to_page(&mm.map, self.root(), addr)
             && leaf.is_exclusive()
         {
-            return fill_empty(leaf, addr, entry);
+            if !leaf.slot(addr).get().is_empty() {
+                return Err(Error::Occupied);
+            }
+            self.grow_by_page(mm)?;
+            fill_empty(leaf, addr, entry);
+            return Ok(());
         }
-        let range = addr..addr + len;
+        twice(|| self.map_zeros(mm, addr..addr + len, entry))
+    }
+
+    fn map_zeros(&self, mm: &Mm, range: Range<u64>, entry: Entry) -> Result<(), VmError> {
         if !is_vacant(&mm.map, self.root(), &range) {
             return Err(Error::Occupied);
         }
@@ -40,8 +50,9 @@ impl PageTable {
         for piece in pieces(range.clone()) {
             plan.add(piece.addr, piece.level);
         }
-        let mut reserve = reserve(mm, plan.nr_frames())?;
-        let mut departing = Departing::new(mm);
+        let charge = of_vacant(mm, self.root(), &range);
+        let mut reserve = self.charge_and_reserve(mm, charge, plan.nr_frames())?;
+        let mut departing = Departing::new(mm, self.class());
         for piece in pieces(range) {
             let table = open(
                 mm,
@@ -66,21 +77,46 @@ impl PageTable {
     ///
     /// # Errors
     ///
-    /// `Occupied`: the page is not empty. `NoMemory`: too few frames for the tables. The caller
-    /// keeps the frame then.
+    /// `Occupied`: the page is not empty. `OverBudget`: the space would have more than its budget.
+    /// `NoMemory`: too few frames for the tables. The caller keeps the frame then.
     pub fn map_frame(&self, mm: &Mm, addr: u64, frame: Frame, perm: Perm) -> Result<(), VmError> {
+        twice(|| self.map_frame_at(mm, addr, frame, perm))
+    }
+
+    fn map_frame_at(&self, mm: &Mm, addr: u64, frame: Frame, perm: Perm) -> Result<(), VmError> {
         if !self.lookup(mm, addr).is_empty() {
             return Err(Error::Occupied);
         }
         let mut plan = Plan::new(mm, self.root());
         plan.add(addr, 0);
-        let mut reserve = reserve(mm, plan.nr_frames())?;
-        let mut departing = Departing::new(mm);
+        let charge = of_vacant(mm, self.root(), &(addr..addr + FRAME_SIZE));
+        let mut reserve = self.charge_and_reserve(mm, charge, plan.nr_frames())?;
+        if self.class() == Commit::Strict {
+            // The page has its frame already.
+            mm.frames.forgo(1);
+        }
+        let mut departing = Departing::new(mm, self.class());
         let root = self.root();
         let leaf = open(mm, root, addr, 0, Edit::Keep, &mut reserve, &mut departing);
         departing.finish();
         let entry = Entry::private(frame, Rights::new(perm), true);
-        fill_empty(leaf, addr, entry)
+        fill_empty(leaf, addr, entry);
+        Ok(())
+    }
+
+    /// Charges frames, and reserves some of them.
+    pub(super) fn charge_and_reserve<'m>(
+        &self,
+        mm: &'m Mm,
+        charge: u64,
+        nr_frames: usize,
+    ) -> Result<Reserve<'m>, VmError> {
+        self.grow(mm, charge)?;
+        let reserved = reserve(mm, nr_frames, self.class());
+        reserved.map_err(|error| {
+            self.shrink(mm, charge);
+            error.into()
+        })
     }
 
     /// Empties the pages from `addr` on. Empty ones stay so.
@@ -96,11 +132,22 @@ impl PageTable {
         if len == FRAME_SIZE && self.unmap_page(mm, addr) {
             return Ok(());
         }
-        let range = addr..addr + len;
-        let mut reserve = reserve(mm, frames_to_empty(mm, self.root(), &range))?;
-        let mut departing = Departing::new(mm);
-        empty(mm, self.root(), &range, &mut reserve, &mut departing);
+        twice(|| self.unmap_range(mm, addr..addr + len))
+    }
+
+    fn unmap_range(&self, mm: &Mm, range: Range<u64>) -> Result<(), VmError> {
+        let root = self.root();
+        let nr_frames = frames_to_empty(mm, root, &range);
+        let mut reserve = reserve(mm, nr_frames, self.class())?;
+        let loss = Loss {
+            mm,
+            is_filled: &|_| false,
+        };
+        let charge = loss.of(root, &range);
+        let mut departing = Departing::new(mm, self.class());
+        empty(mm, root, &range, &mut reserve, &mut departing);
         departing.finish();
+        self.shrink(mm, charge);
         Ok(())
     }
 
@@ -121,9 +168,10 @@ impl PageTable {
         }
         slot.set(Entry::EMPTY);
         leaf.subtract_used(1);
+        self.shrink(mm, 1);
         if let Kind::Private(frame) | Kind::Shared(frame) = entry.kind() {
             let flushed = mm.flush(Flush::page(self.root(), addr));
-            mm.release(frame, &flushed);
+            mm.release(frame, self.class(), &flushed);
         }
         true
     }
@@ -153,13 +201,24 @@ impl PageTable {
         len: u64,
         perm: Perm,
     ) -> Result<bool, VmError> {
-        let plan = self.check_protect(mm, limit, addr, len, perm)?;
-        if plan.len < len {
+        twice(|| self.protect_range(mm, limit, addr, len, perm))
+    }
+
+    fn protect_range(
+        &self,
+        mm: &Mm,
+        limit: Effort,
+        addr: u64,
+        len: u64,
+        perm: Perm,
+    ) -> Result<bool, VmError> {
+        let (planned, nr_frames) = self.plan_protect(mm, limit, addr, len, perm)?;
+        if planned < len {
             return Ok(false);
         }
-        let mut reserve = reserve(mm, plan.nr_frames)?;
+        let mut reserve = reserve(mm, nr_frames, self.class())?;
         let root = self.root();
-        let mut departing = Departing::new(mm);
+        let mut departing = Departing::new(mm, self.class());
         let edit = if perm == Perm::RW {
             Edit::Keep
         } else {
@@ -203,6 +262,24 @@ impl PageTable {
         len: u64,
         perm: Perm,
     ) -> Result<Beginning, VmError> {
+        let (len, nr_frames) = self.plan_protect(mm, limit, addr, len, perm)?;
+        Ok(Beginning {
+            len,
+            nr_frames: PerClass::of(self.class(), nr_frames),
+            charge: 0,
+        })
+    }
+
+    /// Returns how many bytes were checked, and how many frames they take.
+    #[inline]
+    fn plan_protect(
+        &self,
+        mm: &Mm,
+        limit: Effort,
+        addr: u64,
+        len: u64,
+        perm: Perm,
+    ) -> Result<(u64, usize), VmError> {
         let (root, mut left) = (self.root(), limit.0);
         let mut plan = Plan::new(mm, root);
         let mut rest = addr..addr + len;
@@ -220,10 +297,7 @@ impl PageTable {
             }
             plan.add(run.piece.addr, run.piece.level);
         }
-        Ok(Beginning {
-            len: rest.start - addr,
-            nr_frames: plan.nr_frames(),
-        })
+        Ok((rest.start - addr, plan.nr_frames()))
     }
 }
 
@@ -306,16 +380,11 @@ fn next_run<'m>(mm: &'m Mm, root: Frame, range: &mut Range<u64>) -> Option<Run<'
     Some(Run { piece, found })
 }
 
-/// Writes the entry for `addr`, which should be empty, in its table.
+/// Writes the entry for `addr`, which is empty, in its table.
 #[inline]
-fn fill_empty(leaf: Node<'_>, addr: u64, entry: Entry) -> Result<(), VmError> {
-    let slot = leaf.slot(addr);
-    if !slot.get().is_empty() {
-        return Err(Error::Occupied);
-    }
-    slot.set(entry);
+fn fill_empty(leaf: Node<'_>, addr: u64, entry: Entry) {
+    leaf.slot(addr).set(entry);
     leaf.add_used(1);
-    Ok(())
 }
 
 /// The entry with other rights. A private page does not become writable for the hardware: others

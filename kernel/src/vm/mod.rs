@@ -22,6 +22,8 @@
 //! that it gives up: see [`Departing`](crate::mm::Departing). Whole pages of a message go the other way
 //! round, the flush first: their tables are out of reach while they [change hands](exchange).
 //!
+//! What a space may come to need is [charged](mod@commit) when it is mapped, and in strict spaces set aside.
+//!
 //! Callers hold the locks of the spaces that they pass: only the hardware (accessed and dirty bits)
 //! changes entries at the same time. Addresses and lengths have been checked by [`PageRange`] and
 //! [`ByteRange`].
@@ -30,6 +32,7 @@ mod access;
 #[cfg(not(target_os = "none"))]
 pub mod audit;
 mod body;
+mod commit;
 mod copy;
 mod cursor;
 mod drop;
@@ -50,16 +53,17 @@ mod table;
 mod tests;
 
 pub use access::{read_user, write_user};
+pub use commit::NO_BUDGET;
 pub use copy::{
     Beginning, CopyError, Effort, Side, Transfer, check_copy, copy, copy_in_place, copy_within,
 };
 pub use cursor::USER_END;
 pub use fault::{Fault, fault};
 pub use range::{ByteRange, PageRange};
-pub use reap::{reap, reap_some};
+pub use reap::{make_room, reap, reap_some};
 pub use share::{check_share, share, share_within};
 pub use table::{PageTable, SpaceStats};
 
 /// Why an operation failed: one of `NotMapped`, `NotWritable`, `Occupied`, `Overlap`, `NoMemory`,
-/// `Denied`.
+/// `Denied`, `OverBudget`, `BadState`.
 pub type VmError = cowslip_abi::Error;

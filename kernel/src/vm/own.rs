@@ -8,6 +8,8 @@
 //! Out of reach first, published last: otherwise one CPU could write to the copy while another goes
 //! on reading the original through a stale entry.
 
+use cowslip_abi::Commit;
+
 use crate::{
     mm::{Flush, Flushed, Frame, Mm},
     vm::entry::{Entry, Kind, Slot},
@@ -35,11 +37,12 @@ pub(super) fn detach(mm: &Mm, root: Frame, addr: u64, slot: Slot<'_>, flush: &mu
 }
 
 /// Lets `fill` write to the page's frame: its own one, or a new one with the same bytes, which
-/// replaces what was detached; it comes from `frames`. If `fill` writes all of the page, it need not have the same bytes.
+/// replaces what was detached; it comes from `frames`, for a space of this class. If `fill` writes all of the page, it need not have the same bytes.
 #[inline]
 pub(super) fn write(
     mm: &Mm,
     slot: Slot<'_>,
+    class: Commit,
     fills_all: bool,
     frames: impl FnOnce() -> Frame,
     flushed: &Flushed,
@@ -65,7 +68,7 @@ pub(super) fn write(
             }
             fill(frame);
             slot.set(Entry::private(frame, entry.rights(), true));
-            mm.release(old, flushed);
+            mm.release(old, class, flushed);
         }
         Kind::Empty => unreachable!("written pages were checked"),
     }

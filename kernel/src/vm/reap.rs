@@ -4,6 +4,8 @@
 //! below that way may die in turn; it is worked off first, so that the list of dead tables is never
 //! longer than a path is, for each that an operation buried.
 
+use cowslip_abi::Commit;
+
 use crate::{
     mm::{DeadTable, Departing, Flush, Frame, Mm, OutOfMemory, Reserve, phys::NR_ENTRIES},
     vm::{
@@ -29,7 +31,16 @@ pub fn reap(mm: &Mm) -> bool {
     mm.dead.is_empty() || reap_some(mm, STEP)
 }
 
-/// The same, until about so many references are released: at most 511 more.
+/// The same for somebody who found no frame. Returns whether it is worth to try again, and to plan again:
+/// what was worked off need not be copied any more.
+#[inline(never)]
+pub fn make_room(mm: &Mm) -> bool {
+    let is_worth = !mm.dead.is_empty();
+    reap(mm);
+    is_worth
+}
+
+/// The same as [`reap`], until about so many references are released: at most 511 more.
 #[inline(never)]
 pub fn reap_some(mm: &Mm, nr_references: usize) -> bool {
     let mut rest = nr_references as isize;
@@ -42,23 +53,47 @@ pub fn reap_some(mm: &Mm, nr_references: usize) -> bool {
     mm.dead.is_empty()
 }
 
-/// Frames for an operation. If there are none, some of what is dead is worked off: memory is out only
-/// if nothing is left, otherwise it is worth to try again.
-pub(super) fn reserve(mm: &Mm, nr_frames: usize) -> Result<Reserve<'_>, OutOfMemory> {
-    let reserve = mm.frames.reserve(nr_frames);
+/// Frames for an operation of a space of this class. If there are none, some of what is dead is worked
+/// off: memory is out only if nothing is left, otherwise it is worth to try again.
+pub(super) fn reserve(
+    mm: &Mm,
+    nr_frames: usize,
+    class: Commit,
+) -> Result<Reserve<'_>, OutOfMemory> {
+    let reserve = mm.frames.reserve(nr_frames, class);
     if reserve.is_ok() || mm.dead.is_empty() {
         return reserve;
     }
     reap(mm);
-    mm.frames.reserve(nr_frames)
+    mm.frames.reserve(nr_frames, class)
 }
 
-/// The same for one frame.
+/// The same for one frame, if it is at hand.
 #[inline]
-pub(super) fn alloc(mm: &Mm) -> Option<Frame> {
-    mm.frames
-        .alloc()
-        .or_else(|| Some(reserve(mm, 1).ok()?.take()))
+pub(super) fn alloc(mm: &Mm, class: Commit) -> Option<Frame> {
+    match class {
+        Commit::Overcommit => mm.frames.alloc(),
+        Commit::Strict => alloc_promised(mm),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn alloc_promised(mm: &Mm) -> Option<Frame> {
+    let mut reserve = mm.frames.reserve(1, Commit::Strict).ok()?;
+    Some(reserve.take())
+}
+
+/// Does an operation again that found no frame: tables were worked off then, and what they named need not
+/// be copied any more.
+#[inline(always)]
+pub(super) fn twice<T, E: PartialEq + From<OutOfMemory>>(
+    mut operation: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    match operation() {
+        Err(error) if error == OutOfMemory.into() => operation(),
+        result => result,
+    }
 }
 
 /// Works off a table up to the end, or to an entry whose table dies with it. Returns how many
@@ -85,7 +120,8 @@ fn step(mm: &Mm, dead: DeadTable) -> usize {
             }
             (next, left) = (next + 1, left - 1);
             if let Some(below) = entry.table_below() {
-                died = mm.release_table(below, dead.level - 1, entry.nr_used(), &flushed);
+                let (level, nr_used) = (dead.level - 1, entry.nr_used());
+                died = mm.release_table(below, level, nr_used, dead.class, &flushed);
                 if died.is_some() {
                     break;
                 }
@@ -96,6 +132,7 @@ fn step(mm: &Mm, dead: DeadTable) -> usize {
     if is_done {
         mm.stats.freed.add(1);
         mm.frames.free(dead.frame);
+        mm.frames.returned(1, dead.class);
     } else {
         mm.bury(DeadTable { next, left, ..dead });
     }
@@ -108,7 +145,7 @@ fn step(mm: &Mm, dead: DeadTable) -> usize {
 /// Works off a table of pages. Returns how many there were.
 fn drop_leaf(mm: &Mm, dead: DeadTable) -> usize {
     let flushed = mm.flush(Flush::none());
-    let mut departing = Departing::new(mm);
+    let mut departing = Departing::new(mm, dead.class);
     let places = &mm.map.table(dead.frame)[..NR_ENTRIES];
     let (mut nr_pages, mut nr_seconds) = (0, 0);
     let mut next = 0;
@@ -125,7 +162,7 @@ fn drop_leaf(mm: &Mm, dead: DeadTable) -> usize {
             }
             None => {
                 if let Kind::Shared(frame) = entry.kind() {
-                    mm.release(frame, &flushed);
+                    mm.release(frame, dead.class, &flushed);
                 }
                 1
             }

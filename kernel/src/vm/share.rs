@@ -14,23 +14,24 @@
 
 use core::{ops::Range, sync::atomic::AtomicU64};
 
-use cowslip_abi::{Error, PAGE_SIZE, Perm, ShareMode};
+use cowslip_abi::{Commit, Error, PAGE_SIZE, Perm, ShareMode};
 
 use crate::{
     mm::{
-        CountCursor, Departing, Flush, Flushed, Frame, Mm, Reserve,
+        CountCursor, Departing, Flush, Flushed, Frame, Mm, PerClass, Reserve,
         phys::{FRAME_SIZE, NR_ENTRIES},
     },
     vm::{
         Beginning, Effort, PageTable, VmError,
+        commit::{self, Loss, NewTables},
         cursor::{
-            Cursor, Gap, View, congruent_level, highest_level, index, is_vacant, next_used, shift,
-            walk, walk_to_page,
+            Cursor, Gap, USER_END, View, congruent_level, highest_level, index, is_vacant,
+            next_used, shift, walk, walk_to_page,
         },
         drop::prune,
         entry::{Entry, Kind, Pattern, Rights, Slot},
         open::{Edit, Plan, open},
-        reap::reserve,
+        reap::twice,
         remap::Run,
     },
 };
@@ -42,9 +43,11 @@ use crate::{
 ///
 /// # Errors
 ///
-/// In this order: `Overlap`: the ranges overlap in one space. `Occupied`: the destination is not
+/// In this order: `Overlap`: the ranges overlap in one space. `BadState`: the spaces are of different
+/// classes, and pages would not be copied. `Occupied`: the destination is not
 /// empty. For the first page of the source that is at fault: `NotMapped`, or `Denied` if a shared
-/// mapping would get more than the source's ceiling. `NoMemory`: too few frames.
+/// mapping would get more than the source's ceiling, or `BadState` again. `OverBudget`: the destination
+/// would have more than its budget. `NoMemory`: too few frames.
 #[allow(
     clippy::too_many_arguments,
     reason = "these are the words of the system call"
@@ -87,20 +90,24 @@ pub fn share_within(
         return Err(Error::Overlap);
     }
     let share = Share::new(mm, dst, dst_addr, src, src_addr, len, mode, perm);
+    if share.crosses && mode != ShareMode::CopyOnWrite {
+        return Err(Error::BadState);
+    }
     if len == FRAME_SIZE
+        && !share.crosses
         && let Some(result) = share.one_page(src_addr)
     {
         return result.map(|()| true);
     }
-    share.run(limit)
+    twice(|| share.run(limit))
 }
 
-/// Checks the beginning of what [`share`] is asked for, as far as so much effort goes, which is a page
-/// at least.
+/// Checks the beginning of what [`share`] is asked for, behind the bytes that were checked or shared
+/// before: as far as so much effort goes, which is a page at least.
 ///
 /// # Errors
 ///
-/// As for [`share`], for what was checked, but `NoMemory`.
+/// As for [`share`], for what was checked, but `OverBudget` and `NoMemory`.
 #[allow(
     clippy::too_many_arguments,
     reason = "these are the words of the system call"
@@ -115,12 +122,51 @@ pub fn check_share(
     len: u64,
     mode: ShareMode,
     perm: Option<Perm>,
+    done: u64,
 ) -> Result<Beginning, VmError> {
-    Share::new(mm, dst, dst_addr, src, src_addr, len, mode, perm).plan(limit)
+    let (to, from, rest) = (dst_addr + done, src_addr + done, len - done);
+    let mut share = Share::new(mm, dst, to, src, from, rest, mode, perm);
+    share.before = Some(done);
+    let plan = share.plan(limit)?;
+    let nr_frames = match dst.class() {
+        Commit::Overcommit => PerClass::of(Commit::Overcommit, plan.nr_frames()),
+        // What the destination will be charged is not promised to it yet.
+        Commit::Strict => PerClass {
+            overcommit: plan.charge,
+            strict: plan.nr_src_frames as u64,
+        },
+    };
+    Ok(Beginning {
+        len: plan.nr_bytes,
+        nr_frames,
+        charge: plan.charge,
+    })
+}
+
+/// Looking through a table for how many pages there are below it.
+const SCAN: Effort = Effort(64);
+
+/// What a share takes, as far as it was checked.
+struct Planned {
+    nr_bytes: u64,
+    nr_src_frames: usize,
+    nr_dst_frames: usize,
+    /// What the destination is charged.
+    charge: u64,
+}
+
+impl Planned {
+    const fn nr_frames(&self) -> usize {
+        self.nr_src_frames + self.nr_dst_frames
+    }
 }
 
 struct Share<'m> {
     mm: &'m Mm,
+    /// The source's and the destination's.
+    tables: [&'m PageTable; 2],
+    /// The spaces are of different classes: pages are copied.
+    crosses: bool,
     src: Frame,
     dst: Frame,
     /// Addresses in the source.
@@ -129,6 +175,8 @@ struct Share<'m> {
     distance: u64,
     mode: ShareMode,
     perm: Option<Perm>,
+    /// Where the range is only looked at: how many bytes were before it, which are charged with it.
+    before: Option<u64>,
 }
 
 /// Entries of the source in one table, whose places in the destination are in one table too. The first
@@ -152,11 +200,11 @@ impl<'m> Share<'m> {
         clippy::too_many_arguments,
         reason = "these are the words of the system call"
     )]
-    const fn new(
+    fn new(
         mm: &'m Mm,
-        dst: &PageTable,
+        dst: &'m PageTable,
         dst_addr: u64,
-        src: &PageTable,
+        src: &'m PageTable,
         src_addr: u64,
         len: u64,
         mode: ShareMode,
@@ -164,25 +212,33 @@ impl<'m> Share<'m> {
     ) -> Self {
         Self {
             mm,
+            tables: [src, dst],
+            crosses: dst.crosses(src),
             src: src.root(),
             dst: dst.root(),
             range: src_addr..src_addr + len,
             distance: dst_addr.wrapping_sub(src_addr),
             mode,
             perm,
+            before: None,
         }
     }
 
     /// Returns whether it was not too much effort.
     fn run(&self, limit: Effort) -> Result<bool, VmError> {
         let plan = self.plan(limit)?;
-        if plan.len < self.range.end - self.range.start {
+        if plan.nr_bytes < self.range.end - self.range.start {
             return Ok(false);
         }
-        let mut reserve = reserve(self.mm, plan.nr_frames)?;
+        let mut reserve =
+            self.tables[1].charge_and_reserve(self.mm, plan.charge, plan.nr_frames())?;
         match self.mode {
             ShareMode::CopyOnWrite => self.fork(&mut reserve),
-            ShareMode::Move => self.take(&mut reserve),
+            ShareMode::Move => {
+                let charge = self.loss();
+                self.take(&mut reserve);
+                self.tables[0].shrink(self.mm, charge);
+            }
             ShareMode::Shared => {
                 let flushed = self.detach_shared(&mut reserve);
                 self.attach_shared(&mut reserve, &flushed);
@@ -213,23 +269,26 @@ impl<'m> Share<'m> {
             return Some(Err(error));
         }
         let rights = self.rights(entry);
-        let made = match (self.mode, entry.kind()) {
-            (ShareMode::Shared, Kind::Private(frame) | Kind::Shared(frame)) => {
-                self.mm.counts.increment(frame);
-                if !entry.is_shared() {
-                    source.set(Entry::shared(frame, entry.rights()));
-                }
-                Entry::shared(frame, rights)
-            }
-            (ShareMode::CopyOnWrite, Kind::Private(frame)) => {
-                self.mm.counts.increment(frame);
-                if entry.is_writable() {
-                    source.set(entry.with_writable(false));
-                    self.mm.flush(Flush::page(self.src, page));
-                }
-                Entry::private(frame, rights, false)
-            }
+        let frame = match (self.mode, entry.kind()) {
+            (ShareMode::Shared, Kind::Private(frame) | Kind::Shared(frame))
+            | (ShareMode::CopyOnWrite, Kind::Private(frame)) => frame,
             _ => return None,
+        };
+        if let Err(error) = self.tables[1].grow_by_page(self.mm) {
+            return Some(Err(error));
+        }
+        self.mm.counts.increment(frame);
+        let made = if self.mode == ShareMode::Shared {
+            if !entry.is_shared() {
+                source.set(Entry::shared(frame, entry.rights()));
+            }
+            Entry::shared(frame, rights)
+        } else {
+            if entry.is_writable() {
+                source.set(entry.with_writable(false));
+                self.mm.flush(Flush::page(self.src, page));
+            }
+            Entry::private(frame, rights, false)
         };
         target.set(made);
         to.add_used(1);
@@ -271,7 +330,7 @@ impl<'m> Share<'m> {
         let numbers = [index(addr, level), index(self.to_dst(addr), level)];
         let room = NR_ENTRIES - numbers[0].max(numbers[1]);
         let mut nr_entries = (room as u64).min((rest.end - addr) >> shift(level));
-        if level > 0 && !entries.is_empty() && self.perm.is_some() {
+        if level > 0 && !entries.is_empty() && (self.perm.is_some() || self.crosses) {
             let going = entries.iter().take(nr_entries as usize);
             let going = going.take_while(|place| self.goes(Slot::new(place).get()));
             nr_entries = going.count() as u64;
@@ -289,6 +348,7 @@ impl<'m> Share<'m> {
     #[inline]
     fn goes(&self, entry: Entry) -> bool {
         match self.perm {
+            _ if self.crosses => entry.table_below().is_none(),
             None => true,
             Some(perm) if entry.table_below().is_some() => perm == Perm::RW && entry.is_plain(),
             Some(_) => true,
@@ -305,7 +365,7 @@ impl<'m> Share<'m> {
     }
 
     /// Checks both sides as far as the effort goes, and counts the frames that it takes.
-    fn plan(&self, limit: Effort) -> Result<Beginning, VmError> {
+    fn plan(&self, limit: Effort) -> Result<Planned, VmError> {
         let Range { start, end } = self.range;
         let target = self.to_dst(start)..self.to_dst(start) + (end - start);
         if !is_vacant(&self.mm.map, self.dst, &target) {
@@ -315,8 +375,9 @@ impl<'m> Share<'m> {
         let mut src = Plan::new(self.mm, self.src);
         let (mut nr_pages, mut left) = (0, limit.0);
         // Where every page keeps its rights and no bytes are copied, nothing can be wrong with one.
-        let is_plain = self.perm.is_none() && self.mode != ShareMode::Shared;
+        let is_plain = self.perm.is_none() && self.mode != ShareMode::Shared && !self.crosses;
         let (mut expected, mut rest) = (start, self.range.clone());
+        let mut counted = self.counted();
         while left > 0
             && let Some(mut part) = self.next_part(&mut rest)
         {
@@ -324,6 +385,11 @@ impl<'m> Share<'m> {
                 return Err(Error::NotMapped);
             }
             dst.add(self.to_dst(part.addr), part.level);
+            if counted.is_some() && part.level > 1 {
+                part.nr_entries = part.nr_entries.min((left / SCAN.0).max(1).into());
+                rest.start = part.end();
+                left = left.saturating_sub(SCAN.0 * part.nr_entries as u32);
+            }
             let is_own = match self.mode {
                 ShareMode::CopyOnWrite => true,
                 _ => src.add(part.addr, part.level),
@@ -333,6 +399,9 @@ impl<'m> Share<'m> {
             } else {
                 nr_pages += self.plan_entries(&mut part, is_own, &mut left)?;
                 rest.start = part.end();
+            }
+            if let Some((tables, charge)) = &mut counted {
+                *charge += tables.above(self.to_dst(part.addr), part.level) + self.charge(part);
             }
             expected = part.end();
             // Much memory may be reserved, and what cannot be had need not be counted to the end.
@@ -344,10 +413,84 @@ impl<'m> Share<'m> {
         if self.perm.is_some() && expected != reached {
             return Err(Error::NotMapped);
         }
-        Ok(Beginning {
-            len: reached - start,
-            nr_frames: dst.nr_frames() + src.nr_frames() + nr_pages,
+        let charge = match counted {
+            _ if reached == start => 0,
+            Some((_, charge)) => charge,
+            None if self.perm.is_some() => {
+                let target = target.start..self.to_dst(reached);
+                commit::of_vacant(self.mm, self.dst, &target) - self.nr_tables_before(target.start)
+            }
+            None if reached < end => 0,
+            None => self.tables[0].commit() - self.tables[1].commit(),
+        };
+        let nr_src_pages = match self.mode {
+            ShareMode::Shared => nr_pages,
+            _ => 0,
+        };
+        Ok(Planned {
+            nr_bytes: reached - start,
+            nr_src_frames: src.nr_frames() + nr_src_pages,
+            nr_dst_frames: dst.nr_frames() + nr_pages - nr_src_pages,
+            charge,
         })
+    }
+
+    /// Counts what the destination is charged, where it has to be counted: not if there are no holes
+    /// in the source, and not if an empty space gets all that another one has at once.
+    fn counted(&self) -> Option<(NewTables<'m>, u64)> {
+        let is_all = self.range == (0..USER_END) && self.distance == 0;
+        let is_copy = is_all && self.before.is_none() && self.tables[1].is_empty();
+        if self.perm.is_some() || is_copy {
+            return None;
+        }
+        let mut tables = NewTables::new(self.mm, self.dst);
+        if let Some(before) = self.before {
+            let start = self.range.start;
+            let is_counted = |nr_bytes: u64| {
+                !is_vacant(
+                    &self.mm.map,
+                    self.src,
+                    &(start - nr_bytes.min(before)..start),
+                )
+            };
+            tables.skip(self.to_dst(start), is_counted);
+        }
+        Some((tables, 0))
+    }
+
+    /// How many of the tables that are missing at `addr` of the destination are charged with what is
+    /// before it, if all of that is mapped.
+    fn nr_tables_before(&self, addr: u64) -> u64 {
+        match self.before {
+            None | Some(0) => 0,
+            Some(_) => commit::nr_begun(self.mm, self.dst, addr),
+        }
+    }
+
+    /// What the entries of a part are charged.
+    fn charge(&self, part: Part) -> u64 {
+        match self.source(part) {
+            View::Entries(places) => commit::of_entries(self.mm, places, part.level),
+            View::Gap(_, len) => len as u64 * commit::of_zero(part.level),
+        }
+    }
+
+    /// What the source of a move is charged less.
+    fn loss(&self) -> u64 {
+        let is_filled = |block: &Range<u64>| {
+            let (mm, src) = (self.mm, self.src);
+            src == self.dst && commit::brings_into(mm, src, &self.range, self.distance, block)
+        };
+        let loss = Loss {
+            mm: self.mm,
+            is_filled: &is_filled,
+        };
+        loss.of(self.src, &self.range)
+    }
+
+    /// The class of the destination, and of the source unless pages are copied.
+    fn class(&self) -> Commit {
+        self.tables[1].class()
     }
 
     /// Checks the entries of a part, which ends where the effort does. Returns how many frames their
@@ -390,6 +533,7 @@ impl<'m> Share<'m> {
             ShareMode::CopyOnWrite => false,
         };
         match self.perm {
+            None if self.crosses && entry.is_shared() => Err(Error::BadState),
             Some(perm) if stays_shared && !entry.rights().ceiling().contains(perm) => {
                 Err(Error::Denied)
             }
@@ -402,6 +546,7 @@ impl<'m> Share<'m> {
     fn takes_frame(&self, entry: Entry, is_own: bool) -> bool {
         match (self.mode, entry.kind()) {
             (ShareMode::CopyOnWrite, Kind::Shared(_)) => self.perm.is_some(),
+            (ShareMode::CopyOnWrite, Kind::Private(_)) => self.crosses,
             (ShareMode::Shared, Kind::Zero) => true,
             (ShareMode::Shared, Kind::Private(frame)) => !is_own || !self.mm.counts.is_one(frame),
             _ => false,
@@ -411,7 +556,7 @@ impl<'m> Share<'m> {
     /// Copy-on-write: in one pass, as no page departs. In the source W goes, even in tables that
     /// others share: it had no effect there.
     fn fork(&self, reserve: &mut Reserve<'_>) {
-        let mut departing = Departing::new(self.mm);
+        let mut departing = Departing::new(self.mm, self.class());
         let mut nr_seconds = 0;
         let mut rest = self.range.clone();
         while let Some(part) = self.next_part(&mut rest) {
@@ -474,7 +619,9 @@ impl<'m> Share<'m> {
             let rest = run.skip(done);
             let (source, target) = rest.page(0);
             let entry = source.get();
-            if let Some(pattern) = Pattern::like(entry, &self.mm.counts) {
+            if let Some(pattern) = Pattern::like(entry, &self.mm.counts)
+                && !self.crosses
+            {
                 let lent = rest.fork(&self.mm.counts, pattern, self.perm.map(Rights::new));
                 forked.loses_write |= pattern.is_writable();
                 forked.nr_seconds += lent.nr_seconds;
@@ -491,7 +638,7 @@ impl<'m> Share<'m> {
         forked
     }
 
-    /// The copy of a page that is not private.
+    /// The copy of a page that is not private, or goes to a space of another class.
     fn forked(
         &self,
         source: Entry,
@@ -506,7 +653,7 @@ impl<'m> Share<'m> {
                     .add_shared(counts.of(frame).increment().into());
                 Entry::shared(frame, rights)
             }
-            Kind::Shared(frame) => {
+            Kind::Shared(frame) | Kind::Private(frame) => {
                 let snapshot = reserve.take();
                 self.mm.map.copy_frame(frame, snapshot);
                 self.mm.stats.copied.add(1);
@@ -518,7 +665,7 @@ impl<'m> Share<'m> {
 
     /// Moves everything, and takes away the tables of the source that are empty then.
     fn take(&self, reserve: &mut Reserve<'_>) {
-        let mut departing = Departing::new(self.mm);
+        let mut departing = Departing::new(self.mm, self.class());
         let mut is_emptied = false;
         let mut rest = self.range.clone();
         while let Some(part) = self.next_part(&mut rest) {
@@ -571,7 +718,7 @@ impl<'m> Share<'m> {
     /// Shared memory, pass 1: opens the tables of both sides, and turns the pages of the source into
     /// it, unless they must be copied first. Those are taken out of reach.
     fn detach_shared(&self, reserve: &mut Reserve<'_>) -> Flushed {
-        let mut departing = Departing::new(self.mm);
+        let mut departing = Departing::new(self.mm, self.class());
         let mut rest = self.range.clone();
         while let Some(part) = self.next_part(&mut rest) {
             let at = self.to_dst(part.addr);
@@ -654,7 +801,7 @@ impl<'m> Share<'m> {
                 self.mm.stats.cow_broken.add(1);
                 self.mm.counts.increment(frame);
                 slot.set(Entry::shared(frame, source.rights()));
-                self.mm.release(old, flushed);
+                self.mm.release(old, self.class(), flushed);
                 frame
             }
             Kind::Shared(frame) => frame,

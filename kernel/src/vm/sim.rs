@@ -7,7 +7,7 @@ use crate::{
     vm::{
         Fault, PageTable,
         access::{offset_in, pieces},
-        fault,
+        fault, make_room,
     },
 };
 
@@ -67,12 +67,14 @@ pub fn user_access(
     access: Access,
 ) -> Result<Frame, Fault> {
     debug_assert!(addr.is_multiple_of(PAGE_SIZE as u64));
-    for _ in 0..2 {
+    let mut nr_faults = 0;
+    while nr_faults < 2 {
         if let Some(frame) = cpu.translate(mm, table.root(), addr, access) {
             return Ok(frame);
         }
         match fault(mm, table, addr, access) {
-            Fault::Resolved => {}
+            Fault::Resolved => nr_faults += 1,
+            Fault::OutOfMemory if make_room(mm) => {}
             failed => return Err(failed),
         }
     }

@@ -1,8 +1,11 @@
 //! An address space's page table: making it, looking into it, taking it apart.
 
+use cowslip_abi::Commit;
+
 use crate::{
     mm::{DeadTable, Flush, Frame, Mm, OutOfMemory, phys::NR_ENTRIES},
     vm::{
+        commit::Charge,
         cursor::{Cursor, ROOT, USER_END, coverage, walk_to_page},
         entry::{Entry, Kind, Slot},
         open::Plan,
@@ -21,6 +24,7 @@ const COUNTED_TABLES: usize = 8;
 #[must_use = "a page table that is dropped leaks its frames"]
 pub struct PageTable {
     root: Frame,
+    charge: Charge,
 }
 
 /// What an address space consists of.
@@ -45,15 +49,24 @@ impl PageTable {
     ///
     /// [`OutOfMemory`]: there is no frame for the root.
     pub fn new(mm: &Mm, kernel_half: &[u64; 256]) -> Result<Self, OutOfMemory> {
-        let root = reserve(mm, 1)?.take();
+        let root = reserve(mm, 1, Commit::Overcommit)?.take();
         mm.map.fill_upper_half(root, kernel_half);
-        Ok(Self { root })
+        Ok(Self {
+            root,
+            charge: Charge::new(),
+        })
     }
 
     /// The root: what CR3 points at, and what names the space in a [`Flush`].
     #[must_use]
     pub const fn root(&self) -> Frame {
         self.root
+    }
+
+    /// What the space is charged.
+    #[inline(always)]
+    pub(super) const fn charge(&self) -> &Charge {
+        &self.charge
     }
 
     /// The entry for the page that contains the user address `addr`.
@@ -118,11 +131,13 @@ impl PageTable {
     /// No CPU may have the space active, nor activate it.
     pub fn destroy(self, mm: &Mm) {
         mm.flush(Flush::all(self.root));
+        self.shrink(mm, self.commit());
         mm.bury(DeadTable {
             frame: self.root,
             level: ROOT,
             next: 0,
             left: nr_user_entries(ROOT),
+            class: self.class(),
         });
     }
 }

@@ -1,6 +1,7 @@
 //! Named tests: what other systems got wrong, and the shortcuts that fail.
 
 mod aliases;
+mod commit;
 mod failure;
 mod invariants;
 mod lazy;

@@ -1,9 +1,9 @@
 //! The operations, and how they are drawn.
 
-use cowslip_abi::{PAGE_SIZE, Perm, ShareMode};
+use cowslip_abi::{Commit, PAGE_SIZE, Perm, ShareMode};
 use kernel::{
     mm::phys::NR_ENTRIES,
-    vm::{Transfer, USER_END},
+    vm::{NO_BUDGET, Transfer, USER_END},
 };
 use proptest::prelude::*;
 
@@ -78,6 +78,7 @@ pub(crate) enum Op {
     Fork {
         dst: usize,
         src: usize,
+        terms: Terms,
     },
     Copy {
         dst: usize,
@@ -126,7 +127,16 @@ pub(crate) enum Op {
     /// Replaces the space by an empty one.
     Destroy {
         space: usize,
+        terms: Terms,
     },
+}
+
+/// What an empty space is given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) class: Commit,
+    /// In frames.
+    pub(crate) budget: u64,
 }
 
 pub(crate) fn step() -> impl Strategy<Value = Step> {
@@ -144,7 +154,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (space(), pages()).prop_map(|(space, pages)| Op::Unmap { space, pages }),
         2 => (space(), pages(), perm()).prop_map(|(space, pages, perm)| Op::Protect { space, pages, perm }),
         6 => share(),
-        1 => (space(), space()).prop_map(|(dst, src)| Op::Fork { dst, src }),
+        1 => (space(), space(), terms()).prop_map(|(dst, src, terms)| Op::Fork { dst, src, terms }),
         6 => copy(),
         9 => write(),
         3 => (space(), 0u8..2, offset(), len_in_page())
@@ -152,7 +162,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (space(), 0u8..2, 0..NR_PAGES).prop_map(|(space, cpu, page)| Op::Execute { space, cpu, page }),
         2 => (space(), offset(), 0usize..3 * PAGE_SIZE, any::<u8>())
             .prop_map(|(space, offset, len, byte)| Op::KernelWrite { space, offset, len, byte }),
-        1 => space().prop_map(|space| Op::Destroy { space }),
+        2 => (space(), terms()).prop_map(|(space, terms)| Op::Destroy { space, terms }),
         1 => (1u64..5).prop_map(|nr_pages| Op::Threshold { nr_pages }),
         2 => (1usize..200).prop_map(|nr_references| Op::Reap { nr_references }),
     ]
@@ -225,6 +235,12 @@ fn write() -> impl Strategy<Value = Op> {
             byte,
         },
     )
+}
+
+fn terms() -> impl Strategy<Value = Terms> {
+    let class = prop_oneof![Just(Commit::Overcommit), Just(Commit::Strict)];
+    let budget = prop_oneof![3 => Just(NO_BUDGET), 1 => 0..2 * NR_PAGES];
+    (class, budget).prop_map(|(class, budget)| Terms { class, budget })
 }
 
 fn space() -> impl Strategy<Value = usize> {

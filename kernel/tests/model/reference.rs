@@ -1,8 +1,13 @@
 //! Address spaces that copy everything at once.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
-use cowslip_abi::{Access, Error, FoundEntry, PAGE_SIZE, Perm, ShareMode};
+use cowslip_abi::{Access, Commit, Error, FoundEntry, PAGE_SIZE, Perm, ShareMode};
+use kernel::mm::phys::INDEX_BITS;
 use kernel::vm::{CopyError, Side, Transfer};
 
 use super::ops::PAGE;
@@ -54,16 +59,43 @@ impl Bytes {
 }
 
 /// A space: its pages by address.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Space {
     pub(crate) pages: BTreeMap<u64, Page>,
+    pub(crate) class: Commit,
+    pub(crate) budget: u64,
 }
 
 impl Space {
+    pub(crate) fn new(class: Commit, budget: u64) -> Self {
+        Self {
+            pages: BTreeMap::new(),
+            class,
+            budget,
+        }
+    }
+
+    /// Counted from scratch: pages, and tables that have a page below them.
+    pub(crate) fn commit(&self) -> u64 {
+        commit_of(self.pages.keys().copied())
+    }
+
+    /// Whether the budget allows these pages as well.
+    fn check_budget(&self, more: impl Iterator<Item = u64>) -> Result<(), Error> {
+        let all: BTreeSet<u64> = self.pages.keys().copied().chain(more).collect();
+        let is_allowed = all.len() == self.pages.len() || commit_of(all.into_iter()) <= self.budget;
+        if is_allowed {
+            Ok(())
+        } else {
+            Err(Error::OverBudget)
+        }
+    }
+
     pub(crate) fn map(&mut self, addr: u64, len: u64, perm: Perm) -> Result<(), Error> {
         if self.pages.range(addr..addr + len).next().is_some() {
             return Err(Error::Occupied);
         }
+        self.check_budget((addr..addr + len).step_by(PAGE_SIZE))?;
         for page in (addr..addr + len).step_by(PAGE_SIZE) {
             let bytes = Bytes::zero();
             self.pages.insert(
@@ -155,6 +187,12 @@ impl Space {
     }
 }
 
+/// The root, pages at these addresses, and all tables on the way to them.
+fn commit_of(pages: impl Iterator<Item = u64>) -> u64 {
+    let blocks = |page: u64| (0..4).map(move |level| (level, page >> (12 + INDEX_BITS * level)));
+    1 + pages.flat_map(blocks).collect::<BTreeSet<_>>().len() as u64
+}
+
 /// The parts of a byte range that lie in one page each.
 fn chunks(addr: u64, len: u64) -> impl Iterator<Item = (u64, usize)> {
     let mut at = addr;
@@ -189,6 +227,10 @@ pub(crate) fn share(spaces: &mut [Space], args: &Share) -> Result<(), Error> {
     if dst == src && to.abs_diff(from) < len {
         return Err(Error::Overlap);
     }
+    let crosses = spaces[dst].class != spaces[src].class;
+    if crosses && mode != ShareMode::CopyOnWrite {
+        return Err(Error::BadState);
+    }
     if spaces[dst].pages.range(to..to + len).next().is_some() {
         return Err(Error::Occupied);
     }
@@ -203,6 +245,9 @@ pub(crate) fn share(spaces: &mut [Space], args: &Share) -> Result<(), Error> {
         if stays_shared && perm.is_some_and(|perm| !page.ceiling.contains(perm)) {
             return Err(Error::Denied);
         }
+        if crosses && perm.is_none() && page.bytes.is_shared() {
+            return Err(Error::BadState);
+        }
     }
     if perm.is_some() && expected != from + len {
         return Err(Error::NotMapped);
@@ -212,6 +257,7 @@ pub(crate) fn share(spaces: &mut [Space], args: &Share) -> Result<(), Error> {
         .range(from..from + len)
         .map(|(a, _)| *a)
         .collect();
+    spaces[dst].check_budget(addresses.iter().map(|addr| addr - from + to))?;
     for addr in addresses {
         let source = spaces[src].pages.get_mut(&addr).unwrap();
         if mode == ShareMode::Shared && !source.bytes.is_shared() {

@@ -1,17 +1,17 @@
 //! The kernel's memory management beside the model, and everything that must hold between them.
 
-use cowslip_abi::{Access, Error, PAGE_SIZE, Perm, ShareMode};
+use cowslip_abi::{Access, Commit, Error, PAGE_SIZE, Perm, ShareMode};
 use kernel::{
     mm::{Frame, PhysAddr, phys::NR_ENTRIES, sim::Cpu, sim::SimMemory},
     vm::{
-        self, CopyError, Fault, PageTable, Side, USER_END,
-        audit::audit,
+        self, CopyError, Fault, NO_BUDGET, PageTable, Side, Transfer, USER_END,
+        audit::{audit, frames_of},
         sim::{user_access, user_read, user_write},
     },
 };
 
 use super::{
-    ops::{BASE, NR_PAGES, NR_SPACES, Op, PAGE, Pages, Step},
+    ops::{BASE, NR_PAGES, NR_SPACES, Op, PAGE, Pages, Step, Terms},
     reference::{self, Share, Space},
 };
 
@@ -94,8 +94,13 @@ impl World {
         let tables: Vec<_> = (0..NR_SPACES)
             .map(|_| PageTable::new(mm, &[0; 256]).unwrap())
             .collect();
-        let mut model = vec![Space::default(); NR_SPACES];
+        let classes = [Commit::Strict, Commit::Overcommit, Commit::Strict];
+        let mut model: Vec<_> = classes
+            .into_iter()
+            .map(|class| Space::new(class, NO_BUDGET))
+            .collect();
         for (table, model) in tables.iter().zip(&mut model) {
+            table.set_class(model.class).unwrap();
             table.map_zero(mm, BASE, NR_PAGES * PAGE, Perm::RW).unwrap();
             model.map(BASE, NR_PAGES * PAGE, Perm::RW).unwrap();
         }
@@ -116,6 +121,7 @@ impl World {
             self.hoard_all_but(free_frames);
             done = Some(self.perform(&step.op)).filter(|outcome| !outcome.is_out_of_memory());
             if done.is_none() {
+                assert!(!self.is_promised(&step.op), "{step:?} broke a promise");
                 self.check();
             }
             self.give_back();
@@ -124,6 +130,25 @@ impl World {
         let expected = self.expect(&step.op);
         assert_eq!(done, expected, "{step:?}");
         self.check();
+    }
+
+    /// Whether memory cannot be too short for the operation: a strict space needs frames for it and for
+    /// nothing that was not charged before.
+    fn is_promised(&self, op: &Op) -> bool {
+        let is_strict = |space: usize| self.model[space].class == Commit::Strict;
+        match *op {
+            Op::Unmap { space, .. }
+            | Op::Protect { space, .. }
+            | Op::Write { space, .. }
+            | Op::Read { space, .. }
+            | Op::Execute { space, .. }
+            | Op::KernelWrite { space, .. } => is_strict(space),
+            Op::Copy {
+                dst, src, transfer, ..
+            } => is_strict(dst) && (is_strict(src) || transfer == Transfer::Copy),
+            Op::Map { .. } | Op::Share { .. } | Op::Fork { .. } => false,
+            Op::Threshold { .. } | Op::Reap { .. } | Op::Destroy { .. } => true,
+        }
     }
 
     /// Unmaps what the operation would find occupied.
@@ -147,12 +172,12 @@ impl World {
             mm.frames.free_count() + mm.counts.nodes(),
             mm.frames.total_count()
         );
-        assert_eq!(mm.counts.shared(), 0);
+        assert_eq!((mm.counts.shared(), mm.frames.promised()), (0, 0));
     }
 
     fn hoard_all_but(&mut self, free_frames: u64) {
         let frames = &self.sim.mm().frames;
-        while frames.free_count() > free_frames {
+        while frames.spare_count() > free_frames {
             self.hoard.extend(frames.alloc());
         }
     }
@@ -164,22 +189,27 @@ impl World {
     }
 
     /// An empty space instead of this one. Without memory for a root, the old one is emptied.
-    fn replace(&mut self, space: usize) {
+    fn replace(&mut self, space: usize, terms: Terms) {
         let mm = self.sim.mm();
         let table = &mut self.tables[space];
         match PageTable::new(mm, &[0; 256]) {
             Ok(fresh) => std::mem::replace(table, fresh).destroy(mm),
             Err(_) => table.unmap(mm, 0, USER_END).unwrap(),
         }
+        table.set_class(terms.class).unwrap();
+        table.set_budget(terms.budget);
+        self.model[space] = Space::new(terms.class, terms.budget);
     }
 
     /// Does it for real.
     fn perform(&mut self, op: &Op) -> Outcome {
-        if let Op::Destroy { space } | Op::Fork { dst: space, .. } = *op
-            && !matches!(*op, Op::Fork { dst, src } if dst == src)
+        if let Op::Destroy { space, terms }
+        | Op::Fork {
+            dst: space, terms, ..
+        } = *op
+            && !matches!(*op, Op::Fork { dst, src, .. } if dst == src)
         {
-            self.replace(space);
-            self.model[space] = Space::default();
+            self.replace(space, terms);
         }
         let (mm, tables) = (self.sim.mm(), &self.tables);
         match *op {
@@ -202,7 +232,7 @@ impl World {
                 let (dst, src) = (&tables[dst], &tables[src]);
                 vm::share(mm, dst, to, src, pages.addr(), pages.len(), mode, perm).into()
             }
-            Op::Fork { dst, src } => {
+            Op::Fork { dst, src, .. } => {
                 let (dst, src) = (&tables[dst], &tables[src]);
                 vm::share(mm, dst, 0, src, 0, USER_END, ShareMode::CopyOnWrite, None).into()
             }
@@ -305,7 +335,7 @@ impl World {
                 )
                 .into()
             }
-            Op::Fork { dst, src } => {
+            Op::Fork { dst, src, .. } => {
                 let (to, from, len) = (0, 0, USER_END);
                 let (mode, perm) = (ShareMode::CopyOnWrite, None);
                 reference::share(
@@ -388,6 +418,26 @@ impl World {
             mm.frames.total_count(),
             "frames lost"
         );
+        self.check_promise();
+    }
+
+    /// What is promised is the commit of the strict spaces less what they have, and it is there.
+    fn check_promise(&self) {
+        let mm = self.sim.mm();
+        for (table, model) in self.tables.iter().zip(&self.model) {
+            assert_eq!(table.commit(), model.commit(), "commit");
+            assert_eq!((table.class(), table.budget()), (model.class, model.budget));
+        }
+        let [strict, others] =
+            [Commit::Strict, Commit::Overcommit].map(|class| frames_of(mm, &self.tables, class));
+        assert!(strict.is_disjoint(&others), "a frame of both classes");
+        let strict_spaces = self
+            .model
+            .iter()
+            .filter(|space| space.class == Commit::Strict);
+        let commit: u64 = strict_spaces.map(Space::commit).sum();
+        assert_eq!(mm.frames.promised(), commit as i64 - strict.len() as i64);
+        assert!(mm.frames.free_count() as i64 >= mm.frames.promised());
     }
 
     fn check_statistics(&self, table: &PageTable, model: &Space) {

@@ -59,11 +59,13 @@ pub enum Call {
     Log = 24,
     /// `(system; status)`: never returns.
     Shutdown = 25,
+    /// `(space; field, value)`
+    SpaceSet = 26,
 }
 
 impl Call {
     /// Every call, in the order of their numbers.
-    pub const ALL: [Call; 26] = [
+    pub const ALL: [Call; 27] = [
         Call::Send,
         Call::Recv,
         Call::Reply,
@@ -90,6 +92,7 @@ impl Call {
         Call::Info,
         Call::Log,
         Call::Shutdown,
+        Call::SpaceSet,
     ];
 
     /// The call with this number.

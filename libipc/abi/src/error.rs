@@ -50,11 +50,13 @@ pub enum Error {
     WouldBlock = 19,
     /// The object is not in a state that allows the call.
     BadState = 20,
+    /// The space would commit itself to more frames than its budget allows.
+    OverBudget = 21,
 }
 
 impl Error {
     /// Every error, in the order of their codes, which start at 1.
-    pub const ALL: [Error; 20] = [
+    pub const ALL: [Error; 21] = [
         Error::BadHandle,
         Error::WrongType,
         Error::Denied,
@@ -75,6 +77,7 @@ impl Error {
         Error::Died,
         Error::WouldBlock,
         Error::BadState,
+        Error::OverBudget,
     ];
 
     /// Decodes `rax`: `None` is success.
@@ -110,6 +113,7 @@ impl Error {
             Error::Died => "the other side died",
             Error::WouldBlock => "would block",
             Error::BadState => "object in the wrong state",
+            Error::OverBudget => "over budget",
         }
     }
 }

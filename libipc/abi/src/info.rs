@@ -17,6 +17,11 @@ pub enum InfoTopic {
     Space = 2,
     /// Thread (READ). [`ThreadState`]; nanoseconds run; base priority; effective priority.
     Thread = 3,
+    /// Space (READ). 1 if alive; [`Commit`](crate::Commit), as a number; its commit and its budget in
+    /// frames, 0 for no budget.
+    Commit = 4,
+    /// System (OBSERVE). Frames that are free but promised to strict spaces.
+    Promise = 5,
 }
 
 impl InfoTopic {
@@ -28,6 +33,8 @@ impl InfoTopic {
             1 => Some(Self::Memory),
             2 => Some(Self::Space),
             3 => Some(Self::Thread),
+            4 => Some(Self::Commit),
+            5 => Some(Self::Promise),
             _ => None,
         }
     }

@@ -31,5 +31,5 @@ pub use fault::{Access, FaultKind, FaultVerdict, FoundEntry};
 pub use handle::{Handle, Rights};
 pub use info::{InfoTopic, PortIo, ThreadField, ThreadState};
 pub use init::{INIT_ARCHIVE, INIT_INFO, INIT_MAGIC, InitInfo};
-pub use memory::{MAX_RANGE, PAGE_SIZE, Perm, ShareMode, USER_END};
+pub use memory::{Commit, MAX_RANGE, PAGE_SIZE, Perm, ShareMode, SpaceField, USER_END};
 pub use message::{MAX_HANDLES, MessageKind, RecvFlags, Tag, WORDS, pack_handles, unpack_handles};

@@ -70,3 +70,48 @@ impl ShareMode {
         }
     }
 }
+
+/// What a space is promised about the frames that it may come to need: its *commit*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum Commit {
+    /// Nothing: a frame is looked for when it is needed (lazily), and there may be none.
+    Overcommit = 0,
+    /// All of it: what cannot be backed is refused when it is asked for (eagerly), so that no access
+    /// fails later.
+    Strict = 1,
+}
+
+impl Commit {
+    /// Decodes an argument.
+    #[must_use]
+    pub const fn from_user(value: u64) -> Option<Self> {
+        match value {
+            0 => Some(Self::Overcommit),
+            1 => Some(Self::Strict),
+            _ => None,
+        }
+    }
+}
+
+/// What [`SpaceSet`](crate::Call::SpaceSet) sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum SpaceField {
+    /// A [`Commit`]; only while the space is empty.
+    Class = 0,
+    /// The most that the space's commit may be, in frames; 0 for no limit.
+    Budget = 1,
+}
+
+impl SpaceField {
+    /// Decodes an argument.
+    #[must_use]
+    pub const fn from_user(value: u64) -> Option<Self> {
+        match value {
+            0 => Some(Self::Class),
+            1 => Some(Self::Budget),
+            _ => None,
+        }
+    }
+}

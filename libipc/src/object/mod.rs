@@ -19,7 +19,7 @@ use abi::{Call, Error, Handle, InfoTopic, Rights};
 
 use crate::{raw, start};
 
-pub use space::SpaceInfo;
+pub use space::{Charge, SpaceInfo};
 pub use thread::{Entry, ThreadInfo};
 
 /// A handle and the process whose table it is in.

@@ -1,6 +1,6 @@
 //! Address spaces: mapping, sharing, counting, ending.
 
-use abi::{Call, Error, Handle, InfoTopic, Perm, ShareMode};
+use abi::{Call, Commit, Error, Handle, InfoTopic, Perm, ShareMode, SpaceField};
 
 use super::{Borrowed, Endpoint, Space, Thread, first_handle, info};
 use crate::{raw, start};
@@ -24,6 +24,19 @@ pub struct SpaceInfo {
     pub threads: u64,
     /// Handles.
     pub handles: u64,
+}
+
+/// What a space is charged. Frames have 4,096 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// Whether the space is alive.
+    pub alive: bool,
+    /// Whether frames for its commit are set aside.
+    pub class: Commit,
+    /// Its commit: the frames that it would have if nothing were shared and everything there.
+    pub commit: u64,
+    /// The most that the commit may be, in frames.
+    pub budget: Option<u64>,
 }
 
 impl Space {
@@ -120,6 +133,45 @@ impl Space {
             threads: last[0],
             handles: last[1],
         })
+    }
+
+    /// What the space is charged: in constant time.
+    ///
+    /// # Errors
+    /// Those of the call `info`.
+    pub fn charge(&self) -> Result<Charge, Error> {
+        let ([alive, class, commit, budget, ..], _) = info(self.handle(), InfoTopic::Commit)?;
+        Ok(Charge {
+            alive: alive == 1,
+            class: Commit::from_user(class).unwrap_or(Commit::Overcommit),
+            commit,
+            budget: (budget != 0).then_some(budget),
+        })
+    }
+
+    /// Chooses, while the space is empty, whether frames for its commit are set aside.
+    ///
+    /// # Errors
+    /// Those of the call `space_set`.
+    pub fn set_class(&self, class: Commit) -> Result<(), Error> {
+        self.set(SpaceField::Class, class as u64)
+    }
+
+    /// Limits the commit to so many frames; `None` for no limit. Nobody can raise the budget of its own
+    /// space.
+    ///
+    /// # Errors
+    /// Those of the call `space_set`; `BadArgument` for a budget of no frames.
+    pub fn set_budget(&self, nr_frames: Option<u64>) -> Result<(), Error> {
+        match nr_frames {
+            Some(0) => Err(Error::BadArgument),
+            budget => self.set(SpaceField::Budget, budget.unwrap_or(0)),
+        }
+    }
+
+    fn set(&self, field: SpaceField, value: u64) -> Result<(), Error> {
+        let args = [field as u64, value, 0, 0, 0, 0];
+        raw::checked(Call::SpaceSet, self.handle(), args).map(|_| ())
     }
 
     /// Whether the space is dead: asked without counting what is in it, by a call that is an error

@@ -20,15 +20,17 @@ impl System {
         .map(|results| Space::from_raw(first_handle(results)))
     }
 
-    /// The ten values of the topic `memory`, in the order of the interface.
+    /// The ten values of the topic `memory` and the one of `promise`, in the order of the interface.
     ///
     /// # Errors
     /// Those of the call `info`.
-    pub fn memory(&self) -> Result<[u64; 10], Error> {
+    pub fn memory(&self) -> Result<[u64; 11], Error> {
         let (first, last) = info(self.handle(), InfoTopic::Memory)?;
-        let mut values = [0; 10];
+        let ([promised, ..], _) = info(self.handle(), InfoTopic::Promise)?;
+        let mut values = [0; 11];
         values[..6].copy_from_slice(&first);
-        values[6..].copy_from_slice(&last);
+        values[6..10].copy_from_slice(&last);
+        values[10] = promised;
         Ok(values)
     }
 

@@ -1,6 +1,6 @@
 //! The memory statistics server: the kernel's counters for programs that may not ask it.
 //!
-//! One request, `QUERY`; the reply's bytes are ten words in the order of [`Memory`].
+//! One request, `QUERY`; the reply's bytes are eleven words in the order of [`Memory`].
 
 use super::{Error, Refusal, request};
 use crate::message::Message;
@@ -10,7 +10,7 @@ use crate::object::Endpoint;
 pub const QUERY: u32 = 1;
 
 /// The reply's length in bytes.
-pub const REPLY_LEN: usize = 80;
+pub const REPLY_LEN: usize = 88;
 
 /// The counters. Frames and pages have 4,096 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,12 +36,14 @@ pub struct Memory {
     pub zeroed: u64,
     /// Pages freed since boot.
     pub freed: u64,
+    /// Free frames that are promised to strict spaces: for others there are `free - promised`.
+    pub promised: u64,
 }
 
 impl Memory {
-    /// The counters from the kernel's ten values.
+    /// The counters from the kernel's eleven values.
     #[must_use]
-    pub const fn from_words(words: [u64; 10]) -> Self {
+    pub const fn from_words(words: [u64; 11]) -> Self {
         let [
             total,
             free,
@@ -53,6 +55,7 @@ impl Memory {
             reclaimed,
             zeroed,
             freed,
+            promised,
         ] = words;
         Memory {
             total,
@@ -65,6 +68,7 @@ impl Memory {
             reclaimed,
             zeroed,
             freed,
+            promised,
         }
     }
 
@@ -91,7 +95,7 @@ pub fn query(memstat: &Endpoint) -> Result<Memory, Error> {
     if sent.reply_len != REPLY_LEN {
         return Err(Refusal::Broken.into());
     }
-    let mut words = [0; 10];
+    let mut words = [0; 11];
     for (word, bytes) in words.iter_mut().zip(reply.as_chunks::<8>().0) {
         *word = u64::from_le_bytes(*bytes);
     }

@@ -91,7 +91,7 @@ impl fmt::Display for Refusal {
 impl From<abi::Error> for Refusal {
     fn from(error: abi::Error) -> Self {
         match error {
-            abi::Error::NoMemory => Refusal::NoMemory,
+            abi::Error::NoMemory | abi::Error::OverBudget => Refusal::NoMemory,
             abi::Error::TableFull => Refusal::Full,
             abi::Error::KernelAddress | abi::Error::NonCanonical => Refusal::BadRequest,
             _ => Refusal::Broken,

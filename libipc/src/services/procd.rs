@@ -4,7 +4,7 @@
 //!
 //! | request | words | bytes | reply |
 //! | --- | --- | --- | --- |
-//! | `SPAWN` | | argument block | `w0`: pid |
+//! | `SPAWN` | `w0`: a [`Commit`], the class of its space | argument block | `w0`: pid |
 //! | `FORK` | `w0`, `w1`: instruction and stack pointer of the child; `w2`: its `fs` base | | `w0`: pid |
 //! | `EXEC` | | argument block | none: the program is another one |
 //! | `EXIT` | `w0`: status | | none |
@@ -21,7 +21,7 @@
 
 use core::mem::MaybeUninit;
 
-use abi::Handle;
+use abi::{Commit, Handle};
 
 use super::{Error, Refusal, request};
 use crate::message::Message;
@@ -123,13 +123,15 @@ pub struct Entry {
     pub ppid: u64,
     /// 0 while it runs, 1 when it ended and nobody waited for it.
     pub ended: u64,
+    /// The commit of its space, in frames; 0 if it has ended.
+    pub commit: u64,
     /// The end of its program's path, filled up with zero bytes.
     pub name: [u8; 24],
 }
 
 impl Entry {
     /// Bytes on the way.
-    pub const LEN: usize = 48;
+    pub const LEN: usize = 56;
 
     /// The bytes on the way.
     #[must_use]
@@ -138,7 +140,8 @@ impl Entry {
         bytes[..8].copy_from_slice(&self.pid.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.ppid.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.ended.to_le_bytes());
-        bytes[24..].copy_from_slice(&self.name);
+        bytes[24..32].copy_from_slice(&self.commit.to_le_bytes());
+        bytes[32..].copy_from_slice(&self.name);
         bytes
     }
 
@@ -152,11 +155,12 @@ impl Entry {
                 .fold(0, |word, &byte| word << 8 | u64::from(byte))
         };
         let mut name = [0; 24];
-        name.copy_from_slice(&bytes[24..]);
+        name.copy_from_slice(&bytes[32..]);
         Entry {
             pid: word(0),
             ppid: word(8),
             ended: word(16),
+            commit: word(24),
             name,
         }
     }
@@ -235,12 +239,13 @@ fn ask<const N: usize>(procd: &Endpoint, label: u32, words: [u64; N]) -> Result<
     request(procd, Message::new(label).with_words(words), &[], &mut []).map(|sent| sent.reply.words)
 }
 
-/// Starts a program; returns its pid.
+/// Starts a program, in a space of this class; returns its pid.
 ///
 /// # Errors
 /// `NotFound`, `NotExecutable`, `NoMemory`, `Full`, `BadRequest` for a malformed block.
-pub fn spawn(procd: &Endpoint, block: &[u8]) -> Result<u64, Error> {
-    let sent = request(procd, Message::new(SPAWN), block, &mut [])?;
+pub fn spawn(procd: &Endpoint, class: Commit, block: &[u8]) -> Result<u64, Error> {
+    let message = Message::new(SPAWN).with_words([class as u64]);
+    let sent = request(procd, message, block, &mut [])?;
     Ok(sent.reply.words[0])
 }
 
@@ -306,6 +311,7 @@ pub fn list(procd: &Endpoint, pid: u64) -> Result<([Entry; 16], usize), Error> {
         pid: 0,
         ppid: 0,
         ended: 0,
+        commit: 0,
         name: [0; 24],
     };
     let mut entries = [empty; 16];
@@ -355,6 +361,7 @@ mod tests {
             pid: 1 << 40,
             ppid: 7,
             ended: 1,
+            commit: 12,
             name,
         };
         assert_eq!(Entry::from_bytes(&entry.to_bytes()), entry);

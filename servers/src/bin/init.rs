@@ -12,7 +12,9 @@ use libipc::server::{self, Answer, Service};
 use libipc::services::procd::{self, INIT_PID};
 use libipc::services::{self, Refusal, console};
 use libipc::thread::{self, Supervisor};
-use libipc::{Borrowed, Endpoint, Error, Handle, PageBuffer, Rights, System, Thread, raw, start};
+use libipc::{
+    Borrowed, Commit, Endpoint, Error, Handle, PageBuffer, Rights, System, Thread, raw, start,
+};
 use servers::init::boot::{BootError, Clients, Machine, SERVERS, Server};
 use servers::init::{NO_PROGRAM, SERVER_DIED, has_option, program};
 use servers::procd::report::Words;
@@ -166,7 +168,7 @@ fn start_servers(machine: &mut Machine) -> Result<Clients, Failure> {
 
 fn start_program(info: &InitInfo, procd: &Endpoint) -> Result<u64, services::Error> {
     let block = program(command_line(info)).ok_or(Refusal::BadRequest)?;
-    procd::spawn(procd, &block)
+    procd::spawn(procd, Commit::Overcommit, &block)
 }
 
 fn command_line(info: &InitInfo) -> &[u8] {

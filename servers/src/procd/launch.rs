@@ -16,7 +16,7 @@ use libipc::services::Refusal;
 use libipc::services::procd::Thing;
 use libipc::start::{StartInfo, split_args};
 use libipc::thread::PRIORITY;
-use libipc::{Endpoint, Error, Handle, Rights, ShareMode, Space, System, Thread};
+use libipc::{Commit, Endpoint, Error, Handle, Rights, ShareMode, Space, System, Thread};
 
 use super::programs::{Program, Programs};
 use super::table::{Name, Vacancy};
@@ -65,6 +65,40 @@ pub struct Maker {
     pub programs: Programs,
     /// What raises the [bits of deaths](death_bit), made on first use.
     pub deaths: [Option<Endpoint>; DEATH_BITS],
+}
+
+/// What a process may have of the machine's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Whether its memory is promised to it.
+    pub class: Commit,
+    /// The most that it may commit itself to, in frames.
+    pub budget: Option<u64>,
+}
+
+impl Terms {
+    /// Those of a space.
+    ///
+    /// # Errors
+    /// Those of the call `info`.
+    pub fn of(space: &Space) -> Result<Self, Error> {
+        let charge = space.charge()?;
+        Ok(Terms {
+            class: charge.class,
+            budget: charge.budget,
+        })
+    }
+
+    /// Gives them to an empty space, which is overcommit and has no budget.
+    fn apply(self, space: &Space) -> Result<(), Error> {
+        if self.class == Commit::Strict {
+            space.set_class(self.class)?;
+        }
+        match self.budget {
+            None => Ok(()),
+            budget => space.set_budget(budget),
+        }
+    }
 }
 
 /// How many notification bits tell of deaths.
@@ -116,11 +150,12 @@ impl Maker {
     pub fn spawn(
         &mut self,
         vacancy: Vacancy,
+        terms: Terms,
         parent: u64,
         args: &[u8],
     ) -> Result<(Process, Name), Refusal> {
         let path = split_args(args).next().ok_or(Refusal::BadRequest)?;
-        let process = self.in_new_space(vacancy.slot, |maker, space| {
+        let process = self.in_new_space(vacancy.slot, terms, |maker, space| {
             maker.program(vacancy.pid, parent, path, args, space)
         })?;
         Ok((process, name(path)))
@@ -133,7 +168,8 @@ impl Maker {
         original: &Process,
         entry: Entry,
     ) -> Result<Process, Refusal> {
-        self.in_new_space(vacancy.slot, |maker, space| {
+        let terms = Terms::of(&original.space)?;
+        self.in_new_space(vacancy.slot, terms, |maker, space| {
             copy_memory(&original.space, &(0..USER_END), space)?;
             let (standard, thread) = maker.furnish(vacancy.pid, space)?;
             // The child goes by the numbers in its parent's memory.
@@ -150,10 +186,12 @@ impl Maker {
     fn in_new_space(
         &mut self,
         slot: usize,
+        terms: Terms,
         make: impl FnOnce(&mut Self, &Space) -> Result<Standard, Refusal>,
     ) -> Result<Process, Refusal> {
         let space = self.space(slot)?;
-        let standard = make(self, &space).inspect_err(|_| {
+        let made = terms.apply(&space).map_err(Refusal::from);
+        let standard = made.and_then(|()| make(self, &space)).inspect_err(|_| {
             let _ = space.kill();
         })?;
         Ok(Process {

@@ -24,9 +24,9 @@ use libipc::server::{Answer, Service};
 use libipc::services::procd as protocol;
 use libipc::services::procd::{Ended, INIT_PID, Reason, Thing};
 use libipc::services::{Refusal, console, names};
-use libipc::{Endpoint, Rights, Space};
+use libipc::{Commit, Endpoint, Rights, Space};
 
-use launch::{Maker, Process, death_bit};
+use launch::{Maker, Process, Terms, death_bit};
 use table::{MAX_PROCESSES, Table, Vacancy, Waiting};
 
 /// The notification bit of ^C; the bits below tell of deaths.
@@ -74,9 +74,13 @@ impl Procd {
         }
     }
 
-    fn spawn(&mut self, pid: u64, args: &[u8]) -> Result<Done, Refusal> {
+    fn spawn(&mut self, pid: u64, class: u64, args: &[u8]) -> Result<Done, Refusal> {
+        let terms = Terms {
+            class: Commit::from_user(class).ok_or(Refusal::BadRequest)?,
+            budget: None,
+        };
         let vacancy = self.table.vacancy()?;
-        let (process, name) = self.maker.spawn(vacancy, pid, args)?;
+        let (process, name) = self.maker.spawn(vacancy, terms, pid, args)?;
         self.table.add(vacancy, pid, name, process);
         Ok(Done::Answer(Message::new(0).with_words([vacancy.pid])))
     }
@@ -100,9 +104,12 @@ impl Procd {
 
     fn exec(&mut self, pid: u64, args: &[u8]) -> Result<Done, Refusal> {
         let running = self.table.running().find(|&(running, ..)| running == pid);
-        let (_, slot, _) = running.ok_or(Refusal::Denied)?;
+        let (_, slot, process) = running.ok_or(Refusal::Denied)?;
+        let terms = Terms::of(&process.space)?;
         let parent = self.table.parent(pid).unwrap_or(INIT_PID);
-        let (next, name) = self.maker.spawn(Vacancy { slot, pid }, parent, args)?;
+        let (next, name) = self
+            .maker
+            .spawn(Vacancy { slot, pid }, terms, parent, args)?;
         if let Some((process, old_name)) = self.table.get_mut(pid) {
             *old_name = name;
             let _ = process.exec(next).kill();
@@ -173,7 +180,10 @@ impl Procd {
         let entries = core::iter::successors(first, |entry| self.table.next_after(entry.pid));
         let mut count = 0;
         for (bytes, entry) in self.listing.chunks_mut(protocol::Entry::LEN).zip(entries) {
-            bytes.copy_from_slice(&entry.to_bytes());
+            let space = self.table.get(entry.pid).map(|process| &process.space);
+            let charge = space.and_then(|space| space.charge().ok());
+            let commit = charge.map_or(0, |charge| charge.commit);
+            bytes.copy_from_slice(&protocol::Entry { commit, ..entry }.to_bytes());
             count += 1;
         }
         let message = Message::new(0).with_words([count as u64]);
@@ -222,7 +232,7 @@ impl Procd {
     fn request(&mut self, pid: u64, message: Message, data: &[u8]) -> Result<Done, Refusal> {
         let [first, ..] = message.words;
         match message.label() {
-            protocol::SPAWN => self.spawn(pid, data),
+            protocol::SPAWN => self.spawn(pid, first, data),
             protocol::FORK => self.fork(pid, message.words),
             protocol::EXEC => self.exec(pid, data),
             protocol::EXIT => {

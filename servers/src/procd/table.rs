@@ -279,6 +279,7 @@ impl<P> Table<P> {
             pid: process.pid,
             ppid: process.parent,
             ended: u64::from(matches!(process.state, State::Ended(_))),
+            commit: 0,
             name: process.name,
         })
     }

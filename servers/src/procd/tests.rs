@@ -7,7 +7,7 @@ use libipc::abi::Call;
 use libipc::fake;
 use libipc::services::procd as client;
 use libipc::services::{Error, files};
-use libipc::{Handle, System};
+use libipc::{Commit, Handle, System};
 
 use super::programs::Programs;
 use super::*;
@@ -228,7 +228,7 @@ fn programs_are_read_once() {
     let pid = add(&procd, INIT_PID);
     let spawn = || {
         let _ = fake::asked();
-        client::spawn(&as_process(pid), b"/bin/small\0").unwrap();
+        client::spawn(&as_process(pid), Commit::Overcommit, b"/bin/small\0").unwrap();
         fake::asked()
     };
     // One space for the process, and at first one for the program.
@@ -240,10 +240,34 @@ fn programs_are_read_once() {
 }
 
 #[test]
+fn a_space_is_strict_before_anything_is_mapped_in_it() {
+    let procd = procd();
+    let pid = add(&procd, INIT_PID);
+    let spawn = |class| {
+        let _ = fake::asked();
+        client::spawn(&as_process(pid), class, b"/bin/small\0").unwrap();
+        fake::asked()
+    };
+    assert_eq!(count(&spawn(Commit::Overcommit), Call::SpaceSet), 0);
+    let asked = spawn(Commit::Strict);
+    let set = asked.iter().position(|asked| asked.call == Call::SpaceSet);
+    let share = asked.iter().position(|asked| asked.call == Call::Share);
+    assert!(set.is_some() && set < share);
+    let [class, value, ..] = asked[set.unwrap()].args;
+    assert_eq!((class, value), (0, Commit::Strict as u64));
+    let wrong = Message::new(client::SPAWN).with_words([2]);
+    let sent = as_process(pid)
+        .send(wrong, b"/bin/small\0", &mut [])
+        .unwrap();
+    let refusal = Refusal::from_label(sent.reply.label());
+    assert_eq!(refusal, Some(Refusal::BadRequest));
+}
+
+#[test]
 fn programs_are_given_up_when_memory_is_short() {
     let procd = procd();
     let pid = add(&procd, INIT_PID);
-    let spawn = || client::spawn(&as_process(pid), b"/bin/small\0");
+    let spawn = || client::spawn(&as_process(pid), Commit::Overcommit, b"/bin/small\0");
     let is_kept = || procd.borrow().maker.programs.find("/bin/small").is_some();
     spawn().unwrap();
     assert!(is_kept());

@@ -10,12 +10,13 @@ use alloc::vec::Vec;
 use libipc::services::console::MAX_LINE;
 use libipc::services::procd::{self, Ended};
 use libipc::services::{Error, files, memstat};
-use libipc::{Endpoint, io, print, println, process, raw, start};
+use libipc::{Commit, Endpoint, io, print, println, process, raw, start};
 
 libipc::program!(run);
 
 const HELP: &str = "\
 PROGRAM [ARGS] [&]   run a program of /bin, or by path; with & without waiting for it
+strict PROGRAM [ARGS] [&]  the same, with all the memory that it asks for promised to it
 ls [DIRECTORY]       list files, of /bin if not told otherwise
 ps                   list processes
 memstat              show the machine's memory
@@ -76,24 +77,33 @@ fn execute(command: &str, args: &[&str]) -> Result<(), Error> {
             Ok(pid) => process::kill(pid)?,
             Err(_) => println!("sh: {pid} is not a number"),
         },
-        (program, [args @ .., "&"]) => println!("[{}]", spawn(program, args)?),
-        (program, args) => foreground(program, args)?,
+        ("strict", [program, args @ ..]) => run_program(Commit::Strict, program, args)?,
+        (program, args) => run_program(Commit::Overcommit, program, args)?,
+    }
+    Ok(())
+}
+
+/// Runs a program, with `&` as its last argument without waiting for it.
+fn run_program(class: Commit, program: &str, args: &[&str]) -> Result<(), Error> {
+    match args {
+        [args @ .., "&"] => println!("[{}]", spawn(class, program, args)?),
+        args => foreground(class, program, args)?,
     }
     Ok(())
 }
 
 /// Starts a program of `/bin`, or by path.
-fn spawn(program: &str, args: &[&str]) -> Result<u64, Error> {
+fn spawn(class: Commit, program: &str, args: &[&str]) -> Result<u64, Error> {
     if program.contains('/') {
-        return process::spawn(program, args);
+        return process::spawn_with(class, program, args);
     }
-    process::spawn(&alloc::format!("/bin/{program}"), args)
+    process::spawn_with(class, &alloc::format!("/bin/{program}"), args)
 }
 
 /// Runs a program to its end, or to ^C.
-fn foreground(program: &str, args: &[&str]) -> Result<(), Error> {
+fn foreground(class: Commit, program: &str, args: &[&str]) -> Result<(), Error> {
     let procd = Endpoint::borrow(start::procd());
-    let pid = spawn(program, args)?;
+    let pid = spawn(class, program, args)?;
     procd::foreground(&procd, pid)?;
     let ended = process::wait(pid)?;
     procd::foreground(&procd, 0)?;
@@ -131,16 +141,17 @@ fn list(directory: &str) -> Result<(), Error> {
 
 fn processes() -> Result<(), Error> {
     let procd = Endpoint::borrow(start::procd());
-    println!("{:>6} {:>6}  NAME", "PID", "PARENT");
+    println!("{:>6} {:>6} {:>9}  NAME", "PID", "PARENT", "COMMIT");
     let mut last = 0;
     loop {
         let (entries, count) = procd::list(&procd, last)?;
         for entry in &entries[..count] {
             let state = if entry.ended == 1 { " (ended)" } else { "" };
             println!(
-                "{:>6} {:>6}  {}{state}",
+                "{:>6} {:>6} {:>9}  {}{state}",
                 entry.pid,
                 entry.ppid,
+                entry.commit,
                 entry.name()
             );
             last = entry.pid;
@@ -162,6 +173,11 @@ fn memory() -> Result<(), Error> {
     println!(
         "        shared {:>9}   reference counts {:>9}",
         memory.shared, memory.counts
+    );
+    println!(
+        "      promised {:>9}   free for all {:>13}",
+        memory.promised,
+        memory.free.saturating_sub(memory.promised)
     );
     println!("pages since boot");
     println!(

@@ -10,7 +10,9 @@ use libipc::{Endpoint, PageBuffer, Perm, Received, ShareMode, Space, process};
 use user_apps::scenario::assert_err;
 use user_apps::scenario::fault::{Report, provoke};
 use user_apps::scenario::frames::{Frames, assert_exact, available, counters};
-use user_apps::scenario::memory::{PAGE, SCRATCH, map, map_code, peek, poke};
+use user_apps::scenario::memory::{
+    PAGE, SCRATCH, give_all_back, map, map_code, peek, poke, take_all,
+};
 use user_apps::scenario::peer::{child, join, status_of, thread_with, until};
 use user_apps::scenario::twin::system;
 
@@ -378,27 +380,6 @@ fn running_out_inside_calls_is_an_error() {
     drop(system);
 }
 
-/// Takes frames until there are none, in calls that say so; returns how many pages.
-fn take_all(own: &Space) -> u64 {
-    let (from, to) = (SCRATCH, SCRATCH + (1 << 40));
-    let mut nr_pages = 0;
-    for len in [256, 16, 1] {
-        loop {
-            let [from, to] = [from, to].map(|start| start + nr_pages * PAGE);
-            let mode = ShareMode::Shared;
-            let taken = own
-                .map(from, len * PAGE, Perm::RW)
-                .and_then(|()| own.share(own, from, to, len * PAGE, mode, Some(Perm::RW)));
-            if taken.is_err() {
-                let _ = own.unmap(from, len * PAGE);
-                break;
-            }
-            nr_pages += len;
-        }
-    }
-    nr_pages
-}
-
 /// The process server may give up what it keeps, and then says so; it never fails itself.
 fn programs_start_again_when_there_is_memory() {
     let pid = child(|| {
@@ -414,9 +395,7 @@ fn programs_start_again_when_there_is_memory() {
                 Ok(_) | Err(services::Error::Refused(Refusal::NoMemory)) => {}
                 Err(other) => panic!("{other}"),
             }
-            for start in [SCRATCH, SCRATCH + (1 << 40)] {
-                own.unmap(start, nr_pages * PAGE).expect("unmap");
-            }
+            give_all_back(&own, nr_pages);
             assert_eq!(quit().map(|ended| ended.status), Ok(0));
         }
         0

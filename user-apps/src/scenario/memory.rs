@@ -1,7 +1,7 @@
 //! Memory at chosen addresses, patterns to fill it with, and guard bytes around buffers.
 
 use libipc::abi::{Error, PAGE_SIZE};
-use libipc::{Perm, Space};
+use libipc::{Perm, ShareMode, Space};
 
 use super::rng::Rng;
 
@@ -11,8 +11,44 @@ pub const PAGE: u64 = PAGE_SIZE as u64;
 /// Addresses that neither programs nor libipc use: from here on for 16 TiB.
 pub const SCRATCH: u64 = 0x4000_0000_0000;
 
+/// Where the other half of what is [taken](take_all) lies.
+const TAKEN: u64 = SCRATCH + (1 << 40);
+
 /// What lies around buffers.
 pub const GUARD: u8 = 0xa5;
+
+/// Takes frames until there are none, in calls that say so; returns how many pages. They
+/// lie at [`SCRATCH`] and again far above.
+#[must_use]
+pub fn take_all(own: &Space) -> u64 {
+    let (from, to) = (SCRATCH, TAKEN);
+    let mut nr_pages = 0;
+    for len in [256, 16, 1] {
+        loop {
+            let [from, to] = [from, to].map(|start| start + nr_pages * PAGE);
+            let mode = ShareMode::Shared;
+            let taken = own
+                .map(from, len * PAGE, Perm::RW)
+                .and_then(|()| own.share(own, from, to, len * PAGE, mode, Some(Perm::RW)));
+            if taken.is_err() {
+                let _ = own.unmap(from, len * PAGE);
+                break;
+            }
+            nr_pages += len;
+        }
+    }
+    nr_pages
+}
+
+/// Undoes [`take_all`].
+///
+/// # Panics
+/// When that fails.
+pub fn give_all_back(own: &Space, nr_pages: u64) {
+    for start in [SCRATCH, TAKEN] {
+        own.unmap(start, nr_pages * PAGE).expect("unmap");
+    }
+}
 
 /// Maps pages at an address of the case's own choice, for reading and writing.
 ///

@@ -12,7 +12,8 @@ use libipc::abi::USER_END;
 use libipc::object::{Entry, copy_handle};
 use libipc::start::{MAX_EXTRA, StartInfo};
 use libipc::{
-    Endpoint, Error, Handle, PageBuffer, Received, Rights, ShareMode, Space, System, Thread, start,
+    Commit, Endpoint, Error, Handle, PageBuffer, Received, Rights, ShareMode, Space, System,
+    Thread, start,
 };
 
 use super::peer::until;
@@ -67,7 +68,21 @@ impl Twin {
         gifts: &[Gift],
         body: impl FnOnce([Handle; MAX_EXTRA]) + 'static,
     ) -> Twin {
-        match Self::try_start(system, gifts, body) {
+        Self::start_in(Commit::Overcommit, system, gifts, body)
+    }
+
+    /// The same in a space of this class.
+    ///
+    /// # Panics
+    /// When a call fails.
+    #[track_caller]
+    pub fn start_in(
+        class: Commit,
+        system: &System,
+        gifts: &[Gift],
+        body: impl FnOnce([Handle; MAX_EXTRA]) + 'static,
+    ) -> Twin {
+        match Self::try_start(class, system, gifts, body) {
             Ok(twin) => twin,
             Err(error) => panic!("no twin: {error}"),
         }
@@ -78,12 +93,14 @@ impl Twin {
     /// # Errors
     /// Those of the calls that it takes.
     pub fn try_start(
+        class: Commit,
         system: &System,
         gifts: &[Gift],
         body: impl FnOnce([Handle; MAX_EXTRA]) + 'static,
     ) -> Result<Twin, Error> {
         let end = Endpoint::create()?;
         let space = system.create_space(Some(&bit(&end, DEAD)?))?;
+        space.set_class(class)?;
         let thread = space.create_thread(None, libipc::thread::PRIORITY)?;
         let body: Box<Body> = Box::new(Box::new(body));
         let stack = PageBuffer::new(STACK)?;

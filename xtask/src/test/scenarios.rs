@@ -128,6 +128,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ..USUAL
     },
     Scenario {
+        name: "shell_runs_strict_programs",
+        input: "strict memhog 4\nstrict memhog 2000\nps\nexit\n",
+        check: |output| {
+            contains(output, "given back: ")?;
+            contains(output, "/bin/memhog: out of memory")?;
+            contains(output, " COMMIT  NAME")
+        },
+        ..USUAL
+    },
+    Scenario {
         name: "no_line_is_lost",
         program: &["chatter", "4", "500"],
         check: chatter,
@@ -146,7 +156,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         options: &["--mem", "5M"],
         program: &["memhog", "4"],
         status: 135,
-        check: |output| contains(output, ": out of memory: no frame for "),
+        check: |output| {
+            contains(
+                output,
+                " (memhog) ended: out of memory: no frame for the write to 0x",
+            )
+        },
         ..USUAL
     },
     Scenario {

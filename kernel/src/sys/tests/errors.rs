@@ -1,6 +1,6 @@
 //! Each wrong argument has its own error, and changes nothing.
 
-use cowslip_abi::{Call, Error, Handle, Rights, Tag};
+use cowslip_abi::{Call, Commit, Error, Handle, InfoTopic, Perm, Rights, SpaceField, Tag};
 
 use super::machine::{BUFFER, Machine, Program};
 use crate::object::{MAX_HANDLES_PER_SPACE, Object};
@@ -44,7 +44,7 @@ fn acts_on(call: Call) -> Option<(usize, Rights)> {
         Call::Send => (0, Rights::SEND),
         Call::Recv | Call::ReplyRecv => (0, Rights::RECV),
         Call::Notify | Call::Timer => (0, Rights::NOTIFY),
-        Call::Map | Call::Unmap | Call::Protect | Call::Share => (1, Rights::MAP),
+        Call::Map | Call::Unmap | Call::Protect | Call::Share | Call::SpaceSet => (1, Rights::MAP),
         Call::ThreadCreate => (1, Rights::MANAGE),
         Call::ThreadStart | Call::ThreadSet | Call::Kill => (2, Rights::MANAGE),
         Call::SpaceCreate => (3, Rights::CREATE),
@@ -60,7 +60,7 @@ fn acts_on(call: Call) -> Option<(usize, Rights)> {
 fn an_unknown_number_is_unknown_whatever_comes_with_it() {
     let mut machine = Machine::new(256);
     let (program, handles) = rich(&mut machine);
-    for number in [26, 27, 0x7fff_ffff, 0xffff_ffff] {
+    for number in [27, 28, 0x7fff_ffff, 0xffff_ffff] {
         machine.raw_call(
             program.thread,
             number | u64::from(handles[0].0) << 32,
@@ -482,5 +482,57 @@ fn a_full_handle_table_is_an_error_and_costs_nothing() {
         Error::TableFull
     );
     assert_eq!((machine.free(), machine.kernel.endpoints.len()), before);
+    machine.finish();
+}
+
+#[test]
+fn class_and_budget_are_checked() {
+    let mut machine = Machine::new(256);
+    let (program, handles) = rich(&mut machine);
+    let [own, system] = [handles[1], handles[3]];
+    let set = |field: SpaceField, value| [field as u64, value, 0, 0, 0, 0];
+    let (class, budget) = (SpaceField::Class, SpaceField::Budget);
+    let strict = Commit::Strict as u64;
+    for unknown in [[2, 0, 0, 0, 0, 0], [u64::MAX; 6], set(class, 2)] {
+        let error = machine.error(program, Call::SpaceSet, own, unknown);
+        assert_eq!(error, Error::BadArgument);
+    }
+    let error = machine.error(program, Call::SpaceSet, own, set(class, strict));
+    assert_eq!(error, Error::BadState, "something is mapped");
+
+    // Its own budget may be lowered, and not raised again.
+    machine.ok(program, Call::SpaceSet, own, set(budget, 100));
+    for raised in [101, 0] {
+        let error = machine.error(program, Call::SpaceSet, own, set(budget, raised));
+        assert_eq!(error, Error::Denied);
+    }
+    machine.ok(program, Call::SpaceSet, own, set(budget, 5));
+    let map = [0x20_0000_0000, 4096, Perm::RW.bits(), 0, 0, 0];
+    let error = machine.error(program, Call::Map, own, map);
+    assert_eq!(error, Error::OverBudget);
+
+    let made = machine.ok(program, Call::SpaceCreate, system, NOTHING).rdi;
+    let other = Handle(made as u32);
+    machine.ok(program, Call::SpaceSet, other, set(class, strict));
+    machine.ok(program, Call::SpaceSet, other, set(budget, 10));
+    machine.ok(program, Call::SpaceSet, other, set(budget, 0));
+    machine.ok(program, Call::SpaceSet, other, set(budget, 20));
+    let promised = |machine: &mut Machine| {
+        let topic = [InfoTopic::Promise as u64, 0, 0, 0, 0, 0];
+        machine.ok(program, Call::Info, system, topic).rdi
+    };
+    assert_eq!(promised(&mut machine), 0);
+    machine.ok(program, Call::Map, other, map);
+    let info = machine.ok(program, Call::Info, other, [4, 0, 0, 0, 0, 0]);
+    assert_eq!((info.rdi, info.rsi, info.rdx, info.r8), (1, strict, 5, 20));
+    // The page: the root and the three tables are there.
+    assert_eq!(promised(&mut machine), 1);
+    let too_much = [0x40_0000_0000, 4096 * 15, Perm::RW.bits(), 0, 0, 0];
+    let error = machine.error(program, Call::Map, other, too_much);
+    assert_eq!(error, Error::OverBudget);
+    machine.ok(program, Call::Kill, other, NOTHING);
+    assert_eq!(promised(&mut machine), 0);
+    let info = machine.ok(program, Call::Info, other, [4, 0, 0, 0, 0, 0]);
+    assert_eq!(info.rdi, 0, "dead");
     machine.finish();
 }

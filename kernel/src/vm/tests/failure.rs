@@ -10,7 +10,7 @@ use crate::{
     vm::{
         Fault, PageTable, Transfer, copy,
         entry::{Entry, Slot},
-        fault, share, write_user,
+        fault, make_room, share, write_user,
     },
 };
 
@@ -140,10 +140,11 @@ fn note_entries(mm: &Mm, table: Frame, level: u32, entries: &mut Vec<(u32, Entry
     }
 }
 
-/// A write fault.
+/// A write fault. The thread makes it again while something can be worked off.
 fn write_fault(mm: &Mm, table: &PageTable, addr: u64) -> Result<(), Error> {
     match fault(mm, table, addr, Access::Write) {
         Fault::Resolved => Ok(()),
+        Fault::OutOfMemory if make_room(mm) => write_fault(mm, table, addr),
         Fault::OutOfMemory => Err(Error::NoMemory),
         denied => panic!("{denied:?}"),
     }

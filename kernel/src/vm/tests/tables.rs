@@ -8,7 +8,7 @@ use super::{
     A, B, GIB, PAGE, TABLE, check, copy_bytes, entry, fork, peek, put, share_page, slot, space,
     table_count, with_spaces,
 };
-use cowslip_abi::{Access, Error, Perm, ShareMode};
+use cowslip_abi::{Access, Commit, Error, Perm, ShareMode};
 
 use crate::{
     mm::{Mm, sim::Cpu},
@@ -461,7 +461,9 @@ fn the_second_count_down_that_reaches_zero_drops_the_table() {
         assert_ne!(root.get().table_below(), Some(old));
         assert_eq!(mm.counts.get(old), 1);
         let flushed = mm.flush(crate::mm::Flush::none());
-        let dead = mm.release_table(old, 2, 512, &flushed).unwrap();
+        let dead = mm
+            .release_table(old, 2, 512, Commit::Overcommit, &flushed)
+            .unwrap();
         mm.bury(dead);
         super::free_count(mm);
         check(mm, &[one, two]);
