@@ -25,5 +25,6 @@ pub mod ipc;
 pub mod mm;
 pub mod object;
 pub mod platform;
+pub mod sync;
 pub mod sys;
 pub mod vm;

@@ -19,6 +19,13 @@ pub trait Platform: Sync {
     /// A number of ticks in nanoseconds.
     fn ticks_to_ns(&self, ticks: u64) -> u64;
 
+    /// Interrupts another CPU, so that it comes into the kernel and looks who runs next.
+    fn kick(&self, cpu: usize);
+
+    /// Returns once another CPU, which runs a thread, waits for the kernel: the thread's registers are
+    /// complete, and it may be taken from the CPU.
+    fn halt(&self, cpu: usize);
+
     /// Returns once no CPU uses the page table at `root` any more, nor caches anything of it.
     fn retire(&self, root: Frame);
 

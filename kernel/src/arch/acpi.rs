@@ -7,7 +7,7 @@ use acpi::{
     fadt::Fadt,
     madt::{Madt, MadtEntry},
 };
-use kernel::mm::PhysAddr;
+use kernel::{mm::PhysAddr, sync::MAX_CPUS};
 
 use super::{paging, power::PowerOff};
 
@@ -31,14 +31,35 @@ pub struct Override {
 pub struct Wiring {
     /// The local APIC's registers.
     pub local: PhysAddr,
-    /// Processors that can be used.
-    pub nr_cpus: usize,
+    cpus: [u32; MAX_CPUS],
+    nr_cpus: usize,
     controllers: [(PhysAddr, u32); MAX_CONTROLLERS],
     nr_controllers: usize,
     overrides: [Option<Override>; MAX_OVERRIDES],
 }
 
 impl Wiring {
+    /// The numbers by which the CPUs' local APICs are called, as far as there is room for them.
+    pub fn cpus(&self) -> &[u32] {
+        &self.cpus[..self.nr_cpus.min(MAX_CPUS)]
+    }
+
+    /// How many CPUs there are.
+    pub fn nr_cpus(&self) -> usize {
+        self.nr_cpus
+    }
+
+    fn add_cpu(&mut self, apic: u32, flags: u32) {
+        /// Ready, or able to be.
+        const USABLE: u32 = 0b11;
+        if flags & USABLE != 0 {
+            if let Some(cpu) = self.cpus.get_mut(self.nr_cpus) {
+                *cpu = apic;
+            }
+            self.nr_cpus += 1;
+        }
+    }
+
     /// Each I/O APIC's registers, and its first global system interrupt.
     pub fn controllers(&self) -> &[(PhysAddr, u32)] {
         &self.controllers[..self.nr_controllers]
@@ -53,6 +74,7 @@ impl Wiring {
     fn conventional() -> Self {
         let mut wiring = Self {
             local: PhysAddr(0xfee0_0000),
+            cpus: [0; MAX_CPUS],
             nr_cpus: 1,
             controllers: [(PhysAddr(0xfec0_0000), 0); MAX_CONTROLLERS],
             nr_controllers: 1,
@@ -75,9 +97,8 @@ impl Wiring {
         let mut nr_overrides = 0;
         for entry in table.entries() {
             match entry {
-                // Enabled, or able to be.
-                MadtEntry::LocalApic(cpu) if { cpu.flags } & 3 != 0 => wiring.nr_cpus += 1,
-                MadtEntry::LocalX2Apic(cpu) if { cpu.flags } & 3 != 0 => wiring.nr_cpus += 1,
+                MadtEntry::LocalApic(cpu) => wiring.add_cpu(cpu.apic_id.into(), cpu.flags),
+                MadtEntry::LocalX2Apic(cpu) => wiring.add_cpu(cpu.x2apic_id, cpu.flags),
                 MadtEntry::LocalApicAddressOverride(local) => {
                     wiring.local = PhysAddr(local.local_apic_address);
                 }

@@ -1,20 +1,26 @@
-//! The local APIC: end of interrupt, the timer, and measuring clocks.
+//! The local APIC: end of interrupt, the timer, measuring clocks, and interrupting other CPUs.
 //!
-//! The registers are used through memory (xAPIC), which every x86-64 CPU can do. The timer runs
+//! The registers are used through memory (xAPIC), which every x86-64 CPU can do, unless there are CPUs
+//! that can be called only the other way (x2APIC), by registers of their own. The timer runs
 //! once, from a deadline in nanoseconds.
 
 use core::{
+    arch::x86_64::_mm_mfence,
     hint, ptr,
-    sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed},
 };
 
 use kernel::mm::PhysAddr;
 use x86_64::{instructions::port::Port, registers::model_specific::Msr};
 
-use super::{clock, paging, percpu::PerCpu};
+use super::{clock, cpu, paging, percpu::PerCpu};
 
 /// Vector of the timer.
 pub const TIMER: u8 = 0xf0;
+/// Vector by which another CPU [asks](super::smp) for something.
+pub const REQUEST: u8 = 0xf1;
+/// Vector by which another CPU says that there may be something else to run.
+pub const LOOK: u8 = 0xf2;
 /// Vector of the local APIC's own errors.
 pub const ERROR: u8 = 0xfe;
 /// Vector of interrupts that went away before they were taken.
@@ -26,6 +32,7 @@ const END_OF_INTERRUPT: usize = 0xb0;
 const SPURIOUS_VECTOR: usize = 0xf0;
 const ERROR_STATUS: usize = 0x280;
 const COMMAND_LOW: usize = 0x300;
+const COMMAND_HIGH: usize = 0x310;
 const LVT_TIMER: usize = 0x320;
 const LVT_LINT0: usize = 0x350;
 const LVT_ERROR: usize = 0x370;
@@ -37,6 +44,13 @@ const MASKED: u32 = 1 << 16;
 const ENABLE: u32 = 1 << 8;
 const DIVIDE_BY_ONE: u32 = 0b1011;
 const TO_SELF: u32 = 1 << 18;
+const TO_ALL_OTHERS: u32 = 0b11 << 18;
+const NMI: u32 = 0b100 << 8;
+const INIT: u32 = 0b101 << 8;
+const STARTUP: u32 = 0b110 << 8;
+const ASSERT: u32 = 1 << 14;
+/// The last command is under way.
+const BUSY: u32 = 1 << 12;
 
 const BASE_MSR: u32 = 0x1b;
 const BASE_ENABLE: u64 = 1 << 11;
@@ -44,29 +58,43 @@ const BASE_X2APIC: u64 = 1 << 10;
 
 /// Where the registers are; the same on every CPU, each of which finds its own there.
 static REGISTERS: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+/// The registers are model-specific ones.
+static X2APIC: AtomicBool = AtomicBool::new(false);
+/// The first of them.
+const X2APIC_MSRS: u32 = 0x800;
+/// Numbers from here on can be called only with them.
+const FIRST_X2APIC_ID: u32 = 0xff;
 /// Timer ticks in a nanosecond, in 2^-32.
 static TICKS_PER_NS: AtomicU64 = AtomicU64::new(0);
 
-/// Maps the registers at this physical address.
-pub fn map(addr: PhysAddr) {
+/// Maps the registers at this physical address, and chooses how to use them: so that these CPUs can be
+/// called.
+pub fn map(addr: PhysAddr, cpus: &[u32]) {
     REGISTERS.store(paging::map_device(addr, 4096), Relaxed);
+    let is_needed = cpus.iter().any(|&id| id >= FIRST_X2APIC_ID);
+    X2APIC.store(is_needed && cpu::features().x2apic, Relaxed);
 }
 
 /// Switches this CPU's local APIC on, with its timer stopped.
 pub fn init() {
     let mut base = Msr::new(BASE_MSR);
-    // SAFETY: every x86-64 CPU has the register. From x2APIC mode there is no way back but through
-    // "off".
+    let x2apic = X2APIC.load(Relaxed);
+    // SAFETY: every x86-64 CPU has the register, and those that have x2APIC mode know its bit. From that
+    // mode there is no way back but through "off".
     unsafe {
         let value = base.read();
-        if value & BASE_X2APIC != 0 {
+        if value & BASE_X2APIC != 0 && !x2apic {
             base.write(value & !(BASE_X2APIC | BASE_ENABLE));
         }
         base.write(value & !BASE_X2APIC | BASE_ENABLE);
+        if x2apic {
+            base.write(value | BASE_X2APIC | BASE_ENABLE);
+        }
     }
-    write(LVT_TIMER, MASKED);
     write(LVT_LINT0, MASKED);
     write(LVT_ERROR, u32::from(ERROR));
+    write(DIVIDE, DIVIDE_BY_ONE);
+    write(LVT_TIMER, u32::from(TIMER));
     write(TASK_PRIORITY, 0);
     write(SPURIOUS_VECTOR, ENABLE | u32::from(SPURIOUS));
     write(END_OF_INTERRUPT, 0);
@@ -74,7 +102,31 @@ pub fn init() {
 
 /// The number by which interrupts are sent to this CPU.
 pub fn id() -> u32 {
-    read(ID) >> 24
+    if X2APIC.load(Relaxed) {
+        read(ID)
+    } else {
+        read(ID) >> 24
+    }
+}
+
+/// Interrupts the CPU with this [number](id).
+pub fn send(id: u32, vector: u8) {
+    command(id, u32::from(vector));
+}
+
+/// Makes a CPU wait for [`send_startup`], as after a reset.
+pub fn send_init(id: u32) {
+    command(id, INIT | ASSERT);
+}
+
+/// Makes a CPU that waits start in real mode, at the beginning of a page below 1 MiB.
+pub fn send_startup(id: u32, page: u64) {
+    command(id, STARTUP | ASSERT | (page >> 12) as u32);
+}
+
+/// Interrupts all other CPUs, whether they let interrupts in or not.
+pub fn send_nmi_to_others() {
+    command(0, NMI | ASSERT | TO_ALL_OTHERS);
 }
 
 /// Tells that the interrupt is dealt with.
@@ -90,7 +142,7 @@ pub fn errors() -> u32 {
 
 /// Interrupts this CPU with a vector, once interrupts are on.
 pub fn send_to_self(vector: u8) {
-    write(COMMAND_LOW, TO_SELF | u32::from(vector));
+    command(0, TO_SELF | u32::from(vector));
 }
 
 /// Arms the timer for a time in nanoseconds since boot, or stops it.
@@ -119,7 +171,6 @@ pub fn calibrate() -> (u64, u64) {
     const SPAN: u16 = 1790;
     /// Far more readings than fit into the time.
     const PATIENCE: u32 = 1 << 24;
-    write(DIVIDE, DIVIDE_BY_ONE);
     write(LVT_TIMER, MASKED);
     write(INITIAL_COUNT, u32::MAX);
     let mut pit = IntervalTimer::start();
@@ -202,7 +253,34 @@ impl IntervalTimer {
     }
 }
 
+/// Sends an interrupt.
+fn command(id: u32, what: u32) {
+    if X2APIC.load(Relaxed) {
+        let mut register = Msr::new(x2apic_msr(COMMAND_LOW));
+        // SAFETY: the mode is on; the vectors that are sent have handlers. Unlike with memory, a write
+        // does not wait for those before it by itself.
+        unsafe {
+            _mm_mfence();
+            register.write(u64::from(id) << 32 | u64::from(what));
+        }
+        return;
+    }
+    while read(COMMAND_LOW) & BUSY != 0 {
+        hint::spin_loop();
+    }
+    write(COMMAND_HIGH, id << 24);
+    write(COMMAND_LOW, what);
+}
+
+const fn x2apic_msr(register: usize) -> u32 {
+    X2APIC_MSRS + (register >> 4) as u32
+}
+
 fn read(register: usize) -> u32 {
+    if X2APIC.load(Relaxed) {
+        // SAFETY: the mode is on, and reading these has no effect on memory.
+        return unsafe { Msr::new(x2apic_msr(register)).read() as u32 };
+    }
     // SAFETY: `map` has mapped the registers, and reading these has no effect on memory.
     unsafe {
         REGISTERS
@@ -214,6 +292,10 @@ fn read(register: usize) -> u32 {
 }
 
 fn write(register: usize, value: u32) {
+    if X2APIC.load(Relaxed) {
+        // SAFETY: the mode is on; the vectors that are written have handlers.
+        return unsafe { Msr::new(x2apic_msr(register)).write(value.into()) };
+    }
     // SAFETY: `map` has mapped the registers; the vectors that are written have handlers.
     unsafe {
         REGISTERS

@@ -38,6 +38,8 @@ pub struct Features {
     pub invariant_tsc: bool,
     /// Hardware errors arrive as an exception.
     pub mce: bool,
+    /// Local APICs with numbers of 32 bits.
+    pub x2apic: bool,
 }
 
 static FEATURES: Once<Features> = Once::new();
@@ -100,6 +102,7 @@ fn detect() -> Features {
         xsave: bit(basic.map(|leaf| leaf.ecx), 26),
         invariant_tsc: bit(power.map(|leaf| leaf.edx), 8),
         mce: bit(basic.map(|leaf| leaf.edx), 7),
+        x2apic: bit(basic.map(|leaf| leaf.ecx), 21),
     }
 }
 
@@ -115,6 +118,7 @@ impl fmt::Display for Features {
             ("xsave", self.xsave),
             ("invariant-tsc", self.invariant_tsc),
             ("mce", self.mce),
+            ("x2apic", self.x2apic),
         ];
         f.write_str("has")?;
         named

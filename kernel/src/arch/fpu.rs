@@ -110,24 +110,26 @@ pub fn first_use(cpu: &PerCpu, kernel: &mut Kernel, id: Id<Thread>) -> bool {
     true
 }
 
-/// The CPU goes over to the running thread.
+/// The CPU goes over to the running thread, or to none. Whose registers are here is saved before any other
+/// CPU can have it.
 #[inline]
-pub fn switch(cpu: &PerCpu, kernel: &Kernel, to: &Thread) {
+pub fn switch(cpu: &PerCpu, kernel: &Kernel, to: Option<&Thread>) {
     let owner = cpu.fpu_owner.get();
-    if (owner.is_some() || to.fpu().is_some()) && owner != kernel.current() {
+    let has_own = to.is_some_and(|to| to.fpu().is_some());
+    if (owner.is_some() || has_own) && owner != kernel.current() {
         exchange(cpu, kernel, to);
     }
 }
 
 /// Saves the registers for their owner, who may be dead, and loads those of `to`.
 #[inline(never)]
-fn exchange(cpu: &PerCpu, kernel: &Kernel, to: &Thread) {
+fn exchange(cpu: &PerCpu, kernel: &Kernel, to: Option<&Thread>) {
     let mm = kernel.mm;
     let owner = cpu.fpu_owner.take().and_then(|id| kernel.threads.get(id));
     if let Some(frame) = owner.and_then(|owner| owner.fpu()) {
         save(area(mm, frame).cast_mut());
     }
-    if let Some(frame) = to.fpu() {
+    if let Some(frame) = to.and_then(Thread::fpu) {
         permit();
         load(area(mm, frame));
         cpu.fpu_owner.set(kernel.current());

@@ -3,7 +3,7 @@
 use kernel::{mm::Frame, platform::Platform};
 use x86_64::instructions::port::Port;
 
-use super::{clock, lines, power, serial, trap};
+use super::{clock, lines, power, serial, smp, trap};
 
 /// This machine.
 pub struct Machine;
@@ -23,6 +23,14 @@ impl Platform for Machine {
 
     fn ticks_to_ns(&self, ticks: u64) -> u64 {
         clock::ticks_to_ns(ticks)
+    }
+
+    fn kick(&self, cpu: usize) {
+        smp::kick(cpu);
+    }
+
+    fn halt(&self, cpu: usize) {
+        trap::halt(cpu);
     }
 
     fn retire(&self, root: Frame) {

@@ -14,5 +14,6 @@ pub mod percpu;
 pub mod power;
 mod segments;
 pub mod serial;
+pub mod smp;
 pub mod symbols;
 pub mod trap;

@@ -130,6 +130,36 @@ pub fn map_device(addr: PhysAddr, len: u64) -> *mut u8 {
         .map_device(addr.0, addr.0 + len)
 }
 
+/// Maps the stacks of a CPU that is not the first.
+///
+/// # Panics
+///
+/// After [`take_free`].
+pub fn map_stacks(pages: impl Iterator<Item = u64>) {
+    let mut tables = TABLES.lock();
+    let tables = tables.as_mut().expect("stacks are mapped at boot");
+    for page in pages {
+        let frame = tables.new_table();
+        let rights = tables.no_execute | WRITABLE | GLOBAL;
+        tables.map(page, frame, PAGE, rights);
+    }
+}
+
+/// Maps the first 2 MiB to themselves, to be executed: what a CPU needs that turns paging on.
+pub fn map_start() {
+    let mut tables = TABLES.lock();
+    let tables = tables.as_mut().expect("CPUs are started at boot");
+    tables.map(0, 0, LARGE_PAGE, 0);
+}
+
+/// Undoes [`map_start`] in the tables.
+pub fn unmap_start() {
+    let mut tables = TABLES.lock();
+    let tables = tables.as_mut().expect("CPUs are started at boot");
+    // SAFETY: the root is a table of 512 entries, of which this one maps only what `map_start` did.
+    unsafe { tables.table(tables.root).write(0) };
+}
+
 /// The frames that are left: no more tables are made.
 pub fn take_free() -> FreeRanges {
     let mut tables = TABLES.lock();

@@ -9,7 +9,7 @@ use core::{
 use super::{
     paging,
     percpu::{self, PerCpu},
-    power, serial, symbols,
+    power, serial, smp, symbols,
 };
 
 const MAX_FRAMES: usize = 32;
@@ -27,12 +27,13 @@ pub fn set_origin(ip: u64, frame: u64) {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     x86_64::instructions::interrupts::disable();
+    smp::stop_others();
     if PANICKING.swap(true, Relaxed) {
         print(format_args!("\npanic while panicking: {info}\n"));
         power::panicked();
     }
     let cpu = PerCpu::try_get();
-    let number = cpu.map_or(0, |cpu| cpu.number.get());
+    let number = cpu.map_or(0, |_| PerCpu::number());
     print(format_args!(
         "\nkernel panic on CPU {number}: {}\n",
         info.message()
@@ -78,8 +79,15 @@ fn backtrace() {
     }
 }
 
-/// Whether two words at this address can be read: in the image's data, and in no guard page.
+/// Whether two words at this address can be read: in the image's data, and in no guard page, or on the
+/// stack of a CPU that is not the first.
 fn is_frame(frame: u64) -> bool {
+    let number = PerCpu::try_get().map_or(0, |_| PerCpu::number());
+    if number > 0 {
+        return frame.is_multiple_of(8)
+            && percpu::is_on_stack(number, frame)
+            && percpu::is_on_stack(number, frame + 8);
+    }
     let [_, _, data, end] = paging::image();
     let guarded = percpu::boot_guards()
         .iter()

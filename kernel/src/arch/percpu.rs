@@ -1,14 +1,22 @@
 //! What each CPU has of its own: stacks, descriptor tables, and who runs on it.
 //!
-//! `gs` points at the CPU's [`PerCpu`] while the kernel runs. Only its CPU reads or writes one, and
-//! only with interrupts off, so its fields are cells.
+//! `gs` points at the CPU's [`PerCpu`] while the kernel runs. Only its CPU writes one, and
+//! only with interrupts off, so its fields are cells; what others read of it is atomic.
 
 use core::{
     cell::{Cell, UnsafeCell},
     mem::{MaybeUninit, offset_of},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use kernel::object::{Id, Registers, Thread};
+use kernel::{
+    mm::{
+        PhysAddr,
+        layout::{STACKS, STACKS_STRIDE},
+    },
+    object::{Id, Registers, Thread},
+    sync::MAX_CPUS,
+};
 use x86_64::{
     VirtAddr,
     registers::model_specific::{GsBase, KernelGsBase},
@@ -69,6 +77,26 @@ impl Stacks {
         }
     }
 
+    /// The pages that must not be mapped.
+    fn guards(&self) -> [u64; 1 + SPECIAL_STACKS] {
+        let [a, b, c] = self.special.each_ref().map(Stack::guard);
+        [self.kernel.guard(), a, b, c]
+    }
+
+    /// The stacks of a CPU, which need not be mapped.
+    fn of(number: usize) -> &'static Self {
+        if number == 0 {
+            return &BOOT_STACKS;
+        }
+        const {
+            assert!(size_of::<Stacks>() as u64 <= STACKS_STRIDE);
+        }
+        let addr = STACKS + number as u64 * STACKS_STRIDE;
+        // SAFETY: this is where this CPU's stacks are, and nothing else; whoever asks for them uses no
+        // more than their addresses.
+        unsafe { &*(addr as *const Self) }
+    }
+
     /// Where the stacks of the special vectors start.
     fn special_tops(&self) -> [u64; SPECIAL_STACKS] {
         self.special.each_ref().map(Stack::top)
@@ -84,10 +112,30 @@ pub static BOOT_STACK: Stack<BOOT_STACK_LEN> = Stack::new();
 /// Distance from the start of [`BOOT_STACK`] to where it is empty.
 pub const BOOT_STACK_TOP: usize = PAGE + BOOT_STACK_LEN;
 
-/// The pages below the boot CPU's stacks, which must not be mapped.
+/// The pages below the stacks in the image, which must not be mapped.
 pub fn boot_guards() -> [u64; 2 + SPECIAL_STACKS] {
-    let [a, b, c] = BOOT_STACKS.special.each_ref().map(Stack::guard);
-    [BOOT_STACK.guard(), BOOT_STACKS.kernel.guard(), a, b, c]
+    let [a, b, c, d] = BOOT_STACKS.guards();
+    [BOOT_STACK.guard(), a, b, c, d]
+}
+
+/// The pages to be mapped for the stacks of a CPU that is not the first.
+pub fn stack_pages(number: usize) -> impl Iterator<Item = u64> {
+    let stacks = Stacks::of(number);
+    let (start, guards) = (stacks as *const Stacks as u64, stacks.guards());
+    (start..start + size_of::<Stacks>() as u64)
+        .step_by(PAGE)
+        .filter(move |page| !guards.contains(page))
+}
+
+/// Where the kernel's stack of a CPU starts.
+pub fn stack_top(number: usize) -> u64 {
+    Stacks::of(number).kernel.top()
+}
+
+/// Whether an address is on the kernel's stack of a CPU.
+pub fn is_on_stack(number: usize, addr: u64) -> bool {
+    let top = stack_top(number);
+    (top - STACK_LEN as u64..top).contains(&addr)
 }
 
 /// One CPU's own data. The entry code knows the first fields by their offsets.
@@ -99,9 +147,9 @@ pub struct PerCpu {
     /// The user's stack pointer, for a moment.
     user_rsp: Cell<u64>,
     /// The CPU's number, counted from 0.
-    pub number: Cell<u32>,
-    /// The physical address of the page-table root in use; 0: the boot loader's.
-    pub root: Cell<u64>,
+    number: Cell<usize>,
+    /// The physical address of the page-table root in use; 0: the boot loader's. Others read it.
+    root: AtomicU64,
     /// The base of `fs` in use.
     pub fs_base: Cell<u64>,
     /// The thread whose state the vector registers hold, and which may use them.
@@ -127,7 +175,7 @@ pub mod offset {
 // SAFETY: each CPU uses only its own, see the module's description.
 unsafe impl Sync for PerCpu {}
 
-static BOOT_CPU: PerCpu = PerCpu::new();
+static ALL: [PerCpu; MAX_CPUS] = [const { PerCpu::new() }; MAX_CPUS];
 
 impl PerCpu {
     const fn new() -> Self {
@@ -136,7 +184,7 @@ impl PerCpu {
             kernel_stack: Cell::new(0),
             user_rsp: Cell::new(0),
             number: Cell::new(0),
-            root: Cell::new(0),
+            root: AtomicU64::new(0),
             fs_base: Cell::new(0),
             fpu_owner: Cell::new(None),
             timer: Cell::new(None),
@@ -153,6 +201,24 @@ impl PerCpu {
                 options(nostack, readonly, preserves_flags));
             &*this
         }
+    }
+
+    /// The number of the CPU that runs this.
+    #[inline(always)]
+    pub fn number() -> usize {
+        let number;
+        // SAFETY: this is the field `number`.
+        unsafe {
+            core::arch::asm!("mov {}, gs:[{offset}]", out(reg) number,
+                offset = const offset_of!(PerCpu, number),
+                options(nostack, readonly, preserves_flags));
+        }
+        number
+    }
+
+    /// The physical address of the page-table root that a CPU uses.
+    pub fn root_of(number: usize) -> PhysAddr {
+        PhysAddr(ALL[number].root.load(Relaxed))
     }
 
     /// The same, or `None` where it is too early for it.
@@ -197,13 +263,14 @@ impl PerCpu {
     }
 }
 
-/// Makes the CPU that boots the owner of its data, and loads its descriptor tables.
-pub fn init_boot_cpu() {
-    let cpu = &BOOT_CPU;
+/// Makes the CPU that runs this the owner of its data, and loads its descriptor tables.
+pub fn init(number: usize) {
+    let (cpu, stacks) = (&ALL[number], Stacks::of(number));
     cpu.this.set(cpu);
-    cpu.kernel_stack.set(BOOT_STACKS.kernel.top());
+    cpu.number.set(number);
+    cpu.kernel_stack.set(stacks.kernel.top());
     // Loading segments clears the base of `gs`, so it comes second.
-    cpu.segments.load(BOOT_STACKS.special_tops());
+    cpu.segments.load(stacks.special_tops());
     GsBase::write(VirtAddr::from_ptr(cpu));
     KernelGsBase::write(VirtAddr::zero());
 }

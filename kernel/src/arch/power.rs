@@ -12,7 +12,7 @@ use core::{
 use spin::Once;
 use x86_64::instructions::port::Port;
 
-use super::cpu;
+use super::{cpu, smp};
 
 /// Ends QEMU with exit code 33.
 const EXIT: u32 = 0x10;
@@ -86,6 +86,7 @@ pub fn shutdown(status: u64) -> ! {
         !PANIC_TEST.load(Relaxed),
         "as the command line asks for, at shutdown with status {status}"
     );
+    smp::stop_others();
     end(format_args!("exit {status}\n"), EXIT);
     if let Some(power_off) = POWER_OFF.get() {
         power_off.enter();

@@ -2,7 +2,8 @@
 //! runs next.
 //!
 //! The kernel's objects are behind one lock, which every entry takes and every exit releases. It is
-//! free while a CPU is idle, the only time when interrupts are on in the kernel.
+//! free while a CPU is idle or between two steps of a long call, the only times when interrupts are on in
+//! the kernel. What other CPUs ask for is answered without it.
 
 use core::{hint, mem::MaybeUninit, ptr::NonNull};
 
@@ -10,42 +11,63 @@ use cowslip_abi::Access;
 use kernel::{
     mm::{Flush, FlushPages, Frame, phys::FRAME_SIZE},
     object::{Fault, Kernel, Registers, Special, Thread},
+    sync::{self, Lock},
     sys, vm,
 };
-use spin::{Mutex, MutexGuard};
 use x86_64::{
     VirtAddr,
     instructions::{interrupts, tlb},
     registers::{control::Cr2, model_specific::FsBase},
 };
 
-use super::{apic, clock, cpu, entry, fpu, lines, paging, percpu::PerCpu};
+use super::{apic, clock, cpu, entry, fpu, lines, paging, percpu::PerCpu, smp};
 
 const DEVICE_NOT_AVAILABLE: u64 = 7;
 const PAGE_FAULT: u64 = 14;
 /// Bit of a page fault's error code: the access had user rights.
 const USER: u64 = 1 << 2;
 const FIRST_INTERRUPT: u64 = 32;
+const REQUEST: u64 = apic::REQUEST as u64;
 
 /// More pages than this are not flushed one by one.
 const MAX_SINGLE_FLUSHES: u64 = 32;
 
-static KERNEL: Mutex<MaybeUninit<Kernel>> = Mutex::new(MaybeUninit::uninit());
+static KERNEL: Lock<MaybeUninit<Kernel>> = Lock::new(MaybeUninit::uninit());
 
-type Guard = MutexGuard<'static, MaybeUninit<Kernel>>;
+type Guard = sync::Guard<'static, MaybeUninit<Kernel>>;
 
+#[inline(always)]
 fn of(guard: &mut Guard) -> &mut Kernel {
     // SAFETY: `run` fills it before there are threads, and nothing comes here before.
     unsafe { guard.assume_init_mut() }
 }
 
+/// Waits for the kernel, to act for this CPU. The thread that ran here may be gone then.
+#[inline(always)]
+fn lock() -> Guard {
+    let number = PerCpu::number();
+    let mut guard = KERNEL.lock(number, smp::wait_a_little);
+    of(&mut guard).enter(number);
+    guard
+}
+
 /// Runs threads for ever: `make` puts a kernel in its place, `start` makes the first thread.
 pub fn run(make: impl FnOnce() -> Kernel, start: impl FnOnce(&mut Kernel)) -> ! {
-    let mut guard = KERNEL.lock();
+    let mut guard = KERNEL.lock(PerCpu::number(), smp::wait_a_little);
     guard.write(make());
     start(of(&mut guard));
+    smp::release_others();
     let registers = leave(guard);
     // SAFETY: these are the registers of the thread that runs next, and the lock is released.
+    unsafe { entry::resume(registers) }
+}
+
+/// Runs threads for ever on another CPU.
+pub fn run_other() -> ! {
+    let mut guard = lock();
+    of(&mut guard).bring_online(PerCpu::number());
+    let registers = leave(guard);
+    // SAFETY: as above.
     unsafe { entry::resume(registers) }
 }
 
@@ -116,7 +138,8 @@ pub extern "C" fn fast_recv() -> Resumed {
 fn fast(call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
     let mut guard = KERNEL.try_lock()?;
     let kernel = of(&mut guard);
-    // SAFETY: a thread has made this call.
+    kernel.enter(PerCpu::number());
+    // SAFETY: a thread has made this call, and is taken from a CPU only while that waits for the lock.
     unsafe { hint::assert_unchecked(kernel.current().is_some()) };
     call(kernel)
 }
@@ -131,16 +154,13 @@ fn switch_fast(next: &Thread) -> NonNull<Registers> {
 
 /// A thread made one of the calls on memory: returns its own registers, with the result.
 pub extern "C" fn memory_call() -> Resumed {
-    let mut guard = KERNEL.lock();
-    let kernel = of(&mut guard);
-    // SAFETY: a thread has made this call.
-    unsafe { hint::assert_unchecked(kernel.current().is_some()) };
-    sys::memory_call(kernel).map(NonNull::from)
+    let mut guard = lock();
+    sys::memory_call(of(&mut guard)).map(NonNull::from)
 }
 
 /// A thread made a system call that is not an ordinary message.
 pub extern "C" fn system_call() -> *const Registers {
-    let mut guard = KERNEL.lock();
+    let mut guard = lock();
     let kernel = of(&mut guard);
     sys::syscall(kernel);
     leave(guard)
@@ -153,12 +173,15 @@ pub extern "C" fn page_fault(registers: *const Registers) -> Resumed {
     let address = Cr2::read_raw();
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
     let error = unsafe { (*registers).error };
-    let mut guard = KERNEL.lock();
+    let mut guard = lock();
     let kernel = of(&mut guard);
     if error & USER == 0 {
         // Not an access of the user's own: QEMU does the loads of a user's `iretq` with kernel
         // rights.
         sys::exception(kernel, PAGE_FAULT);
+        return NonNull::new(leave(guard).cast_mut());
+    }
+    if kernel.current().is_none() {
         return NonNull::new(leave(guard).cast_mut());
     }
     let fault = sys::page_fault(kernel, address, access(error))?;
@@ -180,13 +203,19 @@ fn report(mut guard: Guard, fault: Fault) -> Resumed {
 /// A thread was interrupted, or cannot go on.
 pub extern "C" fn from_user() -> *const Registers {
     let cpu = PerCpu::get();
-    let mut guard = KERNEL.lock();
-    let kernel = of(&mut guard);
-    let Some(id) = kernel.current() else {
-        return leave(guard);
-    };
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
     let vector = unsafe { (*cpu.registers()).vector };
+    if vector == REQUEST {
+        smp::answer();
+        apic::end_of_interrupt();
+        return cpu.registers();
+    }
+    let mut guard = lock();
+    let kernel = of(&mut guard);
+    let Some(id) = kernel.current() else {
+        interrupt(cpu, kernel, vector);
+        return leave(guard);
+    };
     match vector {
         DEVICE_NOT_AVAILABLE => {
             if !fpu::first_use(cpu, kernel, id) {
@@ -196,22 +225,29 @@ pub extern "C" fn from_user() -> *const Registers {
             }
         }
         ..FIRST_INTERRUPT => sys::exception(kernel, vector),
-        _ => interrupt(cpu, kernel, vector as u8),
+        _ => interrupt(cpu, kernel, vector),
     }
     leave(guard)
 }
 
-/// The kernel was interrupted, which it is only while idle, or has faulted, which is the end.
+/// The kernel was interrupted, which it is only while idle or between two steps, or has faulted, which
+/// is the end.
 pub extern "C" fn from_kernel(registers: &Registers) {
-    if registers.vector < FIRST_INTERRUPT {
-        fault_in_kernel(registers);
+    match registers.vector {
+        ..FIRST_INTERRUPT => fault_in_kernel(registers),
+        REQUEST => {
+            smp::answer();
+            apic::end_of_interrupt();
+        }
+        vector => interrupt(PerCpu::get(), of(&mut lock()), vector),
     }
-    let mut guard = KERNEL.lock();
-    interrupt(PerCpu::get(), of(&mut guard), registers.vector as u8);
 }
 
 /// What no kernel survives, whoever ran: double fault, NMI, machine check.
 pub extern "C" fn fatal(registers: &Registers) -> ! {
+    if smp::is_stopped() {
+        cpu::halt();
+    }
     fault_in_kernel(registers)
 }
 
@@ -256,14 +292,19 @@ fn access(error: u64) -> Access {
     }
 }
 
-fn interrupt(cpu: &PerCpu, kernel: &mut Kernel, vector: u8) {
+fn interrupt(cpu: &PerCpu, kernel: &mut Kernel, vector: u64) {
+    let Ok(vector @ lines::FIRST_VECTOR..) = u8::try_from(vector) else {
+        return;
+    };
     match vector {
+        apic::SPURIOUS => return,
+        // `leave` looks.
+        apic::LOOK => {}
         apic::TIMER => {
             apic::timer_fired(cpu);
             sys::tick(kernel);
         }
         apic::ERROR => log::error!("local APIC: error {:#x}", apic::errors()),
-        apic::SPURIOUS | ..lines::FIRST_VECTOR => return,
         _ => {
             let line = u32::from(vector - lines::FIRST_VECTOR);
             if lines::arrived(line) {
@@ -278,7 +319,7 @@ fn interrupt(cpu: &PerCpu, kernel: &mut Kernel, vector: u8) {
 #[inline]
 fn leave(mut guard: Guard) -> *const Registers {
     let kernel = of(&mut guard);
-    if !kernel.reschedule
+    if !kernel.cpus.here().reschedule
         && let Some(thread) = kernel.threads.pinned()
     {
         // The same place means the same thread: after the end of one, there is something to decide.
@@ -300,13 +341,14 @@ fn reschedule(mut guard: Guard) -> *const Registers {
         let next = sys::next(of(&mut guard));
         apic::set_timer(cpu, next.timer);
         let kernel = of(&mut guard);
+        fpu::switch(cpu, kernel, kernel.threads.pinned());
         match kernel.threads.pinned() {
             // In the middle of a call that takes more than one step: this is the next one.
             Some(thread) if thread.special.contains(Special::LONG) => {
                 sys::syscall(kernel);
                 drop(guard);
                 poll_interrupts();
-                guard = KERNEL.lock();
+                guard = lock();
                 continue;
             }
             Some(thread) => return switch(cpu, kernel, thread),
@@ -315,15 +357,19 @@ fn reschedule(mut guard: Guard) -> *const Registers {
         if !(kernel.reap() && vm::reap(kernel.mm)) {
             drop(guard);
             poll_interrupts();
-            guard = KERNEL.lock();
+            guard = lock();
             continue;
         }
-        let wakes = next.timer.is_some() || of(&mut guard).interrupts.iter().any(Option::is_some);
-        assert!(wakes, "no thread can run, and nothing will ever wake one");
+        assert!(
+            !kernel.is_stuck(),
+            "no thread can run, and nothing will ever wake one"
+        );
+        // An idle CPU need not be asked to forget anything.
+        use_root(paging::root());
         drop(guard);
         interrupts::enable_and_hlt();
         interrupts::disable();
-        guard = KERNEL.lock();
+        guard = lock();
     }
 }
 
@@ -337,7 +383,7 @@ fn poll_interrupts() {
 
 /// Makes the CPU ready for a thread.
 fn switch(cpu: &PerCpu, kernel: &Kernel, thread: &Thread) -> *const Registers {
-    fpu::switch(cpu, kernel, thread);
+    fpu::switch(cpu, kernel, Some(thread));
     use_root(thread.root);
     PerCpu::set_registers(&thread.regs);
     // Whoever ran last may have loaded a selector into `fs`, which makes the base 0.
@@ -348,27 +394,55 @@ fn switch(cpu: &PerCpu, kernel: &Kernel, thread: &Thread) -> *const Registers {
     &thread.regs
 }
 
+/// Uses this page table from now on.
 #[inline]
-fn use_root(root: Frame) {
+pub fn use_root(root: Frame) {
     if PerCpu::replace_root(root.addr().0) != root.addr().0 {
         // SAFETY: the table is a space's, or the kernel's own: both have the kernel's half.
         unsafe { cpu::load_page_table(root.addr()) };
     }
 }
 
-/// Leaves a page table that is about to go away.
+/// Makes every CPU leave a page table that is about to go away.
 pub fn retire(root: Frame) {
-    let cpu = PerCpu::get();
-    if cpu.root.get() == root.addr().0 {
+    retire_here(root);
+    if smp::are_several() {
+        smp::retire_others(root);
+    }
+}
+
+/// Makes this CPU leave a page table.
+pub fn retire_here(root: Frame) {
+    if PerCpu::root_of(PerCpu::number()) == root.addr() {
         use_root(paging::root());
     }
 }
 
-/// Flushes what a change of page tables has made stale.
+/// Waits until another CPU waits for the kernel, which this one has.
+pub fn halt(number: usize) {
+    if !KERNEL.is_waiting(number) {
+        smp::kick(number);
+        while !KERNEL.is_waiting(number) {
+            smp::wait_a_little();
+        }
+    }
+}
+
+/// Flushes what a change of page tables has made stale, on all CPUs.
+#[inline]
 pub fn flush(flush: &Flush) {
-    let root = PerCpu::get().root.get();
+    flush_here(flush);
+    if smp::are_several() {
+        smp::flush_others(flush);
+    }
+}
+
+/// The same on this CPU.
+#[inline]
+pub fn flush_here(flush: &Flush) {
+    let root = PerCpu::root_of(PerCpu::number());
     for space in flush.spaces() {
-        if space.root.addr().0 == root {
+        if space.root.addr() == root {
             flush_pages(space.pages);
         }
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::arch::{
     acpi, apic, clock, cpu, entry, fpu, lines, machine::Machine, paging, percpu, power, serial,
-    symbols, trap,
+    smp, symbols, trap,
 };
 
 static MM: Once<Mm> = Once::new();
@@ -48,18 +48,17 @@ pub fn start(boot: BootInfo) -> ! {
         free(&boot, MemoryKind::Usable),
         &percpu::boot_guards(),
     );
-    percpu::init_boot_cpu();
+    percpu::init(0);
     entry::init();
     fpu::init();
 
     let (wiring, power_off) = acpi::read(boot.rsdp);
-    info!("CPUs: {}, of which one is used", wiring.nr_cpus);
     log::debug!("power off: {power_off:x?}");
     power::init(power_off);
     if boot.option("panic") == Some("test") {
         power::test_panic();
     }
-    apic::map(wiring.local);
+    apic::map(wiring.local, wiring.cpus());
     apic::init();
     let (tsc_hz, timer_hz) = apic::calibrate();
     clock::set_rate(tsc_hz);
@@ -69,6 +68,8 @@ pub fn start(boot: BootInfo) -> ! {
         timer_hz / 1000
     );
     lines::init(&wiring);
+    let nr_cpus = smp::start_others(&wiring);
+    info!("CPUs: {nr_cpus} of {}", wiring.nr_cpus());
 
     // No more page tables; and nothing of the loader's is used any more.
     let left = paging::take_free();

@@ -233,7 +233,7 @@ impl Kernel {
         let (server, client) = pair.both();
         if !(server.special | client.special ^ expected_special(PAYLOAD)).is_empty()
             || !client.awaits(token, server.space)
-            || self.run_queue.any_above(client.priority)
+            || self.cpus.here().run_queue.any_above(client.priority)
         {
             return None;
         }

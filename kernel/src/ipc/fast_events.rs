@@ -35,7 +35,10 @@ impl Kernel {
         let bits = core::mem::take(&mut endpoint.bits) | bits;
         receiver.regs.set_notification(bits);
         receiver.state = State::Runnable;
-        self.run_queue.push_back(&mut self.threads, id);
+        self.cpus
+            .here_mut()
+            .run_queue
+            .push_back(&mut self.threads, id);
         self.threads.pinned()
     }
 
@@ -56,15 +59,15 @@ impl Kernel {
             regs.set_notification(core::mem::take(&mut endpoint.bits));
             return self.threads.pinned();
         }
-        let next = self.run_queue.first()?;
-        if !endpoint.is_quiet() || self.turn.expired {
+        let next = self.cpus.here().run_queue.first()?;
+        if !endpoint.is_quiet() || self.cpus.here_mut().turn.expired {
             return None;
         }
         let mut pair = self.threads.pair(next)?;
         let caller_id = pair.pinned_id();
         let (caller, next_thread) = pair.both();
         let is_special = !(caller.special | next_thread.special).is_empty();
-        if is_special || !self.run_queue.pop_only(next_thread) {
+        if is_special || !self.cpus.here_mut().run_queue.pop_only(next_thread) {
             return None;
         }
         endpoint.receivers.set_only(caller_id);

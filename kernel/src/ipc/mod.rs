@@ -207,7 +207,7 @@ impl Kernel {
             if core::mem::replace(&mut thread.priority, thread.base_priority)
                 != thread.base_priority
             {
-                self.reschedule = true;
+                self.cpus.here_mut().reschedule = true;
             }
         }
     }

@@ -211,8 +211,11 @@ impl Kernel {
     /// Takes a thread out of everything it is in, and dooms its space if it was the last one.
     fn remove_thread(&mut self, id: Id<Thread>) {
         self.set_timer(id, None);
+        let was_running = self.stop_running(id);
         self.end_long(id);
-        self.leave_queue(id);
+        if !was_running {
+            self.leave_queue(id);
+        }
         let Some(thread) = self.threads.get(id) else {
             return;
         };
@@ -228,9 +231,6 @@ impl Kernel {
                 last = space.nr_started == 0;
             }
         }
-        if self.current() == Some(id) {
-            self.reschedule = true;
-        }
         if let Some(thread) = self.threads.remove(self.mm, id)
             && let Some(frame) = thread.fpu()
         {
@@ -242,20 +242,16 @@ impl Kernel {
     }
 
     fn leave_queue(&mut self, id: Id<Thread>) {
-        let Some(state) = self.threads.get(id).map(|thread| thread.state) else {
+        let Some(thread) = self.threads.get(id) else {
             return;
         };
-        let is_current = self.current() == Some(id);
-        let is_bound = self
-            .threads
-            .get(id)
-            .is_some_and(|thread| thread.bound_to.is_some());
+        let (state, cpu) = (thread.state, usize::from(thread.cpu));
+        let is_bound = thread.bound_to.is_some();
         let threads = &mut self.threads;
         match state {
             State::Stopped => {}
             State::Sending { .. } | State::Receiving { .. } if is_bound => {}
-            State::Runnable if is_current => {}
-            State::Runnable => self.run_queue.remove(threads, id),
+            State::Runnable => self.cpus[cpu].run_queue.remove(threads, id),
             State::Sending { endpoint, .. } => {
                 if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
                     endpoint.senders.remove(threads, id);

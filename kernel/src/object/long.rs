@@ -178,7 +178,7 @@ impl Kernel {
         if let Some(thread) = self.threads.get_mut(id) {
             thread.long_mut();
         }
-        self.reschedule = true;
+        self.cpus.here_mut().reschedule = true;
     }
 
     /// Ends a call, whether it is finished or not: what was set aside goes back, and so does who is

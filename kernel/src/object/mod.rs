@@ -4,6 +4,7 @@
 //! the borrow checker sees to the rest. Frames, reference counts and statistics are in
 //! [`Mm`], which has locks and atomics of its own.
 
+mod cpus;
 mod death;
 mod handle;
 mod long;
@@ -17,10 +18,11 @@ mod thread;
 mod timers;
 mod token;
 
+pub use cpus::{Affinity, Cpu, Cpus, Turn};
 pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object};
 pub use long::{Long, Phase, Work};
 pub use pool::{Hint, Id, Pool, PoolError};
-pub use queue::{MEMBER, Queue, TIMER, WAIT};
+pub use queue::{MEMBER, Queue, WAIT};
 pub use receivers::Receivers;
 pub use registers::Registers;
 pub use route::Route;
@@ -108,31 +110,15 @@ pub struct Kernel {
     pub threads: Threads,
     /// All endpoints.
     pub endpoints: Endpoints,
-    /// Threads that can run and do not.
-    pub run_queue: RunQueue,
-    /// Threads with a set timer, the earliest deadline first.
-    pub timers: Queue<TIMER>,
+    /// Who runs where, and who wants to.
+    pub cpus: Cpus,
     /// Bound interrupt lines.
     pub interrupts: [Option<InterruptBinding>; MAX_LINES],
-    /// Something has happened that may change who runs next, or when the timer is wanted.
-    pub reschedule: bool,
-    /// When the running thread's time slice ends.
-    pub turn: Turn,
     /// What replies are addressed with.
     pub(crate) tokens: Tokens,
     kernel_half: [u64; 256],
     doomed: Option<Id<Space>>,
     reaping: bool,
-}
-
-/// The running thread's share of the CPU.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Turn {
-    /// When others of the same priority get their turn, in nanoseconds since boot; 0: not known
-    /// yet.
-    pub slice_end_ns: u64,
-    /// The slice has ended.
-    pub expired: bool,
 }
 
 impl Endpoint {
@@ -153,11 +139,8 @@ impl Kernel {
             spaces: Pool::new(),
             threads: Pool::new(),
             endpoints: Pool::new(),
-            run_queue: RunQueue::new(),
-            timers: Queue::new(),
+            cpus: Cpus::new(),
             interrupts: [None; MAX_LINES],
-            reschedule: true,
-            turn: Turn::default(),
             tokens: Tokens::default(),
             kernel_half,
             doomed: None,
@@ -165,14 +148,14 @@ impl Kernel {
         }
     }
 
-    /// The thread that runs.
+    /// The thread that runs on the CPU that acts.
     #[must_use]
     #[inline]
     pub fn current(&self) -> Option<Id<Thread>> {
         self.threads.pinned_id()
     }
 
-    /// Lets this thread be the one that runs.
+    /// Lets this thread be the one that runs on the CPU that acts.
     pub fn set_current(&mut self, thread: Option<Id<Thread>>) {
         self.threads.pin(thread);
     }
@@ -334,34 +317,40 @@ impl Kernel {
         }
     }
 
-    /// Lets a thread run that waits in no list, behind the others of its priority.
+    /// Lets a thread run that waits in no list, behind the others of its priority, on whichever CPU it
+    /// can begin soonest.
     pub fn make_runnable(&mut self, id: Id<Thread>) {
-        if let Some(thread) = self.threads.get_mut(id) {
-            thread.state = State::Runnable;
-            let priority = thread.priority;
-            self.run_queue.push_back(&mut self.threads, id);
-            self.preempt_for(priority);
+        if let Some(thread) = self.threads.get(id) {
+            let cpu = self.place(thread);
+            self.enqueue(id, cpu, RunQueue::push_back);
         }
     }
 
-    /// Lets a thread run before the others of its priority: the partner in an exchange of messages.
+    /// Lets a thread run before the others of its priority, and on the CPU that acts: the partner in an
+    /// exchange of messages.
     pub fn make_runnable_next(&mut self, id: Id<Thread>) {
-        if let Some(thread) = self.threads.get_mut(id) {
-            thread.state = State::Runnable;
-            let priority = thread.priority;
-            self.run_queue.push_front(&mut self.threads, id);
-            self.preempt_for(priority);
+        if let Some(thread) = self.threads.get(id) {
+            let cpu = self.place_here(thread);
+            self.enqueue(id, cpu, RunQueue::push_front);
         }
     }
 
-    /// A thread of this priority can run now.
-    fn preempt_for(&mut self, priority: u8) {
-        if self
-            .threads
-            .pinned()
-            .is_none_or(|running| running.priority < priority)
-        {
-            self.reschedule = true;
+    /// Lets the thread that has just given up the CPU that acts run behind the others of its priority.
+    pub fn make_runnable_last(&mut self, id: Id<Thread>) {
+        self.enqueue(id, self.cpus.number(), RunQueue::push_back);
+    }
+
+    pub(super) fn enqueue(
+        &mut self,
+        id: Id<Thread>,
+        cpu: usize,
+        push: impl FnOnce(&mut RunQueue, &mut Threads, Id<Thread>),
+    ) {
+        if let Some(thread) = self.threads.get_mut(id) {
+            thread.state = State::Runnable;
+            let priority = thread.priority;
+            push(&mut self.cpus[cpu].run_queue, &mut self.threads, id);
+            self.preempt_for(cpu, priority);
         }
     }
 

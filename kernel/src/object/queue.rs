@@ -12,7 +12,7 @@ pub const WAIT: usize = 0;
 /// Lists of the threads of a space.
 pub const MEMBER: usize = 1;
 /// Lists of set timers.
-pub const TIMER: usize = 2;
+pub(super) const TIMER: usize = 2;
 
 /// How many kinds of list there are.
 pub(super) const KINDS: usize = 3;

@@ -1,5 +1,6 @@
-//! Threads that can run and do not, by priority.
+//! Threads that can run and do not, by priority: a queue for each CPU.
 
+use super::cpus::numbers;
 use super::queue::{Queue, WAIT};
 use super::{Id, MAX_PRIORITY, Thread, Threads};
 
@@ -10,16 +11,19 @@ pub struct RunQueue {
     occupied: u32,
     /// The highest priority of all in the lists; 0 if there is nobody.
     highest: u8,
+    /// The CPU's number, which its threads have too.
+    cpu: u8,
 }
 
 impl RunQueue {
-    /// Nobody wants to run.
+    /// Nobody wants to run on this CPU.
     #[must_use]
-    pub const fn new() -> Self {
+    pub const fn new(cpu: u8) -> Self {
         Self {
             lists: [Queue::new(); MAX_PRIORITY as usize + 1],
             occupied: 0,
             highest: 0,
+            cpu,
         }
     }
 
@@ -38,9 +42,10 @@ impl RunQueue {
 
     /// Adds a thread behind the others of its priority.
     pub fn push_back(&mut self, threads: &mut Threads, id: Id<Thread>) {
-        let Some(thread) = threads.get(id) else {
+        let Some(thread) = threads.get_mut(id) else {
             return;
         };
+        thread.cpu = self.cpu;
         let priority = thread.priority as usize;
         self.lists[priority].push_back(threads, id);
         self.set_occupied(self.occupied | 1 << priority);
@@ -48,9 +53,10 @@ impl RunQueue {
 
     /// Adds a thread before the others of its priority.
     pub fn push_front(&mut self, threads: &mut Threads, id: Id<Thread>) {
-        let Some(thread) = threads.get(id) else {
+        let Some(thread) = threads.get_mut(id) else {
             return;
         };
+        thread.cpu = self.cpu;
         let priority = thread.priority as usize;
         self.lists[priority].push_front(threads, id);
         self.set_occupied(self.occupied | 1 << priority);
@@ -81,6 +87,25 @@ impl RunQueue {
         was_only
     }
 
+    /// Takes the first thread of the highest priority that may run on another CPU, if it is near the
+    /// front of its list.
+    pub(super) fn pop_for(&mut self, threads: &mut Threads, cpu: usize) -> Option<Id<Thread>> {
+        /// How many threads of each priority are looked at.
+        const FRONT: usize = 4;
+        for priority in numbers(self.occupied.into()) {
+            let mut next = self.lists[priority].first();
+            for _ in 0..FRONT {
+                let Some(id) = next else { break };
+                if threads.get(id)?.affinity >> cpu & 1 != 0 {
+                    self.remove(threads, id);
+                    return Some(id);
+                }
+                next = self.lists[priority].after(threads, id);
+            }
+        }
+        None
+    }
+
     /// Takes out a thread that is in the queue, at the priority it has.
     pub fn remove(&mut self, threads: &mut Threads, id: Id<Thread>) {
         let Some(thread) = threads.get(id) else {
@@ -96,11 +121,5 @@ impl RunQueue {
     fn set_occupied(&mut self, occupied: u32) {
         self.occupied = occupied;
         self.highest = occupied.checked_ilog2().unwrap_or(0) as u8;
-    }
-}
-
-impl Default for RunQueue {
-    fn default() -> Self {
-        Self::new()
     }
 }

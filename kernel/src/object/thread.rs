@@ -4,7 +4,7 @@ use cowslip_abi::{Access, FaultKind, FoundEntry, Tag, ThreadState};
 
 use super::queue::{KINDS, Link};
 use super::route::{SpaceRoute, WAYS};
-use super::{Endpoint, Id, Long, Registers, Route, Space};
+use super::{Affinity, Endpoint, Id, Long, Registers, Route, Space};
 use crate::mm::Frame;
 use crate::vm::ByteRange;
 
@@ -102,6 +102,8 @@ bitflags::bitflags! {
         const TRUNCATED = 1 << 3;
         /// It is in the middle of a call that takes more than one step.
         const LONG = 1 << 4;
+        /// It may not run on every CPU.
+        const BOUND = 1 << 5;
     }
 }
 
@@ -146,6 +148,12 @@ pub struct Thread {
     long: Option<Long>,
     /// The thread that works on the message that this one waits to pass or to get, in no queue.
     pub(super) bound_to: Option<Id<Thread>>,
+    /// Where it may run.
+    pub(super) affinity: Affinity,
+    /// The CPU in whose queue it is or was last.
+    pub(crate) cpu: u8,
+    /// The CPU on which its timer was set.
+    pub(super) timer_cpu: u8,
     /// Its places in lists.
     pub links: [Link; KINDS],
 }
@@ -178,6 +186,9 @@ impl Thread {
             routes: [Route::NONE; WAYS],
             long: None,
             bound_to: None,
+            affinity: Affinity::MAX,
+            cpu: 0,
+            timer_cpu: 0,
             links: [Link::default(); KINDS],
         }
     }
@@ -229,6 +240,18 @@ impl Thread {
     pub fn set_fpu(&mut self, frame: Frame) {
         self.fpu = Some(frame);
         self.special.insert(Special::FPU);
+    }
+
+    /// Where it may run.
+    #[must_use]
+    pub fn affinity(&self) -> Affinity {
+        self.affinity
+    }
+
+    /// Says where it may run.
+    pub(crate) fn set_affinity(&mut self, affinity: Affinity) {
+        self.affinity = affinity;
+        self.special.set(Special::BOUND, affinity != Affinity::MAX);
     }
 
     /// How far it is with a call that takes more than one step.

@@ -1,4 +1,4 @@
-//! One timer a thread, sorted by deadline.
+//! One timer a thread, in the list of the CPU on which it was set, sorted by deadline.
 
 use super::{Id, Kernel, Thread, Timer};
 
@@ -9,12 +9,16 @@ impl Kernel {
             return;
         };
         if thread.timer.take().is_some() {
-            self.timers.remove(&mut self.threads, id);
-            self.reschedule = true;
+            let cpu = usize::from(thread.timer_cpu);
+            let timers = &mut self.cpus[cpu].timers;
+            let was_first = timers.first() == Some(id);
+            timers.remove(&mut self.threads, id);
+            // Another CPU finds out when its timer runs out.
+            self.cpus.here_mut().reschedule |= was_first;
         }
         let Some(timer) = timer else { return };
-        self.reschedule = true;
-        let mut next = self.timers.first();
+        self.cpus.here_mut().reschedule = true;
+        let mut next = self.cpus.here().timers.first();
         while let Some(other) = next {
             if self
                 .deadline(other)
@@ -22,17 +26,20 @@ impl Kernel {
             {
                 break;
             }
-            next = self.timers.after(&self.threads, other);
+            next = self.cpus.here().timers.after(&self.threads, other);
         }
-        self.timers.insert_before(&mut self.threads, id, next);
+        let here = self.cpus.number();
+        let timers = &mut self.cpus[here].timers;
+        timers.insert_before(&mut self.threads, id, next);
         if let Some(thread) = self.threads.get_mut(id) {
             thread.timer = Some(timer);
+            thread.timer_cpu = here as u8;
         }
     }
 
-    /// Takes out one timer whose deadline has come.
+    /// Takes out one timer of this CPU whose deadline has come.
     pub fn take_expired_timer(&mut self, now_ns: u64) -> Option<Timer> {
-        let first = self.timers.first()?;
+        let first = self.cpus.here().timers.first()?;
         let timer = self
             .threads
             .get(first)?
@@ -42,10 +49,10 @@ impl Kernel {
         Some(timer)
     }
 
-    /// The earliest deadline.
+    /// The earliest deadline on this CPU.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        self.deadline(self.timers.first()?)
+        self.deadline(self.cpus.here().timers.first()?)
     }
 
     fn deadline(&self, id: Id<Thread>) -> Option<u64> {

@@ -116,7 +116,7 @@ fn thread(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
     let Some(thread) = kernel.threads.get(id) else {
         return Ok(Values::of([ThreadState::Dead as u64, 0, 0, 0]));
     };
-    let runs = kernel.current() == Some(id);
+    let runs = kernel.cpu_of(id).is_some();
     let ticks = thread.ticks_run(runs.then(|| kernel.platform.now_ticks()));
     Ok(Values::of([
         thread.abi_state() as u64,

@@ -1,4 +1,4 @@
-//! Which thread runs next, and until when.
+//! Which thread runs next on the CPU that acts, and until when.
 
 use crate::object::{Id, Kernel, State, Thread};
 
@@ -15,9 +15,9 @@ pub struct Next {
 }
 
 /// Chooses the thread to run: the highest priority, and within it the one that runs already until
-/// its time slice ends.
+/// its time slice ends. A CPU that would be idle takes a thread that waits for another one.
 ///
-/// Unless [`Kernel::reschedule`] is set, the answer is the one before.
+/// Unless [`reschedule`](crate::object::Cpu::reschedule) is set, the answer is the one before.
 pub fn next(kernel: &mut Kernel) -> Next {
     kernel.reap();
     let chosen = kernel.choose();
@@ -25,12 +25,14 @@ pub fn next(kernel: &mut Kernel) -> Next {
         kernel.leave_cpu();
         kernel.begin_turn(chosen);
     }
+    kernel.set_idle(chosen.is_none());
+    kernel.offer_work();
     let slice_end = kernel.slice_end(chosen.is_some());
     let timer = match (slice_end, kernel.next_deadline()) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
-    kernel.reschedule = false;
+    kernel.cpus.here_mut().reschedule = false;
     Next {
         thread: chosen,
         timer,
@@ -39,13 +41,14 @@ pub fn next(kernel: &mut Kernel) -> Next {
 
 /// The timer interrupt: raises what is due and ends the time slice if it is over.
 pub fn tick(kernel: &mut Kernel) {
-    kernel.reschedule = true;
     let now = kernel.platform.now_ns();
     while let Some(timer) = kernel.take_expired_timer(now) {
         kernel.raise(timer.endpoint, timer.bits);
     }
-    if (1..=now).contains(&kernel.turn.slice_end_ns) {
-        kernel.turn.expired = true;
+    let cpu = kernel.cpus.here_mut();
+    cpu.reschedule = true;
+    if (1..=now).contains(&cpu.turn.slice_end_ns) {
+        cpu.turn.expired = true;
     }
 }
 
@@ -54,9 +57,9 @@ impl Kernel {
     #[inline]
     pub(super) fn switch_if_blocked(&mut self) {
         match self.threads.pinned() {
-            Some(thread) if matches!(thread.state, State::Runnable) => {}
+            Some(thread) if matches!(thread.state, State::Runnable) => self.offer_work(),
             Some(_) => self.switch(),
-            None => self.reschedule = true,
+            None => self.cpus.here_mut().reschedule = true,
         }
     }
 
@@ -64,55 +67,49 @@ impl Kernel {
     /// decided: then [`next`] will.
     fn switch(&mut self) {
         self.leave_cpu();
-        if !self.turn.expired
-            && let Some(next) = self.run_queue.pop(&mut self.threads)
+        let cpu = self.cpus.here_mut();
+        if !cpu.turn.expired
+            && let Some(next) = cpu.run_queue.pop(&mut self.threads)
         {
             self.begin_turn(Some(next));
         } else {
-            self.reschedule = true;
+            cpu.reschedule = true;
         }
-    }
-
-    /// Takes the CPU from the running thread and accounts for its turn.
-    pub(super) fn leave_cpu(&mut self) {
-        if let Some(thread) = self.threads.pinned_mut() {
-            thread.stop_clock(self.platform.now_ticks());
-        }
-        self.set_current(None);
     }
 
     /// When the time slice ends, which begins when the CPU stops being idle.
     fn slice_end(&mut self, busy: bool) -> Option<u64> {
+        let turn = &mut self.cpus.here_mut().turn;
         if !busy {
-            self.turn.slice_end_ns = 0;
+            turn.slice_end_ns = 0;
             return None;
         }
-        if self.turn.slice_end_ns == 0 {
-            self.turn.slice_end_ns = self.platform.now_ns() + SLICE_NS;
+        if turn.slice_end_ns == 0 {
+            turn.slice_end_ns = self.platform.now_ns() + SLICE_NS;
         }
-        Some(self.turn.slice_end_ns)
+        Some(turn.slice_end_ns)
     }
 
     fn choose(&mut self) -> Option<Id<Thread>> {
         let priority = self.threads.pinned().map(|thread| thread.priority);
         let running = self.current().zip(priority);
-        let expired = core::mem::take(&mut self.turn.expired);
+        let cpu = self.cpus.here_mut();
+        let expired = core::mem::take(&mut cpu.turn.expired);
         if expired {
-            self.turn.slice_end_ns = 0;
+            cpu.turn.slice_end_ns = 0;
         }
         let Some((id, priority)) = running else {
-            return self.run_queue.pop(&mut self.threads);
+            let next = cpu.run_queue.pop(&mut self.threads);
+            return next.or_else(|| self.take_over());
         };
-        match self.run_queue.highest() {
-            Some(highest) if highest > priority => {
-                self.run_queue.push_front(&mut self.threads, id);
-                self.run_queue.pop(&mut self.threads)
-            }
+        match cpu.run_queue.highest() {
+            Some(highest) if highest > priority => self.preempt(id),
             Some(highest) if highest == priority && expired => {
-                self.run_queue.push_back(&mut self.threads, id);
-                self.run_queue.pop(&mut self.threads)
+                cpu.run_queue.push_back(&mut self.threads, id);
+                cpu.run_queue.pop(&mut self.threads)
             }
-            _ => Some(id),
+            _ if self.may_stay(id) => Some(id),
+            _ => self.preempt(id),
         }
     }
 

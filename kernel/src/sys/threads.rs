@@ -4,7 +4,7 @@ use cowslip_abi::{Error, Rights, ThreadField, USER_END};
 
 use super::request::{Request, Values};
 use super::{Answer, Done};
-use crate::object::{Id, Kernel, MAX_PRIORITY, Object, State, Supervisor, Thread};
+use crate::object::{Affinity, Id, Kernel, MAX_PRIORITY, Object, State, Supervisor, Thread};
 
 pub(super) fn create(kernel: &mut Kernel, request: &Request) -> Answer {
     let space = request.space(kernel, Rights::MANAGE)?;
@@ -45,11 +45,15 @@ pub(super) fn set(kernel: &mut Kernel, request: &Request) -> Answer {
             let priority = allowed_priority(kernel, request, value)?;
             kernel.set_base_priority(thread, priority);
         }
+        ThreadField::Affinity => {
+            if value & kernel.cpus.online_set() == 0 {
+                return Err(Error::BadArgument);
+            }
+            kernel.set_affinity(thread, value);
+        }
         ThreadField::FsBase => {
             user_address(value)?;
-            let thread = kernel.threads.get_mut(thread).ok_or(Error::Died)?;
-            thread.set_fs_base(value);
-            kernel.reschedule = true;
+            kernel.set_fs_base(thread, value)?;
         }
     }
     Ok(Done::Nothing)
@@ -65,7 +69,7 @@ pub(super) fn yield_now(kernel: &mut Kernel, request: &Request) -> Answer {
         caller.regs.rax = 0;
     }
     kernel.leave_cpu();
-    kernel.make_runnable(request.thread);
+    kernel.make_runnable_last(request.thread);
     Ok(Done::InPlace)
 }
 
@@ -113,25 +117,56 @@ fn user_address(address: u64) -> Result<(), Error> {
 impl Kernel {
     /// Changes a thread's own priority; a lent one above it stays.
     fn set_base_priority(&mut self, id: Id<Thread>, priority: u8) {
-        let Some(thread) = self.threads.get(id) else {
-            return;
-        };
-        let queued = matches!(thread.state, State::Runnable) && self.current() != Some(id);
-        let lent = thread.priority > thread.base_priority;
-        if queued {
-            self.run_queue.remove(&mut self.threads, id);
-        }
-        self.reschedule = true;
+        let is_queued = self.leave_run_queue(id);
         if let Some(thread) = self.threads.get_mut(id) {
+            let is_lent = thread.priority > thread.base_priority;
             thread.base_priority = priority;
-            thread.priority = if lent {
+            thread.priority = if is_lent {
                 thread.priority.max(priority)
             } else {
                 priority
             };
         }
-        if queued {
-            self.run_queue.push_back(&mut self.threads, id);
+        self.go_on(id, is_queued);
+    }
+
+    /// Changes where a thread may run.
+    fn set_affinity(&mut self, id: Id<Thread>, affinity: Affinity) {
+        let is_queued = self.leave_run_queue(id);
+        if let Some(thread) = self.threads.get_mut(id) {
+            thread.set_affinity(affinity);
+        }
+        self.go_on(id, is_queued);
+    }
+
+    /// Changes the base of a thread's `fs` segment.
+    fn set_fs_base(&mut self, id: Id<Thread>, base: u64) -> Result<(), Error> {
+        let thread = self.threads.get_mut(id).ok_or(Error::Died)?;
+        thread.set_fs_base(base);
+        self.go_on(id, false);
+        Ok(())
+    }
+
+    /// Takes a thread out of the run queue that it waits in. Returns whether it was in one.
+    fn leave_run_queue(&mut self, id: Id<Thread>) -> bool {
+        let Some(thread) = self.threads.get(id) else {
+            return false;
+        };
+        let cpu = thread.cpu;
+        let is_queued = matches!(thread.state, State::Runnable) && self.cpu_of(id).is_none();
+        if is_queued {
+            let queue = &mut self.cpus[cpu.into()].run_queue;
+            queue.remove(&mut self.threads, id);
+        }
+        is_queued
+    }
+
+    /// Lets a thread whose attributes have changed wait again, or go on where it runs if it still may.
+    fn go_on(&mut self, id: Id<Thread>, was_queued: bool) {
+        if was_queued {
+            self.make_runnable(id);
+        } else if let Some(cpu) = self.cpu_of(id) {
+            self.look_again(cpu);
         }
     }
 }

@@ -84,6 +84,8 @@ pub enum ThreadField {
     Priority = 0,
     /// Base address of the `fs` segment (thread-local storage).
     FsBase = 1,
+    /// The CPUs that the thread may run on, a bit each; at least one that there is.
+    Affinity = 2,
 }
 
 impl ThreadField {
@@ -93,6 +95,7 @@ impl ThreadField {
         match value {
             0 => Some(Self::Priority),
             1 => Some(Self::FsBase),
+            2 => Some(Self::Affinity),
             _ => None,
         }
     }

@@ -20,6 +20,8 @@ const LAYERS: &[&[&str]] = &[
     &["vm"],
     // Frames.
     &["mm"],
+    // CPUs that wait for each other.
+    &["sync"],
 ];
 
 /// Imports against the direction that are allowed: the file, the module it imports, and why.

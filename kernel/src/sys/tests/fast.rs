@@ -256,7 +256,7 @@ impl World {
             index = id.index() + 1;
             text += &format!("{:?}\n", kernel.endpoints.get(id).unwrap());
         }
-        text + &format!("{:?} {:?}", kernel.run_queue, kernel.tokens)
+        text + &format!("{:?} {:?}", kernel.cpus.here().run_queue, kernel.tokens)
     }
 }
 

@@ -34,6 +34,8 @@ impl Platform for FakePlatform {
     fn ticks_to_ns(&self, ticks: u64) -> u64 {
         ticks
     }
+    fn kick(&self, _cpu: usize) {}
+    fn halt(&self, _cpu: usize) {}
     fn retire(&self, _root: Frame) {}
     fn interrupt_exists(&self, line: u32) -> bool {
         line < 24
@@ -206,14 +208,22 @@ impl Machine {
         if kernel.current() == Some(thread) {
             return;
         }
-        kernel.run_queue.remove(&mut kernel.threads, thread);
+        kernel
+            .cpus
+            .here_mut()
+            .run_queue
+            .remove(&mut kernel.threads, thread);
         if let Some(previous) = kernel.current()
             && kernel
                 .threads
                 .get(previous)
                 .is_some_and(|t| matches!(t.state, State::Runnable))
         {
-            kernel.run_queue.push_back(&mut kernel.threads, previous);
+            kernel
+                .cpus
+                .here_mut()
+                .run_queue
+                .push_back(&mut kernel.threads, previous);
         }
         kernel.set_current(Some(thread));
     }
@@ -281,7 +291,7 @@ impl Machine {
         }
         assert_eq!(self.kernel.threads.len(), 0, "threads left over");
         assert_eq!(self.kernel.endpoints.len(), 0, "endpoints left over");
-        assert!(self.kernel.run_queue.highest().is_none());
+        assert!(self.kernel.cpus.here().run_queue.highest().is_none());
         assert!(self.kernel.next_deadline().is_none());
         assert_eq!(self.free(), self.booted_free, "frames lost");
     }
