@@ -8,7 +8,7 @@
 //! ```text
 //!  user   --syscall-->         syscall_entry ---> trap::fast_* --(ordinary message)--> user
 //!                                              |
-//!                                              +--> trap::memory_call --> user
+//!                                              +--> trap::{share_page, memory_call} --> user
 //!                                              |
 //!                                              +--> trap::{system_call, from_user} --> resume --> user
 //!  user   --vector n--> stub n --> trap_entry -+
@@ -19,7 +19,7 @@
 
 use core::{arch::global_asm, mem::offset_of};
 
-use cowslip_abi::{Call, Error, Tag};
+use cowslip_abi::{Call, Error, PAGE_SIZE, Tag};
 use kernel::object::Registers;
 use x86_64::{
     PrivilegeLevel, VirtAddr,
@@ -217,10 +217,10 @@ resume:
     jae 16f
     lea ecx, [rax - {map}]
     cmp ecx, {share} - {map}
-    ja 4b
+    jae 17f
 
     // The caller goes on, with its result in the frame.
-    call {memory_call}
+18: call {memory_call}
     test rax, rax
     jnz 5b
     jmp 4b
@@ -290,6 +290,15 @@ resume:
     mov rsp, gs:[{user_rsp}]
     swapgs
     sysretq
+
+    // Not one of the first calls on memory. r8: the length.
+17: jne 4b
+    cmp r8, {page}
+    jne 18b
+    call {share_page}
+    test rax, rax
+    jnz 5b
+    jmp 18b
 
     .balign 64
 trap_entry:
@@ -402,6 +411,8 @@ fatal_entry:
     fast_reply_recv_handle = sym trap::fast_reply_recv_handle,
     has_handles = const !(Tag(0).moving_pages().0 >> 32) as u32,
     fast_verdict = sym trap::fast_verdict,
+    page = const PAGE_SIZE,
+    share_page = sym trap::share_page,
     memory_call = sym trap::memory_call,
     system_call = sym trap::system_call,
     page_fault = sym trap::page_fault,
