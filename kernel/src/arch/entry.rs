@@ -161,14 +161,10 @@ syscall_entry:
     // rax: the registers to resume with after success, but for the words.
 2:  mov rbx, [rax + {rbx}]
     mov rbp, [rax + {rbp}]
-    LOAD_FOR_SYSRET
-    xor eax, eax
-    swapgs
-    sysretq
 
-    // rax: the same, with the result; the other registers are loaded already.
-5:  LOAD_FOR_SYSRET
-    mov rax, [rax + {rax}]
+    // rax: the same, where the caller goes on: Rust preserves `rbx` and `rbp`.
+20: LOAD_FOR_SYSRET
+    xor eax, eax
     swapgs
     sysretq
 
@@ -194,15 +190,22 @@ syscall_entry:
     // rax: the registers to resume with.
     .global resume
 resume:
+    cmp qword ptr [rax + {vector}], {syscall}
+    jne 19f
     mov rbx, [rax + {rbx}]
     mov rbp, [rax + {rbp}]
     mov r12, [rax + {r12}]
     mov r13, [rax + {r13}]
     mov r14, [rax + {r14}]
     mov r15, [rax + {r15}]
-    cmp qword ptr [rax + {vector}], {syscall}
-    je 5b
-    mov rsp, rax
+
+    // rax: the same, with the result; the other registers are loaded already.
+5:  LOAD_FOR_SYSRET
+    mov rax, [rax + {rax}]
+    swapgs
+    sysretq
+
+19: mov rsp, rax
     LOAD_REGISTERS
     add rsp, 16
     swapgs
@@ -228,7 +231,7 @@ resume:
     // The caller goes on.
 7:  call {fast_notify}
     test rax, rax
-    jnz 2b
+    jnz 20b
     jmp 4b
 
     // Whoever goes on has its words in the frame.
@@ -297,7 +300,7 @@ resume:
     jne 18b
     call {share_page}
     test rax, rax
-    jnz 5b
+    jnz 20b
     jmp 18b
 
     .balign 64
@@ -410,9 +413,9 @@ fatal_entry:
     fast_reply_recv_bytes = sym trap::fast_reply_recv_bytes,
     fast_reply_recv_handle = sym trap::fast_reply_recv_handle,
     has_handles = const !(Tag(0).moving_pages().0 >> 32) as u32,
-    fast_verdict = sym trap::fast_verdict,
     page = const PAGE_SIZE,
     share_page = sym trap::share_page,
+    fast_verdict = sym trap::fast_verdict,
     memory_call = sym trap::memory_call,
     system_call = sym trap::system_call,
     page_fault = sym trap::page_fault,

@@ -138,8 +138,7 @@ pub extern "C" fn memory_call() -> Resumed {
     sys::memory_call(kernel).map(NonNull::from)
 }
 
-/// A thread shares a page: if that maps shared memory once more, returns its own registers, with the
-/// result.
+/// A thread shares a page: if that maps shared memory once more, returns its own registers.
 pub extern "C" fn share_page() -> Resumed {
     fast(|kernel| sys::share_page(kernel).map(NonNull::from))
 }

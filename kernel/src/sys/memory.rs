@@ -64,19 +64,21 @@ pub fn memory_call(kernel: &mut Kernel) -> Option<&Registers> {
 }
 
 /// Carries out the `share` of the running thread, for which its length must be a page, if it maps shared
-/// memory once more: what a pager does about most faults. Returns the thread's registers with the result.
-/// `None`: it is another share, or something is wrong with it, and nothing has happened.
+/// memory once more: what a pager does about most faults. Returns the thread's registers, but for `rax`,
+/// which is to be 0. `None`: it is another share, or something is wrong with it, and nothing has happened.
 #[inline(always)]
-pub fn share_page(kernel: &mut Kernel) -> Option<&Registers> {
+pub fn share_page(kernel: &Kernel) -> Option<&Registers> {
     let regs = &kernel.threads.pinned()?.regs;
     let to_space = Handle((regs.rax >> 32) as u32);
     let from_space = Handle(regs.rdi as u32);
     let (from, to, mode) = (regs.rsi, regs.rdx, regs.r9);
+    // No less than each of the two, and aligned if both are.
+    let either = from | to;
     debug_assert!(regs.r8 == PAGE);
     if mode != ShareMode::Shared as u64
         || regs.rdi != from_space.0.into()
-        || !is_page(from)
-        || !is_page(to)
+        || !either.is_multiple_of(PAGE)
+        || !ByteRange::is_good(either, PAGE)
     {
         return None;
     }
@@ -88,18 +90,9 @@ pub fn share_page(kernel: &mut Kernel) -> Option<&Registers> {
         table(kernel, to_space).ok()?,
         table(kernel, from_space).ok()?,
     );
-    if dst.root() == src.root() || !vm::share_in_place(kernel.mm, dst, to, src, from, perm) {
-        return None;
-    }
-    let regs = &mut kernel.threads.pinned_mut()?.regs;
-    regs.rax = 0;
-    Some(regs)
-}
-
-/// Whether a page of user memory begins there.
-#[inline(always)]
-fn is_page(addr: u64) -> bool {
-    addr.is_multiple_of(PAGE) && ByteRange::is_good(addr, PAGE)
+    let is_done =
+        dst.root() != src.root() && vm::share_in_place(kernel.mm, dst, to, src, from, perm);
+    is_done.then_some(regs)
 }
 
 /// Returns whether it is done, which takes more than one step otherwise.
