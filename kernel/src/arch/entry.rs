@@ -8,7 +8,7 @@
 //! ```text
 //!  user   --syscall-->         syscall_entry ---> trap::fast_* --(ordinary message)--> user
 //!                                              |
-//!                                              +--> trap::memory_call --> user
+//!                                              +--> trap::{share_page, memory_call} --> user
 //!                                              |
 //!                                              +--> trap::{system_call, from_user} --> resume --> user
 //!  user   --vector n--> stub n --> trap_entry -+
@@ -19,7 +19,7 @@
 
 use core::{arch::global_asm, mem::offset_of};
 
-use cowslip_abi::{Call, Error, Tag};
+use cowslip_abi::{Call, Error, PAGE_SIZE, Tag};
 use kernel::object::Registers;
 use x86_64::{
     PrivilegeLevel, VirtAddr,
@@ -161,14 +161,10 @@ syscall_entry:
     // rax: the registers to resume with after success, but for the words.
 2:  mov rbx, [rax + {rbx}]
     mov rbp, [rax + {rbp}]
-    LOAD_FOR_SYSRET
-    xor eax, eax
-    swapgs
-    sysretq
 
-    // rax: the same, with the result; the other registers are loaded already.
-5:  LOAD_FOR_SYSRET
-    mov rax, [rax + {rax}]
+    // rax: the same, where the caller goes on: Rust preserves `rbx` and `rbp`.
+20: LOAD_FOR_SYSRET
+    xor eax, eax
     swapgs
     sysretq
 
@@ -194,15 +190,22 @@ syscall_entry:
     // rax: the registers to resume with.
     .global resume
 resume:
+    cmp qword ptr [rax + {vector}], {syscall}
+    jne 19f
     mov rbx, [rax + {rbx}]
     mov rbp, [rax + {rbp}]
     mov r12, [rax + {r12}]
     mov r13, [rax + {r13}]
     mov r14, [rax + {r14}]
     mov r15, [rax + {r15}]
-    cmp qword ptr [rax + {vector}], {syscall}
-    je 5b
-    mov rsp, rax
+
+    // rax: the same, with the result; the other registers are loaded already.
+5:  LOAD_FOR_SYSRET
+    mov rax, [rax + {rax}]
+    swapgs
+    sysretq
+
+19: mov rsp, rax
     LOAD_REGISTERS
     add rsp, 16
     swapgs
@@ -217,10 +220,10 @@ resume:
     jae 16f
     lea ecx, [rax - {map}]
     cmp ecx, {share} - {map}
-    ja 4b
+    jae 17f
 
     // The caller goes on, with its result in the frame.
-    call {memory_call}
+18: call {memory_call}
     test rax, rax
     jnz 5b
     jmp 4b
@@ -228,7 +231,7 @@ resume:
     // The caller goes on.
 7:  call {fast_notify}
     test rax, rax
-    jnz 2b
+    jnz 20b
     jmp 4b
 
     // Whoever goes on has its words in the frame.
@@ -290,6 +293,15 @@ resume:
     mov rsp, gs:[{user_rsp}]
     swapgs
     sysretq
+
+    // Not one of the first calls on memory. r8: the length.
+17: jne 4b
+    cmp r8, {page}
+    jne 18b
+    call {share_page}
+    test rax, rax
+    jnz 20b
+    jmp 18b
 
     .balign 64
 trap_entry:
@@ -401,6 +413,8 @@ fatal_entry:
     fast_reply_recv_bytes = sym trap::fast_reply_recv_bytes,
     fast_reply_recv_handle = sym trap::fast_reply_recv_handle,
     has_handles = const !(Tag(0).moving_pages().0 >> 32) as u32,
+    page = const PAGE_SIZE,
+    share_page = sym trap::share_page,
     fast_verdict = sym trap::fast_verdict,
     memory_call = sym trap::memory_call,
     system_call = sym trap::system_call,

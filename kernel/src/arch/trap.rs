@@ -158,6 +158,11 @@ pub extern "C" fn memory_call() -> Resumed {
     sys::memory_call(of(&mut guard)).map(NonNull::from)
 }
 
+/// A thread shares a page: if that maps shared memory once more, returns its own registers.
+pub extern "C" fn share_page() -> Resumed {
+    fast(|kernel| sys::share_page(kernel).map(NonNull::from))
+}
+
 /// A thread made a system call that is not an ordinary message.
 pub extern "C" fn system_call() -> *const Registers {
     let mut guard = lock();

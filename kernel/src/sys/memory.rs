@@ -1,12 +1,16 @@
 //! The calls on spaces and their memory.
 
-use cowslip_abi::{Call, Commit, Error, MAX_RANGE, Perm, Rights, ShareMode, SpaceField};
+use cowslip_abi::{
+    Call, Commit, Error, Handle, MAX_RANGE, PAGE_SIZE, Perm, Rights, ShareMode, SpaceField,
+};
 
 use super::request::{Request, Values};
 use super::{Answer, Done};
 use crate::mm::Mm;
-use crate::object::{Kernel, Object, Registers, SpaceRoute, Work};
-use crate::vm::{self, Beginning, Effort, NO_BUDGET, PageRange, PageTable};
+use crate::object::{Kernel, Object, Place, Registers, SpaceRoute, Work};
+use crate::vm::{self, Beginning, ByteRange, Effort, NO_BUDGET, PageRange, PageTable};
+
+const PAGE: u64 = PAGE_SIZE as u64;
 
 pub(super) fn space_create(kernel: &mut Kernel, request: &Request) -> Answer {
     request.machine(kernel, Object::System, Rights::CREATE)?;
@@ -57,6 +61,38 @@ pub fn memory_call(kernel: &mut Kernel) -> Option<&Registers> {
     let regs = &mut kernel.threads.pinned_mut()?.regs;
     regs.rax = result.map_or_else(|error| error as u64, |_| 0);
     Some(regs)
+}
+
+/// Carries out the `share` of the running thread, for which its length must be a page, if it maps shared
+/// memory once more: what a pager does about most faults. Returns the thread's registers, but for `rax`,
+/// which is to be 0. `None`: it is another share, or something is wrong with it, and nothing has happened.
+#[inline(always)]
+pub fn share_page(kernel: &Kernel) -> Option<&Registers> {
+    let regs = &kernel.threads.pinned()?.regs;
+    let to_space = Handle((regs.rax >> 32) as u32);
+    let from_space = Handle(regs.rdi as u32);
+    let (from, to, mode) = (regs.rsi, regs.rdx, regs.r9);
+    // No less than each of the two, and aligned if both are.
+    let either = from | to;
+    debug_assert!(regs.r8 == PAGE);
+    if mode != ShareMode::Shared as u64
+        || regs.rdi != from_space.0.into()
+        || !either.is_multiple_of(PAGE)
+        || !ByteRange::is_good(either, PAGE)
+    {
+        return None;
+    }
+    let perm = Perm::from_user(regs.r10)?;
+    let to_space = kernel.known_space(Place::Handle, to_space, Rights::MAP)?;
+    let rights = Rights::READ | Rights::MAP;
+    let from_space = kernel.known_space(Place::Argument, from_space, rights)?;
+    let (dst, src) = (
+        table(kernel, to_space).ok()?,
+        table(kernel, from_space).ok()?,
+    );
+    let is_done =
+        dst.root() != src.root() && vm::share_in_place(kernel.mm, dst, to, src, from, perm);
+    is_done.then_some(regs)
 }
 
 /// Returns whether it is done, which takes more than one step otherwise.

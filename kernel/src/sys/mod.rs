@@ -14,7 +14,7 @@ mod schedule;
 mod threads;
 mod traps;
 
-pub use memory::memory_call;
+pub use memory::{memory_call, share_page};
 pub use schedule::{Next, next, tick};
 pub use traps::{exception, fault_out_of_memory, interrupt, page_fault, report};
 

@@ -61,7 +61,7 @@ pub use cursor::USER_END;
 pub use fault::{Fault, fault};
 pub use range::{ByteRange, PageRange};
 pub use reap::{make_room, reap, reap_some};
-pub use share::{check_share, share, share_within};
+pub use share::{check_share, share, share_in_place, share_within};
 pub use table::{PageTable, SpaceStats};
 
 /// Why an operation failed: one of `NotMapped`, `NotWritable`, `Occupied`, `Overlap`, `NoMemory`,

@@ -102,6 +102,43 @@ pub fn share_within(
     twice(|| share.run(limit))
 }
 
+/// Maps a page of shared memory once more, with the rights `perm`, if that takes no more than an entry
+/// of a table that is there. `false`: it takes more, or cannot be, and nothing has changed.
+#[must_use]
+#[inline(always)]
+pub fn share_in_place(
+    mm: &Mm,
+    dst: &PageTable,
+    dst_page: u64,
+    src: &PageTable,
+    src_page: u64,
+    perm: Perm,
+) -> bool {
+    let (Ok(to), Ok(from)) = (
+        walk_to_page(&mm.map, dst.root(), dst_page),
+        walk_to_page(&mm.map, src.root(), src_page),
+    ) else {
+        return false;
+    };
+    let (source, target) = (from.slot(src_page).get(), to.slot(dst_page));
+    let Kind::Shared(frame) = source.kind() else {
+        return false;
+    };
+    if !from.is_exclusive()
+        || !to.is_exclusive()
+        || !target.get().is_empty()
+        || !source.rights().ceiling().contains(perm)
+        || dst.crosses(src)
+        || dst.grow_by_page(mm).is_err()
+    {
+        return false;
+    }
+    mm.counts.increment(frame);
+    target.set(Entry::shared(frame, Rights::new(perm)));
+    to.add_used(1);
+    true
+}
+
 /// Checks the beginning of what [`share`] is asked for, behind the bytes that were checked or shared
 /// before: as far as so much effort goes, which is a page at least.
 ///

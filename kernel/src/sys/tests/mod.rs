@@ -2,6 +2,7 @@
 
 mod errors;
 mod fast;
+mod fast_share;
 mod hostile;
 mod lifecycle;
 mod long;
