@@ -3,7 +3,7 @@
 //! A CPU starts in real mode at the beginning of a [page](TRAMPOLINE) below 1 MiB. What is there takes
 //! it to long mode and to its own stack; it sets itself up, says so, and waits until there is a
 //! kernel. CPUs are started one by one, as the page is the same for all. One that does not say anything
-//! is left out.
+//! is left out, and so are those after it, as it may still come.
 
 use core::{
     arch::global_asm,
@@ -23,7 +23,7 @@ use super::{acpi::Wiring, apic, clock, cpu, entry, fpu, paging, percpu, percpu::
 use crate::boot::memory::TRAMPOLINE;
 
 /// How long a CPU may take until it says that it runs, in nanoseconds.
-const PATIENCE_NS: u64 = 200_000_000;
+const PATIENCE_NS: u64 = 5_000_000_000;
 /// How long a CPU is given after it was reset, and between two calls to start: 10 ms and 200 µs.
 const AFTER_INIT_NS: u64 = 10_000_000;
 const AFTER_STARTUP_NS: u64 = 200_000;
@@ -32,6 +32,8 @@ const AFTER_STARTUP_NS: u64 = 200_000;
 static APIC_IDS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 /// CPUs that take part, a bit each.
 static STARTED: AtomicU64 = AtomicU64::new(1);
+/// Nobody waits any more for a CPU that has not started.
+static IS_TOO_LATE: AtomicBool = AtomicBool::new(false);
 /// The others may go on.
 static KERNEL_IS_THERE: AtomicBool = AtomicBool::new(false);
 
@@ -116,27 +118,26 @@ pub fn start_others(wiring: &Wiring) -> usize {
         log::warn!("{nr_left_out} CPUs are left out: {MAX_CPUS} are the most");
     }
     let mut number = 1;
-    if others.clone().next().is_some() {
-        paging::map_start();
-        copy_trampoline();
-        for &id in others.by_ref() {
-            paging::map_stacks(percpu::stack_pages(number));
-            APIC_IDS[number].store(id, Relaxed);
-            if start_one(id, number) {
-                number += 1;
-            } else {
-                log::warn!("the CPU with local APIC {id} does not start, and is left out");
-                break_off();
-                break;
-            }
-        }
-        for id in others {
-            log::warn!(
-                "the CPU with local APIC {id} is left out, as it would start in the same page"
-            );
-        }
-        paging::unmap_start();
+    if others.clone().next().is_none() {
+        return number;
     }
+    paging::map_start();
+    copy_trampoline();
+    while let Some(&id) = others.next() {
+        paging::map_stacks(percpu::stack_pages(number));
+        APIC_IDS[number].store(id, Relaxed);
+        if !start_one(id, number) {
+            IS_TOO_LATE.store(true, SeqCst);
+            let nr_others = others.count();
+            log::warn!(
+                "the CPU with local APIC {id} does not start: left out, and {nr_others} others"
+            );
+            // Its way into the kernel stays, where it stops.
+            return number;
+        }
+        number += 1;
+    }
+    paging::unmap_start();
     number
 }
 
@@ -165,16 +166,6 @@ fn start_one(id: u32, number: usize) -> bool {
     wait(PATIENCE_NS, has_started)
 }
 
-/// Sees to it that a CPU that was called and starts after all does no harm.
-fn break_off() {
-    tell(TrampolineData {
-        root: paging::root().addr().0,
-        stack: 0,
-        number: 0,
-        entry: too_late,
-    });
-}
-
 fn tell(data: TrampolineData) {
     let offset = (&raw const trampoline_data).addr() - (&raw const trampoline_start).addr();
     let place = (DIRECT_MAP + TRAMPOLINE) as usize + offset;
@@ -196,6 +187,9 @@ fn wait(ns: u64, is_met: impl Fn() -> bool) -> bool {
 
 /// Where another CPU arrives, on its own stack.
 extern "C" fn enter(number: usize) -> ! {
+    if IS_TOO_LATE.load(SeqCst) {
+        cpu::halt();
+    }
     cpu::init();
     percpu::init(number);
     entry::init();
@@ -208,11 +202,6 @@ extern "C" fn enter(number: usize) -> ! {
     // The first 2 MiB are forgotten by this.
     trap::use_root(paging::root());
     trap::run_other()
-}
-
-/// Where a CPU arrives that nobody waits for any more.
-extern "C" fn too_late(_: usize) -> ! {
-    cpu::halt()
 }
 
 /// Lets the other CPUs go on, into the kernel.

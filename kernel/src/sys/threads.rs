@@ -14,6 +14,7 @@ pub(super) fn create(kernel: &mut Kernel, request: &Request) -> Answer {
     let priority = allowed_priority(kernel, request, request.args[1])?;
 
     let thread = kernel.create_thread(space, supervisor, priority)?;
+    kernel.inherit_affinity(thread, request.thread);
     match kernel.install(request.space, Object::Thread(thread), Rights::THREAD, 0) {
         Ok(handle) => Ok(Values::of([handle.0.into()]).into()),
         Err(error) => {
@@ -128,6 +129,13 @@ impl Kernel {
             };
         }
         self.go_on(id, is_queued);
+    }
+
+    /// Lets a new thread run where its creator may.
+    fn inherit_affinity(&mut self, id: Id<Thread>, from: Id<Thread>) {
+        if let Some((new, creator)) = self.threads.two_mut(id, from) {
+            new.set_affinity(creator.affinity());
+        }
     }
 
     /// Changes where a thread may run.

@@ -195,7 +195,8 @@ fn greets(output: &str) -> Result<(), String> {
 /// A program's output, and then what the kernel says at its end: why, where, and who was running.
 fn panic_with_names(output: &str) -> Result<(), String> {
     let (before, panic) = output
-        .split_once("kernel panic on CPU 0: as the command line asks for")
+        .split_once(": as the command line asks for")
+        .filter(|(before, _)| before.contains("kernel panic on CPU "))
         .ok_or("no `kernel panic` in the output")?;
     greets(before)?;
     for words in [

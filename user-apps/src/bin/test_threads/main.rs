@@ -195,8 +195,17 @@ fn a_spinning_thread_does_not_stop_its_equals() {
     drop(spinners);
 }
 
+/// Lets this thread, and those that it makes from now on, run on the first CPU only: elsewhere a lower
+/// priority need not wait.
+fn stay_on_one_cpu() {
+    let own = Thread::borrow(start::thread());
+    own.set(ThreadField::Affinity, 1)
+        .expect("the first CPU is there");
+}
+
 /// A thread of a higher priority preempts one that spins, as soon as it can run.
 fn a_higher_priority_runs_first() {
+    stay_on_one_cpu();
     let _board = board();
     let endpoint = Endpoint::create().expect("endpoint");
     let notify = endpoint.copy(Rights::NOTIFY, 1).expect("copy");
@@ -239,6 +248,7 @@ fn rest_until(condition: impl Fn() -> bool) {
 }
 
 fn a_lower_priority_waits() {
+    stay_on_one_cpu();
     let _board = board();
     poke(slot(0), 0);
     let low = thread_with(3, Supervisor::Process, || poke(slot(0), 1));
@@ -255,6 +265,7 @@ fn a_lower_priority_waits() {
 }
 
 fn lowering_ones_priority_lets_others_run() {
+    stay_on_one_cpu();
     let _board = board();
     let middle = thread_with(8, Supervisor::Process, || {
         for count in 1..=1000 {
