@@ -4,7 +4,7 @@
 //! The kernel's objects are behind one lock, which every entry takes and every exit releases. It is
 //! free while a CPU is idle, the only time when interrupts are on in the kernel.
 
-use core::{hint, mem::MaybeUninit, ptr::NonNull};
+use core::{hint, ptr::NonNull};
 
 use cowslip_abi::Access;
 use kernel::{
@@ -19,7 +19,12 @@ use x86_64::{
     registers::{control::Cr2, model_specific::FsBase},
 };
 
-use super::{apic, clock, cpu, entry, fpu, lines, paging, percpu::PerCpu};
+use super::{
+    apic, clock, cpu, entry, fpu, lines,
+    machine::{MM, Machine},
+    paging,
+    percpu::PerCpu,
+};
 
 const DEVICE_NOT_AVAILABLE: u64 = 7;
 const PAGE_FAULT: u64 = 14;
@@ -30,20 +35,14 @@ const FIRST_INTERRUPT: u64 = 32;
 /// More pages than this are not flushed one by one.
 const MAX_SINGLE_FLUSHES: u64 = 32;
 
-static KERNEL: Mutex<MaybeUninit<Kernel>> = Mutex::new(MaybeUninit::uninit());
+static KERNEL: Mutex<Kernel> = Mutex::new(Kernel::new(&MM, &Machine));
 
-type Guard = MutexGuard<'static, MaybeUninit<Kernel>>;
+type Guard = MutexGuard<'static, Kernel>;
 
-fn of(guard: &mut Guard) -> &mut Kernel {
-    // SAFETY: `run` fills it before there are threads, and nothing comes here before.
-    unsafe { guard.assume_init_mut() }
-}
-
-/// Runs threads for ever: `make` puts a kernel in its place, `start` makes the first thread.
-pub fn run(make: impl FnOnce() -> Kernel, start: impl FnOnce(&mut Kernel)) -> ! {
+/// Runs threads for ever: `start` makes the first one.
+pub fn run(start: impl FnOnce(&mut Kernel)) -> ! {
     let mut guard = KERNEL.lock();
-    guard.write(make());
-    start(of(&mut guard));
+    start(&mut guard);
     let registers = leave(guard);
     // SAFETY: these are the registers of the thread that runs next, and the lock is released.
     unsafe { entry::resume(registers) }
@@ -115,7 +114,7 @@ pub extern "C" fn fast_recv() -> Resumed {
 #[inline(always)]
 fn fast(call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
     let mut guard = KERNEL.try_lock()?;
-    let kernel = of(&mut guard);
+    let kernel = &mut *guard;
     // SAFETY: a thread has made this call.
     unsafe { hint::assert_unchecked(kernel.current().is_some()) };
     call(kernel)
@@ -132,7 +131,7 @@ fn switch_fast(next: &Thread) -> NonNull<Registers> {
 /// A thread made one of the calls on memory: returns its own registers, with the result.
 pub extern "C" fn memory_call() -> Resumed {
     let mut guard = KERNEL.lock();
-    let kernel = of(&mut guard);
+    let kernel = &mut *guard;
     // SAFETY: a thread has made this call.
     unsafe { hint::assert_unchecked(kernel.current().is_some()) };
     sys::memory_call(kernel).map(NonNull::from)
@@ -141,7 +140,7 @@ pub extern "C" fn memory_call() -> Resumed {
 /// A thread made a system call that is not an ordinary message.
 pub extern "C" fn system_call() -> *const Registers {
     let mut guard = KERNEL.lock();
-    let kernel = of(&mut guard);
+    let kernel = &mut *guard;
     sys::syscall(kernel);
     leave(guard)
 }
@@ -154,7 +153,7 @@ pub extern "C" fn page_fault(registers: *const Registers) -> Resumed {
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
     let error = unsafe { (*registers).error };
     let mut guard = KERNEL.lock();
-    let kernel = of(&mut guard);
+    let kernel = &mut *guard;
     if error & USER == 0 {
         // Not an access of the user's own: QEMU does the loads of a user's `iretq` with kernel
         // rights.
@@ -168,7 +167,7 @@ pub extern "C" fn page_fault(registers: *const Registers) -> Resumed {
 /// Reports a fault of the running thread; returns the registers of whoever runs next.
 #[inline(never)]
 fn report(mut guard: Guard, fault: Fault) -> Resumed {
-    let kernel = of(&mut guard);
+    let kernel = &mut *guard;
     match kernel.fast_fault(fault, clock::ticks) {
         Some(special) if special.is_empty() => return kernel.threads.pinned().map(switch_fast),
         Some(_) => {}
@@ -181,7 +180,7 @@ fn report(mut guard: Guard, fault: Fault) -> Resumed {
 pub extern "C" fn from_user() -> *const Registers {
     let cpu = PerCpu::get();
     let mut guard = KERNEL.lock();
-    let kernel = of(&mut guard);
+    let kernel = &mut *guard;
     let Some(id) = kernel.current() else {
         return leave(guard);
     };
@@ -207,7 +206,7 @@ pub extern "C" fn from_kernel(registers: &Registers) {
         fault_in_kernel(registers);
     }
     let mut guard = KERNEL.lock();
-    interrupt(PerCpu::get(), of(&mut guard), registers.vector as u8);
+    interrupt(PerCpu::get(), &mut guard, registers.vector as u8);
 }
 
 /// What no kernel survives, whoever ran: double fault, NMI, machine check.
@@ -277,7 +276,7 @@ fn interrupt(cpu: &PerCpu, kernel: &mut Kernel, vector: u8) {
 /// Finds out who runs next, waits until somebody can, and returns the registers to resume with.
 #[inline]
 fn leave(mut guard: Guard) -> *const Registers {
-    let kernel = of(&mut guard);
+    let kernel = &mut *guard;
     if !kernel.reschedule
         && let Some(thread) = kernel.threads.pinned()
     {
@@ -297,9 +296,9 @@ fn leave(mut guard: Guard) -> *const Registers {
 fn reschedule(mut guard: Guard) -> *const Registers {
     let cpu = PerCpu::get();
     loop {
-        let next = sys::next(of(&mut guard));
+        let next = sys::next(&mut guard);
         apic::set_timer(cpu, next.timer);
-        let kernel = of(&mut guard);
+        let kernel = &mut *guard;
         match kernel.threads.pinned() {
             // In the middle of a call that takes more than one step: this is the next one.
             Some(thread) if thread.special.contains(Special::LONG) => {
@@ -318,7 +317,7 @@ fn reschedule(mut guard: Guard) -> *const Registers {
             guard = KERNEL.lock();
             continue;
         }
-        let wakes = next.timer.is_some() || of(&mut guard).interrupts.iter().any(Option::is_some);
+        let wakes = next.timer.is_some() || guard.interrupts.iter().any(Option::is_some);
         assert!(wakes, "no thread can run, and nothing will ever wake one");
         drop(guard);
         interrupts::enable_and_hlt();

@@ -135,6 +135,15 @@ pub struct Turn {
     pub expired: bool,
 }
 
+impl Turn {
+    const fn new() -> Self {
+        Self {
+            slice_end_ns: 0,
+            expired: false,
+        }
+    }
+}
+
 impl Endpoint {
     /// Whether nothing and nobody waits here.
     #[inline(always)]
@@ -144,9 +153,9 @@ impl Endpoint {
 }
 
 impl Kernel {
-    /// A kernel without any objects. `kernel_half` is the upper half of every page-table root.
+    /// A kernel without any objects. It is large, and therefore made where it stays.
     #[must_use]
-    pub fn new(mm: &'static Mm, platform: &'static dyn Platform, kernel_half: [u64; 256]) -> Self {
+    pub const fn new(mm: &'static Mm, platform: &'static dyn Platform) -> Self {
         Self {
             mm,
             platform,
@@ -157,12 +166,17 @@ impl Kernel {
             timers: Queue::new(),
             interrupts: [None; MAX_LINES],
             reschedule: true,
-            turn: Turn::default(),
-            tokens: Tokens::default(),
-            kernel_half,
+            turn: Turn::new(),
+            tokens: Tokens::new(),
+            kernel_half: [0; 256],
             doomed: None,
             reaping: false,
         }
+    }
+
+    /// Sets the upper half of every page-table root; before there are spaces.
+    pub fn set_kernel_half(&mut self, kernel_half: &[u64; 256]) {
+        self.kernel_half = *kernel_half;
     }
 
     /// The thread that runs.

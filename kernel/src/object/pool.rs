@@ -87,6 +87,9 @@ const fn slot_shift<T>() -> u32 {
 /// The last epoch of any pool. An epoch belongs to one pool and ends when it loses an object.
 static LAST_EPOCH: AtomicU64 = AtomicU64::new(0);
 
+/// The epoch of pools that have never held an object: no hint is of it.
+const NO_EPOCH: u64 = u64::MAX;
+
 fn new_epoch() -> u64 {
     LAST_EPOCH.fetch_add(1, Relaxed) + 1
 }
@@ -213,8 +216,8 @@ static NO_CHUNK: NoChunk = NoChunk {
     _zeros: [0; CHUNK_BYTES / 8],
 };
 
-fn no_chunk() -> NonNull<Chunk> {
-    NonNull::from(&NO_CHUNK).cast()
+const fn no_chunk() -> NonNull<Chunk> {
+    NonNull::from_ref(&NO_CHUNK).cast()
 }
 
 /// A pool of objects in at most `CHUNKS` frames, a power of two.
@@ -261,7 +264,7 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
 
     /// An empty pool, which owns no frame.
     #[must_use]
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         const {
             assert!(CHUNKS.is_power_of_two() && CHUNKS * CHUNK_BYTES <= 1 << PLACE_BITS);
         }
@@ -271,7 +274,7 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
             next_generation: 1,
             len: 0,
             pinned: None,
-            epoch: new_epoch(),
+            epoch: NO_EPOCH,
         }
     }
 
@@ -606,6 +609,9 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
                         })
                     };
                     *entry = chunk;
+                    if self.epoch == NO_EPOCH {
+                        self.end_epoch();
+                    }
                     return Ok(chunk);
                 }
                 _ => return Ok(*entry),

@@ -69,7 +69,7 @@ impl Machine {
         // SAFETY: `memory` is freed in `drop`, after the kernel's last use of it.
         let mm: &'static Mm = unsafe { (*memory).mm() };
         let platform: &'static FakePlatform = Box::leak(Box::default());
-        let kernel = Kernel::new(mm, platform, [0; 256]);
+        let kernel = Kernel::new(mm, platform);
         let booted_free = mm.frames.free_count() + mm.counts.nodes();
         Self {
             kernel,
