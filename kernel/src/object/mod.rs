@@ -4,6 +4,8 @@
 //! the borrow checker sees to the rest. Frames, reference counts and statistics are in
 //! [`Mm`], which has locks and atomics of its own.
 
+#[cfg(any(not(target_os = "none"), debug_assertions))]
+mod audit;
 mod death;
 mod handle;
 mod long;

@@ -217,7 +217,8 @@ static NO_CHUNK: NoChunk = NoChunk {
 };
 
 const fn no_chunk() -> NonNull<Chunk> {
-    NonNull::from_ref(&NO_CHUNK).cast()
+    let pointer = (&raw const NO_CHUNK).cast_mut().cast();
+    NonNull::new(pointer).expect("a static is not at null")
 }
 
 /// A pool of objects in at most `CHUNKS` frames, a power of two.
@@ -288,6 +289,14 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The frames that the pool has.
+    #[cfg(any(not(target_os = "none"), debug_assertions))]
+    pub fn frames(&self) -> impl Iterator<Item = Frame> {
+        // SAFETY: as in `next_id`.
+        let heads = self.chunks.iter().map(|chunk| unsafe { chunk.as_ref() });
+        heads.filter(|head| head.used != 0).map(|head| head.frame)
     }
 
     /// Moves an object into the pool, or gives it back.

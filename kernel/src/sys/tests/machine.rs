@@ -276,6 +276,7 @@ impl Machine {
 
     /// Ends every program and checks that no frame was lost.
     pub(super) fn finish(&mut self) {
+        assert_eq!(self.kernel.audit(), Ok(()));
         while let Some(space) = self.kernel.spaces.next_id(0) {
             self.kernel.kill_space(space);
         }
