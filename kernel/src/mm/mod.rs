@@ -191,6 +191,8 @@ impl Mm {
         class: Commit,
         _flushed: &Flushed,
     ) -> Option<DeadTable> {
+        #[cfg(all(not(target_os = "none"), debug_assertions))]
+        sim::check_release(self.map, frame);
         match self.counts.of(frame).decrement() {
             Dropped::Last => {
                 return Some(DeadTable {
