@@ -4,7 +4,7 @@ use libipc::message::{Incoming, Message};
 use libipc::object::System;
 use libipc::server::{Answer, Service};
 use libipc::services::Refusal;
-use libipc::services::memstat::{QUERY, REPLY_LEN};
+use libipc::services::memstat::{AUDIT, QUERY, REPLY_LEN};
 
 /// The memory statistics server.
 #[derive(Debug)]
@@ -22,13 +22,23 @@ impl Memstat {
             reply: [0; REPLY_LEN],
         }
     }
+
+    fn audit(&self) -> Message {
+        match self.system.audit() {
+            Ok(flaw) => Message::new(0).with_words(flaw.unwrap_or_default()),
+            Err(libipc::Error::BadArgument) => Refusal::NotFound.message(),
+            Err(error) => Refusal::from(error).message(),
+        }
+    }
 }
 
 impl Service for Memstat {
     fn message(&mut self, incoming: Incoming, _: &[u8]) -> Option<Answer<'_>> {
         let token = incoming.token;
-        if incoming.message.label() != QUERY {
-            return token.answer(Refusal::BadRequest.message());
+        match incoming.message.label() {
+            QUERY => {}
+            AUDIT => return token.answer(self.audit()),
+            _ => return token.answer(Refusal::BadRequest.message()),
         }
         match self.system.memory() {
             Ok(words) => {

@@ -1,9 +1,17 @@
 //! The machine as the portable kernel sees it.
 
-use kernel::{mm::Frame, platform::Platform};
+use kernel::{
+    mm::{Frame, Mm, PhysMap},
+    platform::Platform,
+};
 use x86_64::instructions::port::Port;
 
 use super::{clock, lines, power, serial, smp, trap};
+
+/// The machine's memory, which has no frames before `boot` adds them.
+// SAFETY: the direct map has all memory of the memory map; what is not memory is never passed to the
+// map. The kernel's image is not either.
+pub static MM: Mm = Mm::new(unsafe { PhysMap::direct() }, trap::flush);
 
 /// This machine.
 pub struct Machine;

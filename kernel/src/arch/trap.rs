@@ -5,7 +5,7 @@
 //! free while a CPU is idle or between two steps of a long call, the only times when interrupts are on in
 //! the kernel. What other CPUs ask for is answered without it.
 
-use core::{hint, mem::MaybeUninit, ptr::NonNull};
+use core::{hint, ptr::NonNull};
 
 use cowslip_abi::Access;
 use kernel::{
@@ -20,7 +20,13 @@ use x86_64::{
     registers::{control::Cr2, model_specific::FsBase},
 };
 
-use super::{apic, clock, cpu, entry, fpu, lines, paging, percpu::PerCpu, smp};
+use super::{
+    apic, clock, cpu, entry, fpu, lines,
+    machine::{MM, Machine},
+    paging,
+    percpu::PerCpu,
+    smp,
+};
 
 const DEVICE_NOT_AVAILABLE: u64 = 7;
 const PAGE_FAULT: u64 = 14;
@@ -32,30 +38,23 @@ const REQUEST: u64 = apic::REQUEST as u64;
 /// More pages than this are not flushed one by one.
 const MAX_SINGLE_FLUSHES: u64 = 32;
 
-static KERNEL: Lock<MaybeUninit<Kernel>> = Lock::new(MaybeUninit::uninit());
+static KERNEL: Lock<Kernel> = Lock::new(Kernel::new(&MM, &Machine));
 
-type Guard = sync::Guard<'static, MaybeUninit<Kernel>>;
-
-#[inline(always)]
-fn of(guard: &mut Guard) -> &mut Kernel {
-    // SAFETY: `run` fills it before there are threads, and nothing comes here before.
-    unsafe { guard.assume_init_mut() }
-}
+type Guard = sync::Guard<'static, Kernel>;
 
 /// Waits for the kernel, to act for this CPU. The thread that ran here may be gone then.
 #[inline(always)]
 fn lock() -> Guard {
     let number = PerCpu::number();
     let mut guard = KERNEL.lock(number, smp::wait_a_little);
-    of(&mut guard).enter(number);
+    guard.enter(number);
     guard
 }
 
-/// Runs threads for ever: `make` puts a kernel in its place, `start` makes the first thread.
-pub fn run(make: impl FnOnce() -> Kernel, start: impl FnOnce(&mut Kernel)) -> ! {
-    let mut guard = KERNEL.lock(PerCpu::number(), smp::wait_a_little);
-    guard.write(make());
-    start(of(&mut guard));
+/// Runs threads for ever: `start` makes the first one.
+pub fn run(start: impl FnOnce(&mut Kernel)) -> ! {
+    let mut guard = lock();
+    start(&mut guard);
     smp::release_others();
     let registers = leave(guard);
     // SAFETY: these are the registers of the thread that runs next, and the lock is released.
@@ -65,7 +64,7 @@ pub fn run(make: impl FnOnce() -> Kernel, start: impl FnOnce(&mut Kernel)) -> ! 
 /// Runs threads for ever on another CPU.
 pub fn run_other() -> ! {
     let mut guard = lock();
-    of(&mut guard).bring_online(PerCpu::number());
+    guard.bring_online(PerCpu::number());
     let registers = leave(guard);
     // SAFETY: as above.
     unsafe { entry::resume(registers) }
@@ -137,7 +136,7 @@ pub extern "C" fn fast_recv() -> Resumed {
 #[inline(always)]
 fn fast(call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
     let mut guard = KERNEL.try_lock()?;
-    let kernel = of(&mut guard);
+    let kernel = &mut *guard;
     kernel.enter(PerCpu::number());
     // SAFETY: a thread has made this call, and is taken from a CPU only while that waits for the lock.
     unsafe { hint::assert_unchecked(kernel.current().is_some()) };
@@ -155,7 +154,7 @@ fn switch_fast(next: &Thread) -> NonNull<Registers> {
 /// A thread made one of the calls on memory: returns its own registers, with the result.
 pub extern "C" fn memory_call() -> Resumed {
     let mut guard = lock();
-    sys::memory_call(of(&mut guard)).map(NonNull::from)
+    sys::memory_call(&mut guard).map(NonNull::from)
 }
 
 /// A thread shares a page: if that maps shared memory once more, returns its own registers.
@@ -166,7 +165,7 @@ pub extern "C" fn share_page() -> Resumed {
 /// A thread made a system call that is not an ordinary message.
 pub extern "C" fn system_call() -> *const Registers {
     let mut guard = lock();
-    let kernel = of(&mut guard);
+    let kernel = &mut *guard;
     sys::syscall(kernel);
     leave(guard)
 }
@@ -179,7 +178,7 @@ pub extern "C" fn page_fault(registers: *const Registers) -> Resumed {
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
     let error = unsafe { (*registers).error };
     let mut guard = lock();
-    let kernel = of(&mut guard);
+    let kernel = &mut *guard;
     if error & USER == 0 {
         // Not an access of the user's own: QEMU does the loads of a user's `iretq` with kernel
         // rights.
@@ -196,7 +195,7 @@ pub extern "C" fn page_fault(registers: *const Registers) -> Resumed {
 /// Reports a fault of the running thread; returns the registers of whoever runs next.
 #[inline(never)]
 fn report(mut guard: Guard, fault: Fault) -> Resumed {
-    let kernel = of(&mut guard);
+    let kernel = &mut *guard;
     match kernel.fast_fault(fault, clock::ticks) {
         Some(special) if special.is_empty() => return kernel.threads.pinned().map(switch_fast),
         Some(_) => {}
@@ -216,7 +215,7 @@ pub extern "C" fn from_user() -> *const Registers {
         return cpu.registers();
     }
     let mut guard = lock();
-    let kernel = of(&mut guard);
+    let kernel = &mut *guard;
     let Some(id) = kernel.current() else {
         interrupt(cpu, kernel, vector);
         return leave(guard);
@@ -244,7 +243,7 @@ pub extern "C" fn from_kernel(registers: &Registers) {
             smp::answer();
             apic::end_of_interrupt();
         }
-        vector => interrupt(PerCpu::get(), of(&mut lock()), vector),
+        vector => interrupt(PerCpu::get(), &mut lock(), vector),
     }
 }
 
@@ -323,7 +322,7 @@ fn interrupt(cpu: &PerCpu, kernel: &mut Kernel, vector: u64) {
 /// Finds out who runs next, waits until somebody can, and returns the registers to resume with.
 #[inline]
 fn leave(mut guard: Guard) -> *const Registers {
-    let kernel = of(&mut guard);
+    let kernel = &mut *guard;
     if !kernel.cpus.here().reschedule
         && let Some(thread) = kernel.threads.pinned()
     {
@@ -343,9 +342,9 @@ fn leave(mut guard: Guard) -> *const Registers {
 fn reschedule(mut guard: Guard) -> *const Registers {
     let cpu = PerCpu::get();
     loop {
-        let next = sys::next(of(&mut guard));
+        let next = sys::next(&mut guard);
         apic::set_timer(cpu, next.timer);
-        let kernel = of(&mut guard);
+        let kernel = &mut *guard;
         fpu::switch(cpu, kernel, kernel.threads.pinned());
         match kernel.threads.pinned() {
             // In the middle of a call that takes more than one step: this is the next one.

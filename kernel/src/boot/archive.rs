@@ -79,9 +79,7 @@ impl Archive {
         let offset = (part.as_ptr() as usize - self.bytes.as_ptr() as usize) as u64;
         let first = (self.frames.start + offset) & !(FRAME_SIZE - 1);
         let end = self.frames.start + offset + part.len() as u64;
-        for addr in (first..end).step_by(FRAME_SIZE as usize) {
-            let frame = Frame::containing(PhysAddr(addr));
-            mm.counts.increment(frame);
-        }
+        let end = end.next_multiple_of(FRAME_SIZE);
+        mm.keep(PhysAddr(first), PhysAddr(end));
     }
 }

@@ -1,11 +1,7 @@
 //! Brings the kernel up, in order.
 
-use kernel::{
-    mm::{Mm, PhysAddr, PhysMap, layout::DIRECT_MAP_LEN, phys::FRAME_SIZE},
-    object::Kernel,
-};
+use kernel::mm::{PhysAddr, layout::DIRECT_MAP_LEN, phys::FRAME_SIZE};
 use log::{LevelFilter, info};
-use spin::Once;
 
 use super::{
     BootInfo, MemoryKind,
@@ -14,11 +10,9 @@ use super::{
     memory::{self, FreeRanges},
 };
 use crate::arch::{
-    acpi, apic, clock, cpu, entry, fpu, lines, machine::Machine, paging, percpu, power, serial,
-    smp, symbols, trap,
+    acpi, apic, clock, cpu, entry, fpu, lines, machine::MM, paging, percpu, power, serial, smp,
+    symbols, trap,
 };
-
-static MM: Once<Mm> = Once::new();
 
 /// Takes over from the door, on the boot stack, and ends in the first program.
 pub fn start(boot: BootInfo) -> ! {
@@ -73,7 +67,7 @@ pub fn start(boot: BootInfo) -> ! {
 
     // No more page tables; and nothing of the loader's is used any more.
     let left = paging::take_free();
-    let mm = MM.call_once(make_mm);
+    let mm = &MM;
     let loader = free(&boot, MemoryKind::Loader);
     let usable = || {
         let ranges = left.iter().chain(loader.iter());
@@ -100,10 +94,10 @@ pub fn start(boot: BootInfo) -> ! {
         mm.frames.total_count()
     );
 
-    trap::run(
-        || Kernel::new(mm, &Machine, kernel_half),
-        |kernel| first::start(kernel, &archive, boot.command_line()),
-    )
+    trap::run(|kernel| {
+        kernel.set_kernel_half(&kernel_half);
+        first::start(kernel, &archive, boot.command_line());
+    })
 }
 
 fn log_level(boot: &BootInfo) -> LevelFilter {
@@ -119,11 +113,4 @@ fn free(boot: &BootInfo, kind: MemoryKind) -> FreeRanges {
 fn image_len() -> u64 {
     let [start, .., end] = paging::image();
     end - start
-}
-
-fn make_mm() -> Mm {
-    // SAFETY: the direct map has all memory of the memory map; what is not memory is never passed
-    // to the map. The kernel's image is not either.
-    let map = unsafe { PhysMap::direct() };
-    Mm::new(map, trap::flush)
 }

@@ -102,8 +102,8 @@ impl DeadTables {
         Some(dead)
     }
 
-    /// All of them, if nothing changes meanwhile: for tests.
-    #[cfg(not(target_os = "none"))]
+    /// All of them, if nothing changes meanwhile: for audits.
+    #[cfg(any(not(target_os = "none"), debug_assertions))]
     pub fn iter<'m>(&self, counts: &'m RefCounts) -> impl Iterator<Item = DeadTable> + use<'m> {
         let mut word = *self.first.lock();
         core::iter::from_fn(move || {

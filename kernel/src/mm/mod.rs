@@ -72,6 +72,8 @@ pub struct Mm {
     /// What has been done since boot.
     pub stats: Stats,
     remap_min_pages: AtomicU64,
+    /// The frames that are [kept](Self::keep), as the addresses where they begin and end.
+    kept: [AtomicU64; 2],
     flush: fn(&Flush),
 }
 
@@ -88,6 +90,7 @@ impl Mm {
             dead: DeadTables::new(),
             stats: Stats::new(),
             remap_min_pages: AtomicU64::new(DEFAULT_REMAP_MIN_PAGES),
+            kept: [const { AtomicU64::new(0) }; 2],
             flush,
         }
     }
@@ -107,6 +110,32 @@ impl Mm {
     /// one of them. The room is kept for ever.
     pub fn cover(&self, start: PhysAddr, end: PhysAddr) -> Result<(), OutOfMemory> {
         self.counts.cover(start.0..end.0, &self.frames)
+    }
+
+    /// Keeps the frames in `start..end` (bytes), which are in use, whatever becomes of those who name
+    /// them: the kernel reads them. Once, at boot.
+    pub fn keep(&self, start: PhysAddr, end: PhysAddr) {
+        for addr in (start.0..end.0).step_by(phys::FRAME_SIZE as usize) {
+            self.counts.increment(Frame::containing(PhysAddr(addr)));
+        }
+        self.kept[0].store(start.0, Relaxed);
+        self.kept[1].store(end.0, Relaxed);
+    }
+
+    /// The frames that are [kept](Self::keep).
+    #[cfg(any(not(target_os = "none"), debug_assertions))]
+    pub fn kept(&self) -> impl Iterator<Item = Frame> {
+        let [start, end] = self.kept.each_ref().map(|addr| addr.load(Relaxed));
+        (start..end)
+            .step_by(phys::FRAME_SIZE as usize)
+            .map(|addr| Frame::containing(PhysAddr(addr)))
+    }
+
+    /// Whether a frame is [kept](Self::keep).
+    #[cfg(any(not(target_os = "none"), debug_assertions))]
+    pub fn keeps(&self, frame: Frame) -> bool {
+        let [start, end] = self.kept.each_ref().map(|addr| addr.load(Relaxed));
+        (start..end).contains(&frame.addr().0)
     }
 
     /// Whole pages of a message are remapped if there are at least so many in a row; fewer are
@@ -162,6 +191,8 @@ impl Mm {
         class: Commit,
         _flushed: &Flushed,
     ) -> Option<DeadTable> {
+        #[cfg(all(not(target_os = "none"), debug_assertions))]
+        sim::check_release(self.map, frame);
         match self.counts.of(frame).decrement() {
             Dropped::Last => {
                 return Some(DeadTable {

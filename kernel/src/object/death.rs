@@ -11,7 +11,8 @@ use crate::vm;
 
 use super::{Endpoint, HandleEntry, Id, Kernel, Object, Space, State, Thread};
 
-/// How many threads and handles of dying spaces are removed before others have a turn.
+/// How much of dying spaces is undone before others have a turn: threads, handles and children removed,
+/// threads looked at.
 const STEP: usize = 64;
 
 impl Kernel {
@@ -135,8 +136,8 @@ impl Kernel {
         }
     }
 
-    /// Removes the threads of a space, and then its handles, as long as there are some and something is
-    /// left to spend.
+    /// Removes the threads of a space, then its handles, then dooms its children and wakes who waits for
+    /// its reply, as long as there is something to do and something left to spend.
     fn disarm(&mut self, id: Id<Space>, left: &mut usize) {
         while *left > 0
             && let Some(thread) = self.spaces.get(id).and_then(|space| space.threads.first())
@@ -151,20 +152,22 @@ impl Kernel {
             *left -= 1;
             self.forget_handle(entry);
         }
+        while *left > 0
+            && let Some(child) = self.spaces.get(id).and_then(|space| space.children)
+        {
+            *left -= 1;
+            self.leave_owner(child);
+            self.doom(child);
+        }
+        self.fail_callers(id, left);
     }
 
-    /// Removes a space that has neither threads nor handles.
+    /// Removes a space that has nothing any more, and for which nobody waits.
     fn tear_down(&mut self, id: Id<Space>) {
-        self.fail_callers(id);
+        self.leave_owner(id);
         let Some(space) = self.spaces.remove(self.mm, id) else {
             return;
         };
-        if space.nr_children > 0 {
-            self.doom_children(id);
-        }
-        if let Some(owner) = space.owner.and_then(|owner| self.spaces.get_mut(owner)) {
-            owner.nr_children -= 1;
-        }
         self.platform.retire(space.table.root());
         space.table.destroy(self.mm);
         vm::reap(self.mm);
@@ -173,17 +176,17 @@ impl Kernel {
         }
     }
 
-    /// Wakes those who wait for a reply from a space that has no threads any more. They are in no
-    /// list, which makes a round trip cheaper; so they are looked for, if there are any.
-    fn fail_callers(&mut self, server_id: Id<Space>) {
-        let mut index = 0;
-        while self
-            .spaces
-            .get(server_id)
-            .is_some_and(|space| space.unanswered > 0)
-            && let Some(id) = self.threads.next_id(index)
+    /// Wakes those who wait for a reply from a space that has no threads any more, as far as what is left
+    /// goes. They are in no list, which makes a round trip cheaper; so they are looked for, if there are
+    /// any. Nobody begins to wait meanwhile.
+    fn fail_callers(&mut self, server_id: Id<Space>, left: &mut usize) {
+        while *left > 0
+            && let Some(space) = self.spaces.get_mut(server_id)
+            && space.unanswered > 0
+            && let Some(id) = self.threads.next_id(space.nr_asked)
         {
-            index = id.index() + 1;
+            *left -= 1;
+            space.nr_asked = id.index() + 1;
             let state = self.threads.get(id).map(|thread| thread.state);
             if let Some(State::AwaitingReply { server, .. }) = state
                 && server == server_id
@@ -194,17 +197,35 @@ impl Kernel {
         }
     }
 
-    fn doom_children(&mut self, parent: Id<Space>) {
-        let mut index = 0;
-        while let Some(child) = self.spaces.next_id(index) {
-            index = child.index() + 1;
-            if self
-                .spaces
-                .get(child)
-                .is_some_and(|space| space.owner == Some(parent))
-            {
-                self.doom(child);
-            }
+    /// Adds a new space to its owner's children.
+    pub(super) fn join_owner(&mut self, id: Id<Space>) {
+        let owner = self.spaces.get(id).and_then(|space| space.owner);
+        let Some(owner) = owner.and_then(|owner| self.spaces.get_mut(owner)) else {
+            return;
+        };
+        let before = owner.children.replace(id);
+        if let Some(space) = self.spaces.get_mut(id) {
+            space.siblings = [before, None];
+        }
+        if let Some(before) = before.and_then(|before| self.spaces.get_mut(before)) {
+            before.siblings[1] = Some(id);
+        }
+    }
+
+    /// Takes a space from its owner's children.
+    fn leave_owner(&mut self, id: Id<Space>) {
+        let Some(space) = self.spaces.get_mut(id) else {
+            return;
+        };
+        let owner = space.owner.take();
+        let [before, behind] = core::mem::take(&mut space.siblings);
+        if let Some(before) = before.and_then(|before| self.spaces.get_mut(before)) {
+            before.siblings[1] = behind;
+        }
+        if let Some(behind) = behind.and_then(|behind| self.spaces.get_mut(behind)) {
+            behind.siblings[0] = before;
+        } else if let Some(owner) = owner.and_then(|owner| self.spaces.get_mut(owner)) {
+            owner.children = before;
         }
     }
 

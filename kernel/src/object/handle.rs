@@ -4,6 +4,8 @@ use cowslip_abi::{Error, Handle, Rights};
 
 use super::pool::Pool;
 use super::{Endpoint, Id, Space, Spaces, Thread};
+#[cfg(any(not(target_os = "none"), debug_assertions))]
+use crate::mm::Frame;
 use crate::mm::Mm;
 
 /// Frames of entries that a space's table may have.
@@ -96,6 +98,12 @@ impl HandleTable {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The frames that the table has.
+    #[cfg(any(not(target_os = "none"), debug_assertions))]
+    pub fn frames(&self) -> impl Iterator<Item = Frame> {
+        self.entries.frames()
     }
 
     /// Adds a handle.

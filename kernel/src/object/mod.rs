@@ -4,6 +4,8 @@
 //! the borrow checker sees to the rest. Frames, reference counts and statistics are in
 //! [`Mm`], which has locks and atomics of its own.
 
+#[cfg(any(not(target_os = "none"), debug_assertions))]
+mod audit;
 mod cpus;
 mod death;
 mod handle;
@@ -68,12 +70,16 @@ pub struct Space {
     pub nr_handles: u32,
     /// The space that created this one, and with which it dies.
     pub owner: Option<Id<Space>>,
-    /// Spaces that this one created.
-    pub nr_children: u32,
+    /// The spaces that this one created: the last of them, which leads to the others.
+    children: Option<Id<Space>>,
+    /// The neighbours among the owner's children, the one created before this one first.
+    siblings: [Option<Id<Space>>; 2],
     /// Whom to tell when it dies, and the bits to raise.
     pub death: Option<(Id<Endpoint>, u64)>,
     /// It is about to be torn down; the next such space.
     doomed: Option<Option<Id<Space>>>,
+    /// Threads below this index do not wait for a reply from it, which is being torn down.
+    nr_asked: usize,
 }
 
 /// Where messages, faults and notifications arrive.
@@ -130,9 +136,9 @@ impl Endpoint {
 }
 
 impl Kernel {
-    /// A kernel without any objects. `kernel_half` is the upper half of every page-table root.
+    /// A kernel without any objects. It is large, and therefore made where it stays.
     #[must_use]
-    pub fn new(mm: &'static Mm, platform: &'static dyn Platform, kernel_half: [u64; 256]) -> Self {
+    pub const fn new(mm: &'static Mm, platform: &'static dyn Platform) -> Self {
         Self {
             mm,
             platform,
@@ -141,11 +147,16 @@ impl Kernel {
             endpoints: Pool::new(),
             cpus: Cpus::new(),
             interrupts: [None; MAX_LINES],
-            tokens: Tokens::default(),
-            kernel_half,
+            tokens: Tokens::new(),
+            kernel_half: [0; 256],
             doomed: None,
             reaping: false,
         }
+    }
+
+    /// Sets the upper half of every page-table root; before there are spaces.
+    pub fn set_kernel_half(&mut self, kernel_half: &[u64; 256]) {
+        self.kernel_half = *kernel_half;
     }
 
     /// The thread that runs on the CPU that acts.
@@ -178,15 +189,15 @@ impl Kernel {
             nr_started: 0,
             nr_handles: 0,
             owner,
-            nr_children: 0,
+            children: None,
+            siblings: [None; 2],
             death,
             doomed: None,
+            nr_asked: 0,
         };
         match self.spaces.insert(self.mm, space) {
             Ok(id) => {
-                if let Some(owner) = owner.and_then(|owner| self.spaces.get_mut(owner)) {
-                    owner.nr_children += 1;
-                }
+                self.join_owner(id);
                 Ok(id)
             }
             Err((error, space)) => {
@@ -203,7 +214,10 @@ impl Kernel {
         supervisor: Option<Supervisor>,
         priority: u8,
     ) -> Result<Id<Thread>, Error> {
-        let home = self.spaces.get_mut(space).ok_or(Error::Died)?;
+        let home = self.spaces.get_mut(space);
+        // What is being torn down has lost its threads, or will, and gets no others.
+        let home = home.filter(|home| home.doomed.is_none());
+        let home = home.ok_or(Error::Died)?;
         let thread = Thread::new(
             space,
             home.table.root(),

@@ -87,6 +87,9 @@ const fn slot_shift<T>() -> u32 {
 /// The last epoch of any pool. An epoch belongs to one pool and ends when it loses an object.
 static LAST_EPOCH: AtomicU64 = AtomicU64::new(0);
 
+/// The epoch of pools that have never held an object: no hint is of it.
+const NO_EPOCH: u64 = u64::MAX;
+
 fn new_epoch() -> u64 {
     LAST_EPOCH.fetch_add(1, Relaxed) + 1
 }
@@ -213,8 +216,9 @@ static NO_CHUNK: NoChunk = NoChunk {
     _zeros: [0; CHUNK_BYTES / 8],
 };
 
-fn no_chunk() -> NonNull<Chunk> {
-    NonNull::from(&NO_CHUNK).cast()
+const fn no_chunk() -> NonNull<Chunk> {
+    let pointer = (&raw const NO_CHUNK).cast_mut().cast();
+    NonNull::new(pointer).expect("a static is not at null")
 }
 
 /// A pool of objects in at most `CHUNKS` frames, a power of two.
@@ -261,7 +265,7 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
 
     /// An empty pool, which owns no frame.
     #[must_use]
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         const {
             assert!(CHUNKS.is_power_of_two() && CHUNKS * CHUNK_BYTES <= 1 << PLACE_BITS);
         }
@@ -271,7 +275,7 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
             next_generation: 1,
             len: 0,
             pinned: None,
-            epoch: new_epoch(),
+            epoch: NO_EPOCH,
         }
     }
 
@@ -285,6 +289,14 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The frames that the pool has.
+    #[cfg(any(not(target_os = "none"), debug_assertions))]
+    pub fn frames(&self) -> impl Iterator<Item = Frame> {
+        // SAFETY: as in `next_id`.
+        let heads = self.chunks.iter().map(|chunk| unsafe { chunk.as_ref() });
+        heads.filter(|head| head.used != 0).map(|head| head.frame)
     }
 
     /// Moves an object into the pool, or gives it back.
@@ -606,6 +618,9 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
                         })
                     };
                     *entry = chunk;
+                    if self.epoch == NO_EPOCH {
+                        self.end_epoch();
+                    }
                     return Ok(chunk);
                 }
                 _ => return Ok(*entry),

@@ -14,13 +14,18 @@ use super::pool::PLACE_BITS;
 use super::{Id, Thread};
 
 /// Makes tokens.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tokens {
     /// The last one without its place.
     last: u64,
 }
 
 impl Tokens {
+    /// No token has been made.
+    pub(crate) const fn new() -> Self {
+        Self { last: 0 }
+    }
+
     /// A new token for the reply to a thread.
     #[inline(always)]
     pub(crate) fn next(&mut self, sender: Id<Thread>) -> u64 {

@@ -5,6 +5,8 @@ use cowslip_abi::{Error, InfoTopic, Rights, ThreadState};
 use super::request::{Request, Values};
 use super::{Answer, Done};
 use crate::object::{Kernel, Object};
+#[cfg(any(not(target_os = "none"), debug_assertions))]
+use crate::vm::audit::Stopped;
 use crate::vm::{self, ByteRange, NO_BUDGET};
 
 /// The longest text that one call logs, in bytes.
@@ -36,8 +38,28 @@ pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
             }
             Values::of([kernel.mm.frames.promised().max(0) as u64])
         }
+        InfoTopic::Audit => {
+            #[cfg(any(not(target_os = "none"), debug_assertions))]
+            return audit(kernel, request);
+            #[cfg(not(any(not(target_os = "none"), debug_assertions)))]
+            return Err(Error::BadArgument);
+        }
     };
     Ok(values.into())
+}
+
+#[cfg(any(not(target_os = "none"), debug_assertions))]
+fn audit(kernel: &Kernel, request: &Request) -> Answer {
+    request.machine(kernel, Object::System, Rights::OBSERVE)?;
+    if !vm::reap(kernel.mm) {
+        return Ok(Done::Again);
+    }
+    let words = match kernel.audit() {
+        Ok(()) => [0; 4],
+        Err(Stopped::At(flaw)) => flaw.to_words(),
+        Err(Stopped::OutOfMemory) => return Err(Error::NoMemory),
+    };
+    Ok(Values::of(words).into())
 }
 
 fn memory(kernel: &Kernel) -> Values {

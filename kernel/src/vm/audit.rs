@@ -1,16 +1,15 @@
-//! Counting everything again, from nothing but the page tables: for tests on the host.
+//! Counting everything again, from nothing but the page tables.
+//!
+//! Host tests do it after every step, and a debug build of the kernel [when it is asked
+//! to](crate::object::Kernel::audit). An audit walks all spaces and what is left of dead tables, keeps a
+//! [note](Note) of each frame that it comes across, and in the end compares the notes with the shadow
+//! table of reference counts. Where the notes are kept is the caller's choice: the kernel has no heap,
+//! so its [ledger](FrameLedger) is made of free frames.
 
-extern crate std;
-
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    vec::Vec,
-};
-
-use cowslip_abi::Commit;
+use core::fmt;
 
 use crate::{
-    mm::{Frame, Mm},
+    mm::{Frame, Mm, OutOfMemory},
     vm::{
         PageTable,
         cursor::ROOT,
@@ -19,13 +18,25 @@ use crate::{
     },
 };
 
-/// What a frame is used for, and how many entries say so.
+#[cfg(not(target_os = "none"))]
+mod hosted;
+mod ledger;
+
+#[cfg(not(target_os = "none"))]
+pub use hosted::{audit, frames_of};
+pub use ledger::{FrameLedger, Ledger};
+
+/// What an audit knows about a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Named {
+pub struct Note {
     /// How many entries name the frame.
     pub count: u64,
     /// What they say it is.
     pub role: Role,
+    /// Whether one of them lets it be written, which is for its only owner. Never set for shared memory.
+    is_writable: bool,
+    /// What was found in it, if it is a table that has been walked.
+    found: Option<Found>,
 }
 
 /// A frame has one role at a time.
@@ -37,104 +48,196 @@ pub enum Role {
     Private,
     /// A page of shared memory.
     Shared,
-}
-
-/// Walks all spaces and what is left of dead tables, and returns every frame that they name, and the
-/// dead tables themselves.
-///
-/// `spaces` must be all that there are, and no operation may be going on.
-///
-/// # Panics
-///
-/// - An entry is condemned, or two entries disagree about what a frame is.
-/// - A table or a private page is writable though other entries name its frame.
-/// - A table is empty, or does not have as many entries in use as the entry that names it says.
-/// - A table says that it is plain, and something below is not.
-/// - A count, or the number of shared frames, is not what was counted here.
-#[must_use]
-pub fn audit<'t>(
-    mm: &Mm,
-    spaces: impl IntoIterator<Item = &'t PageTable>,
-) -> BTreeMap<Frame, Named> {
-    let mut audit = Audit::new(mm);
-    for space in spaces {
-        audit.name(space.root(), Role::Table(ROOT));
-        audit.entries(space.root(), ROOT, 0);
-    }
-    let dead: Vec<_> = mm.dead.iter(&mm.counts).collect();
-    for table in &dead {
-        audit.entries(table.frame, table.level, table.next);
-    }
-    let counts = &mm.counts;
-    for (frame, named) in &audit.named {
-        assert_eq!(counts.get(*frame), named.count, "count of {frame:?}");
-    }
-    for frame in &audit.writable {
-        assert_eq!(counts.get(*frame), 1, "{frame:?} is writable and not sole");
-    }
-    let nr_shared = audit.named.values().filter(|named| named.count > 1).count();
-    assert_eq!(counts.shared(), nr_shared as u64);
-    for table in dead {
-        audit.name(table.frame, Role::Table(table.level));
-    }
-    audit.named
-}
-
-/// All frames that spaces of this class have: their tables, pages, and what is left of their dead tables.
-///
-/// `spaces` must be all that there are, and no operation may be going on.
-#[must_use]
-pub fn frames_of<'t>(
-    mm: &Mm,
-    spaces: impl IntoIterator<Item = &'t PageTable>,
-    class: Commit,
-) -> BTreeSet<Frame> {
-    let mut audit = Audit::new(mm);
-    for space in spaces.into_iter().filter(|space| space.class() == class) {
-        audit.name(space.root(), Role::Table(ROOT));
-        audit.entries(space.root(), ROOT, 0);
-    }
-    for table in mm.dead.iter(&mm.counts).filter(|dead| dead.class == class) {
-        audit.name(table.frame, Role::Table(table.level));
-        audit.entries(table.frame, table.level, table.next);
-    }
-    audit.named.into_keys().collect()
-}
-
-struct Audit<'m> {
-    mm: &'m Mm,
-    named: BTreeMap<Frame, Named>,
-    /// The frames of tables and private pages that may be written, as far as they are concerned.
-    writable: Vec<Frame>,
-    /// What was found in tables.
-    found: BTreeMap<Frame, Found>,
+    /// The kernel's own: objects, handles, vector registers. No entry names it.
+    Kernel,
 }
 
 /// What a table has.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Found {
     nr_used: usize,
     is_plain: bool,
 }
 
-impl<'m> Audit<'m> {
-    const fn new(mm: &'m Mm) -> Self {
-        Self {
-            mm,
-            named: BTreeMap::new(),
-            writable: Vec::new(),
-            found: BTreeMap::new(),
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// The shadow table counts another number of references than there are.
+    Count {
+        /// The frame.
+        frame: Frame,
+        /// The reference count.
+        counted: u64,
+        /// How many references there are.
+        found: u64,
+    },
+    /// Two entries disagree about what a frame is.
+    TwoRoles(Frame),
+    /// A table or a private page may be written, though it has more than one reference.
+    WritableNotSole(Frame),
+    /// An entry is condemned, and no operation is going on.
+    Condemned(Frame),
+    /// The entry that names a table says another number of entries in use than there are, or there is
+    /// none at all.
+    EntriesInUse {
+        /// The table.
+        frame: Frame,
+        /// What the entry says.
+        counted: u64,
+        /// How many there are.
+        found: u64,
+    },
+    /// A table is said to be plain, and something below is not.
+    NotPlain(Frame),
+    /// The number of frames with more than one reference is another one.
+    Shared {
+        /// What the kernel has counted.
+        counted: u64,
+        /// How many there are.
+        found: u64,
+    },
+    /// Frames are lost, or counted twice: all frames are free, set aside, or found in use.
+    Total {
+        /// How many frames the machine has.
+        counted: u64,
+        /// How many are accounted for.
+        found: u64,
+    },
+}
+
+impl Flaw {
+    /// The flaw as the values of `info`: which it is, from 1 on, the physical address of the frame if it
+    /// is about one, what was counted and what was found.
+    #[must_use]
+    pub fn to_words(self) -> [u64; 4] {
+        match self {
+            Self::Count {
+                frame,
+                counted,
+                found,
+            } => [1, frame.addr().0, counted, found],
+            Self::TwoRoles(frame) => [2, frame.addr().0, 0, 0],
+            Self::WritableNotSole(frame) => [3, frame.addr().0, 0, 0],
+            Self::Condemned(frame) => [4, frame.addr().0, 0, 0],
+            Self::EntriesInUse {
+                frame,
+                counted,
+                found,
+            } => [5, frame.addr().0, counted, found],
+            Self::NotPlain(frame) => [6, frame.addr().0, 0, 0],
+            Self::Shared { counted, found } => [7, 0, counted, found],
+            Self::Total { counted, found } => [8, 0, counted, found],
         }
     }
+}
 
-    fn name(&mut self, frame: Frame, role: Role) {
-        let named = self.named.entry(frame).or_insert(Named { count: 0, role });
-        named.count += 1;
-        assert_eq!(named.role, role, "{frame:?} has two roles");
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Count {
+                frame,
+                counted,
+                found,
+            } => write!(f, "count of {frame:?} is {counted}, of references {found}"),
+            Self::TwoRoles(frame) => write!(f, "{frame:?} has two roles"),
+            Self::WritableNotSole(frame) => write!(f, "{frame:?} is writable and not sole"),
+            Self::Condemned(frame) => write!(f, "{frame:?} is left condemned"),
+            Self::EntriesInUse {
+                frame,
+                counted,
+                found,
+            } => write!(f, "{found} entries in use of {frame:?}, not {counted}"),
+            Self::NotPlain(frame) => write!(f, "the table in {frame:?} is not plain"),
+            Self::Shared { counted, found } => {
+                write!(f, "{found} frames have several references, not {counted}")
+            }
+            Self::Total { counted, found } => {
+                write!(f, "{found} of {counted} frames are accounted for")
+            }
+        }
+    }
+}
+
+/// Why an audit ended before it was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Something is wrong.
+    At(Flaw),
+    /// There is no frame for the notes. Nothing is known.
+    OutOfMemory,
+}
+
+impl From<OutOfMemory> for Stopped {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl From<Flaw> for Stopped {
+    fn from(flaw: Flaw) -> Self {
+        Self::At(flaw)
+    }
+}
+
+/// An audit under way. It must be told of everything that there is before it [ends](Self::finish), and
+/// no operation may be going on meanwhile.
+pub struct Audit<'m, L> {
+    mm: &'m Mm,
+    ledger: L,
+}
+
+impl<'m, L: Ledger> Audit<'m, L> {
+    /// An audit that has seen nothing.
+    pub const fn new(mm: &'m Mm, ledger: L) -> Self {
+        Self { mm, ledger }
     }
 
-    /// Names all that is below a table, from the entry with this number on.
-    fn entries(&mut self, table: Frame, level: u32, first: usize) -> Found {
+    /// Notes all that a space has.
+    pub fn space(&mut self, space: &PageTable) -> Result<(), Stopped> {
+        self.name(space.root(), Role::Table(ROOT))?;
+        self.entries(space.root(), ROOT, 0).map(drop)
+    }
+
+    /// Notes what dead tables still name, and has the ledger with everything compared with the counts.
+    ///
+    /// The last to be noted are the dead tables: what stands in the place of their counts is no count.
+    pub fn finish(mut self) -> Result<L, Stopped> {
+        for dead in self.mm.dead.iter(&self.mm.counts) {
+            self.entries(dead.frame, dead.level, dead.next)?;
+        }
+        self.compare()?;
+        for dead in self.mm.dead.iter(&self.mm.counts) {
+            self.name(dead.frame, Role::Table(dead.level))?;
+        }
+        Ok(self.ledger)
+    }
+
+    /// Notes one more reference to a frame.
+    pub fn name(&mut self, frame: Frame, role: Role) -> Result<(), Stopped> {
+        let mut note = self.ledger.get(frame).unwrap_or(Note {
+            count: 0,
+            role,
+            is_writable: false,
+            found: None,
+        });
+        if note.role != role {
+            return Err(Flaw::TwoRoles(frame).into());
+        }
+        note.count += 1;
+        Ok(self.ledger.set(frame, note)?)
+    }
+
+    /// Changes what is known of a frame that has been named.
+    fn amend(&mut self, frame: Frame, amend: impl FnOnce(&mut Note)) -> Result<(), Stopped> {
+        if let Some(mut note) = self.ledger.get(frame) {
+            amend(&mut note);
+            self.ledger.set(frame, note)?;
+        }
+        Ok(())
+    }
+
+    /// Notes all that is below a table, from the entry with this number on.
+    fn entries(&mut self, table: Frame, level: u32, first: usize) -> Result<Found, Stopped> {
         let mut found = Found {
             nr_used: 0,
             is_plain: true,
@@ -143,55 +246,79 @@ impl<'m> Audit<'m> {
         for entry in places.iter().map(|place| Slot::new(place).get()) {
             found.nr_used += usize::from(!entry.is_empty());
             found.is_plain &= match entry.table_below() {
-                Some(below) if level > 0 => self.table(entry, below, level - 1),
+                Some(below) if level > 0 => self.table(entry, below, level - 1)?,
                 _ => {
-                    self.page(entry);
+                    self.page(entry)?;
                     entry.is_plain()
                 }
             };
         }
-        found
+        Ok(found)
     }
 
-    /// Names a table, and what is below it if that was not done before. Returns whether all of it is
+    /// Notes a table, and what is below it if that was not done before. Returns whether all of it is
     /// plain.
-    fn table(&mut self, entry: Entry, table: Frame, level: u32) -> bool {
-        self.name(table, Role::Table(level));
-        if entry.is_writable() {
-            self.writable.push(table);
-        }
-        let found = match self.found.get(&table) {
-            Some(found) => *found,
-            None => {
-                let found = self.entries(table, level, 0);
-                self.found.insert(table, found);
-                found
-            }
+    fn table(&mut self, entry: Entry, table: Frame, level: u32) -> Result<bool, Stopped> {
+        self.name(table, Role::Table(level))?;
+        let found = match self.ledger.get(table).and_then(|note| note.found) {
+            Some(found) => found,
+            None => self.entries(table, level, 0)?,
         };
-        assert_eq!(
-            entry.nr_used(),
-            found.nr_used,
-            "entries in use of {table:?}"
-        );
-        assert!(found.nr_used > 0, "an empty table was kept");
-        assert!(
-            found.is_plain || !entry.is_plain(),
-            "{table:?} of level {level} is not plain"
-        );
-        found.is_plain
+        self.amend(table, |note| {
+            note.is_writable |= entry.is_writable();
+            note.found = Some(found);
+        })?;
+        if entry.nr_used() != found.nr_used || found.nr_used == 0 {
+            return Err(Stopped::At(Flaw::EntriesInUse {
+                frame: table,
+                counted: entry.nr_used() as u64,
+                found: found.nr_used as u64,
+            }));
+        }
+        if entry.is_plain() && !found.is_plain {
+            return Err(Flaw::NotPlain(table).into());
+        }
+        Ok(found.is_plain)
     }
 
-    fn page(&mut self, entry: Entry) {
+    fn page(&mut self, entry: Entry) -> Result<(), Stopped> {
         match entry.kind() {
-            Kind::Empty | Kind::Zero => {}
+            Kind::Empty | Kind::Zero => Ok(()),
             Kind::Private(frame) => {
-                self.name(frame, Role::Private);
-                if entry.is_writable() {
-                    self.writable.push(frame);
-                }
+                self.name(frame, Role::Private)?;
+                self.amend(frame, |note| note.is_writable |= entry.is_writable())
             }
             Kind::Shared(frame) => self.name(frame, Role::Shared),
-            Kind::Condemned(frame) => panic!("{frame:?} is left condemned"),
+            Kind::Condemned(frame) => Err(Flaw::Condemned(frame).into()),
         }
+    }
+
+    /// Compares the notes with the reference counts.
+    fn compare(&self) -> Result<(), Stopped> {
+        let counts = &self.mm.counts;
+        let mut nr_shared = 0;
+        self.ledger.for_each(&mut |frame, note| {
+            let found = note.count + u64::from(self.mm.keeps(frame));
+            let counted = counts.get(frame);
+            if counted != found {
+                return Err(Flaw::Count {
+                    frame,
+                    counted,
+                    found,
+                });
+            }
+            if note.is_writable && found > 1 {
+                return Err(Flaw::WritableNotSole(frame));
+            }
+            nr_shared += u64::from(found > 1);
+            Ok(())
+        })?;
+        if counts.shared() != nr_shared {
+            return Err(Stopped::At(Flaw::Shared {
+                counted: counts.shared(),
+                found: nr_shared,
+            }));
+        }
+        Ok(())
     }
 }

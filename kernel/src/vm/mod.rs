@@ -29,7 +29,7 @@
 //! [`ByteRange`].
 
 mod access;
-#[cfg(not(target_os = "none"))]
+#[cfg(any(not(target_os = "none"), debug_assertions))]
 pub mod audit;
 mod body;
 mod commit;

@@ -22,6 +22,10 @@ pub enum InfoTopic {
     Commit = 4,
     /// System (OBSERVE). Frames that are free but promised to strict spaces.
     Promise = 5,
+    /// System (OBSERVE), and in debug builds of the kernel only: counts all references and frames again.
+    /// 0 if all is well, or else what is wrong, as a number; the physical address of the frame that it
+    /// is about, or 0; what was counted; what was found.
+    Audit = 6,
 }
 
 impl InfoTopic {
@@ -35,6 +39,7 @@ impl InfoTopic {
             3 => Some(Self::Thread),
             4 => Some(Self::Commit),
             5 => Some(Self::Promise),
+            6 => Some(Self::Audit),
             _ => None,
         }
     }

@@ -34,6 +34,15 @@ impl System {
         Ok(values)
     }
 
+    /// Lets the kernel count all references and frames again: what is wrong, or `None`.
+    ///
+    /// # Errors
+    /// `BadArgument`: the kernel is no debug build. Others are those of the call `info`.
+    pub fn audit(&self) -> Result<Option<[u64; 4]>, Error> {
+        let ([flaw, frame, counted, found, ..], _) = info(self.handle(), InfoTopic::Audit)?;
+        Ok((flaw != 0).then_some([flaw, frame, counted, found]))
+    }
+
     /// Writes text to the kernel's log.
     ///
     /// # Errors

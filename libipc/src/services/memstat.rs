@@ -1,6 +1,7 @@
 //! The memory statistics server: the kernel's counters for programs that may not ask it.
 //!
-//! One request, `QUERY`; the reply's bytes are eleven words in the order of [`Memory`].
+//! `QUERY`: the reply's bytes are eleven words in the order of [`Memory`]. `AUDIT`: the reply's words are
+//! those of the kernel's topic `audit`; a kernel that does not have it is answered with `NotFound`.
 
 use super::{Error, Refusal, request};
 use crate::message::Message;
@@ -9,7 +10,10 @@ use crate::object::Endpoint;
 /// Asks for the counters.
 pub const QUERY: u32 = 1;
 
-/// The reply's length in bytes.
+/// Has everything counted again.
+pub const AUDIT: u32 = 2;
+
+/// The length of the reply to [`QUERY`] in bytes.
 pub const REPLY_LEN: usize = 88;
 
 /// The counters. Frames and pages have 4,096 bytes.
@@ -100,4 +104,16 @@ pub fn query(memstat: &Endpoint) -> Result<Memory, Error> {
         *word = u64::from_le_bytes(*bytes);
     }
     Ok(Memory::from_words(words))
+}
+
+/// Has the kernel count all references and frames again: what is wrong, or `None`. The numbers are those
+/// of the kernel's topic `audit`.
+///
+/// # Errors
+/// `NotFound`: the kernel is no debug build. When the message does not get through, or the server has lost
+/// its right.
+pub fn audit(memstat: &Endpoint) -> Result<Option<[u64; 4]>, Error> {
+    let sent = request(memstat, Message::new(AUDIT), &[], &mut [])?;
+    let words = sent.reply.words;
+    Ok((words[0] != 0).then_some(words))
 }

@@ -2,6 +2,7 @@
 
 use libipc::object::yield_now;
 use libipc::services::memstat::{self, Memory};
+use libipc::services::{Error, Refusal};
 use libipc::{Endpoint, start};
 
 /// How often a count that is not yet what it should be is asked for again.
@@ -14,6 +15,21 @@ const PATIENCE: u32 = 2_000;
 #[must_use]
 pub fn counters() -> Memory {
     memstat::query(&Endpoint::borrow(start::memstat())).expect("memstat answers")
+}
+
+/// Has a debug build of the kernel count everything again; any other has nothing to say.
+///
+/// # Errors
+/// What is wrong, as the numbers of the kernel's topic `audit`.
+///
+/// # Panics
+/// When there is no verdict.
+pub fn audit() -> Result<(), [u64; 4]> {
+    match memstat::audit(&Endpoint::borrow(start::memstat())) {
+        Ok(None) | Err(Error::Refused(Refusal::NotFound)) => Ok(()),
+        Ok(Some(flaw)) => Err(flaw),
+        Err(error) => panic!("no audit: {error}"),
+    }
 }
 
 /// Free frames and those of the reference counts, which come and go with sharing.

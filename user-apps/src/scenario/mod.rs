@@ -2,7 +2,8 @@
 //!
 //! In the spirit of xv6's `usertests`: a case is a function that panics when something is wrong. It
 //! runs in a forked process, so whatever it breaks, leaks or is killed by is its own; afterwards the
-//! free frames are counted, and a case that cost even one has failed.
+//! free frames are counted, and a case that cost even one has failed. A debug build of the kernel counts
+//! everything else again as well.
 //!
 //! ```ignore
 //! //! What the program is about.
@@ -70,6 +71,8 @@ enum Failure {
     Status(i32),
     /// It ended well, but frames are missing, or there are more than before.
     Frames { before: u64, after: u64 },
+    /// The kernel's audit found this.
+    Audit([u64; 4]),
 }
 
 impl fmt::Display for Failure {
@@ -80,6 +83,12 @@ impl fmt::Display for Failure {
                 write!(f, "the case panicked; its message is above")
             }
             Failure::Status(status) => write!(f, "the case ended with status {status}"),
+            Failure::Audit([flaw, frame, counted, found]) => {
+                write!(
+                    f,
+                    "the kernel's audit found flaw {flaw}: frame {frame:#x}, {counted} counted, {found} found"
+                )
+            }
             Failure::Frames { before, after } if after < before => {
                 write!(
                     f,
@@ -164,6 +173,7 @@ fn run_once(case: fn()) -> Result<(), Failure> {
         process::exit(0);
     }
     let Ended { status, .. } = process::wait(pid).map_err(Failure::NotRun)?;
+    frames::audit().map_err(Failure::Audit)?;
     if status != 0 {
         return Err(Failure::Status(status));
     }

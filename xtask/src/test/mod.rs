@@ -44,6 +44,9 @@ pub(crate) struct TestArgs {
     /// Only the tests that boot a machine
     #[arg(long)]
     qemu_only: bool,
+    /// Only the test programs, on a debug build of the kernel, which audits itself after every case
+    #[arg(long, conflicts_with = "host_only")]
+    debug: bool,
     /// Number of CPUs of the machines, instead of each test's own choice
     #[arg(long, value_name = "N")]
     smp: Option<u32>,
@@ -73,7 +76,7 @@ enum Job {
 /// Runs the task.
 pub(crate) fn main(args: &TestArgs) -> Result<ExitCode> {
     let report = Report::new(args.nocapture);
-    if !args.qemu_only {
+    if !args.qemu_only && !args.debug {
         if args.list {
             host::list(&args.filters)?;
         } else {
@@ -82,7 +85,10 @@ pub(crate) fn main(args: &TestArgs) -> Result<ExitCode> {
     }
     if !args.host_only {
         setup::ensure(Purpose::Run)?;
-        let built = build(&BuildArgs::default())?;
+        let built = build(&BuildArgs {
+            debug: args.debug,
+            ..BuildArgs::default()
+        })?;
         let jobs = jobs(args, &built)?;
         if args.list {
             jobs.iter()
@@ -119,7 +125,11 @@ fn jobs(args: &TestArgs, built: &Built) -> Result<VecDeque<Job>> {
             jobs.extend(ProgramRun::new(name, cases, smp, &args.filters).map(Job::Program));
         }
         for scenario in SCENARIOS {
-            if scenario.runs_on(smp) && selected(&scenario.full_name(smp), &args.filters) {
+            // They are about what is built for use.
+            if !args.debug
+                && scenario.runs_on(smp)
+                && selected(&scenario.full_name(smp), &args.filters)
+            {
                 jobs.push_back(Job::Scenario { scenario, smp });
             }
         }

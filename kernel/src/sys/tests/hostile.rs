@@ -181,6 +181,7 @@ proptest! {
         let mut world = World::new(2048);
         for step in &steps {
             world.take(step);
+            assert_eq!(world.machine.kernel.audit(), Ok(()));
         }
         world.machine.finish();
     }

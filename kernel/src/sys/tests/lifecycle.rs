@@ -206,6 +206,143 @@ fn spaces_die_with_their_creator_however_deep_the_tree() {
     machine.finish();
 }
 
+/// Works off what is doomed; how many steps more that takes. After each one all is accounted for.
+fn steps_to_the_end(machine: &mut Machine) -> usize {
+    let mut nr_steps = 1;
+    while !machine.kernel.reap() {
+        nr_steps += 1;
+        assert_eq!(machine.kernel.audit(), Ok(()));
+    }
+    nr_steps
+}
+
+#[test]
+fn children_are_doomed_in_steps() {
+    let mut machine = Machine::new(4096);
+    let (parent, other) = (machine.program(), machine.program());
+    for _ in 0..300 {
+        machine
+            .kernel
+            .create_space(Some(parent.space), None)
+            .unwrap();
+    }
+    let foster = machine
+        .kernel
+        .create_space(Some(other.space), None)
+        .unwrap();
+    machine.kernel.kill_space(parent.space);
+    assert!(machine.kernel.spaces.len() > 300 - 64, "more than a step");
+    assert!(steps_to_the_end(&mut machine) >= 300 / 64);
+    assert_eq!(machine.kernel.spaces.len(), 2);
+    assert!(machine.kernel.spaces.get(foster).is_some());
+    machine.finish();
+}
+
+#[test]
+fn a_child_that_died_before_is_none_of_its_owners_any_more() {
+    for order in [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ] {
+        let mut machine = Machine::new(256);
+        let parent = machine.program();
+        let children = [(); 3].map(|()| {
+            machine
+                .kernel
+                .create_space(Some(parent.space), None)
+                .unwrap()
+        });
+        for nr_dead in 0..2 {
+            machine.kernel.kill_space(children[order[nr_dead]]);
+            assert_eq!(machine.kernel.spaces.len(), 3 - nr_dead);
+        }
+        // Takes the place of one that died.
+        let late = machine
+            .kernel
+            .create_space(Some(parent.space), None)
+            .unwrap();
+        machine.kernel.kill_space(parent.space);
+        assert!(machine.kernel.spaces.get(late).is_none());
+        assert!(machine.kernel.spaces.is_empty(), "{order:?}");
+        machine.finish();
+    }
+}
+
+/// A server that has received a message from each of `nr_clients` threads, and replied to none.
+fn server_with_callers(machine: &mut Machine, nr_clients: usize) -> (Program, Vec<Program>) {
+    let (server, receive, client, send) = served(machine);
+    let clients = (0..nr_clients).map(|_| {
+        let thread = machine
+            .kernel
+            .create_thread(client.space, None, 16)
+            .unwrap();
+        let args = (0x1000, 0x2000, [0; 3]);
+        let started = machine
+            .kernel
+            .start_thread(thread, args.0, args.1, args.2, 0);
+        started.unwrap();
+        let client = Program { thread, ..client };
+        assert!(machine.call(client, Call::Send, send, NOTHING).is_none());
+        machine.ok(server, Call::Recv, receive, NOTHING);
+        client
+    });
+    let clients = clients.collect();
+    (server, clients)
+}
+
+#[test]
+fn those_who_wait_for_a_reply_are_failed_in_steps() {
+    let mut machine = Machine::new(4096);
+    let (server, clients) = server_with_callers(&mut machine, 200);
+    let nr_failed = |machine: &Machine| {
+        let results = clients.iter().map(|client| machine.result(client.thread));
+        results
+            .filter(|result| *result == Some(Err(Error::Died)))
+            .count()
+    };
+    machine.kernel.kill_space(server.space);
+    assert!(nr_failed(&machine) < 64);
+    assert!(steps_to_the_end(&mut machine) >= 200 / 64);
+    assert_eq!(nr_failed(&machine), 200);
+    assert!(machine.kernel.spaces.get(server.space).is_none());
+    machine.finish();
+}
+
+#[test]
+fn a_kill_wins_while_its_victim_waits_to_be_failed() {
+    let mut machine = Machine::new(4096);
+    let (server, clients) = server_with_callers(&mut machine, 200);
+    machine.kernel.kill_space(server.space);
+    let last = clients[199].thread;
+    assert_eq!(machine.result(last), None, "it waits still");
+    machine.kernel.kill_thread(last);
+    assert!(machine.kernel.threads.get(last).is_none());
+    machine.kernel.kill_space(clients[0].space);
+    steps_to_the_end(&mut machine);
+    assert!(machine.kernel.threads.is_empty() && machine.kernel.spaces.is_empty());
+    machine.finish();
+}
+
+#[test]
+fn a_space_that_is_being_torn_down_gets_no_threads() {
+    let mut machine = Machine::new(4096);
+    let (_, clients) = server_with_callers(&mut machine, 200);
+    let space = clients[0].space;
+    machine.kernel.kill_space(space);
+    assert!(
+        machine.kernel.spaces.get(space).is_some(),
+        "more than a step"
+    );
+    let made = machine.kernel.create_thread(space, None, 16);
+    assert_eq!(made, Err(Error::Died));
+    steps_to_the_end(&mut machine);
+    machine.finish();
+}
+
 fn supervised(machine: &mut Machine) -> (Program, Handle, Program) {
     let server = machine.program();
     let endpoint = Handle(

@@ -71,7 +71,7 @@ impl Machine {
         // SAFETY: `memory` is freed in `drop`, after the kernel's last use of it.
         let mm: &'static Mm = unsafe { (*memory).mm() };
         let platform: &'static FakePlatform = Box::leak(Box::default());
-        let kernel = Kernel::new(mm, platform, [0; 256]);
+        let kernel = Kernel::new(mm, platform);
         let booted_free = mm.frames.free_count() + mm.counts.nodes();
         Self {
             kernel,
@@ -286,6 +286,7 @@ impl Machine {
 
     /// Ends every program and checks that no frame was lost.
     pub(super) fn finish(&mut self) {
+        assert_eq!(self.kernel.audit(), Ok(()));
         while let Some(space) = self.kernel.spaces.next_id(0) {
             self.kernel.kill_space(space);
         }

@@ -1,5 +1,6 @@
 //! System calls over simulated memory.
 
+mod audit;
 mod errors;
 mod fast;
 mod fast_share;

@@ -11,12 +11,15 @@ use super::{
 use cowslip_abi::{Access, Commit, Error, Perm, ShareMode};
 
 use crate::{
-    mm::{Mm, sim::Cpu},
+    mm::{
+        Mm,
+        sim::{Cpu, SimMemory},
+    },
     vm::{
         PageTable, Side, Transfer, copy, copy_in_place,
-        entry::{Kind, Slot},
+        entry::{Entry, Kind, Slot},
         share,
-        sim::{user_access, user_write},
+        sim::{user_access, user_read, user_write},
         write_user,
     },
 };
@@ -469,6 +472,22 @@ fn the_second_count_down_that_reaches_zero_drops_the_table() {
         check(mm, &[one, two]);
         assert_eq!((peek(mm, one, A), peek(mm, two, A)), (2, 3));
     });
+}
+
+#[test]
+#[should_panic(expected = "cached as the table of level 2")]
+#[cfg_attr(miri, ignore = "leaks memory")]
+fn a_table_counted_down_before_the_flush_is_caught() {
+    let sim = SimMemory::new(64);
+    let (mm, one) = (sim.mm(), space(sim.mm()));
+    map(mm, &one, Perm::RW);
+    put(mm, &one, A, 1);
+    user_read(mm, &one, Cpu(1), A, &mut [0]).unwrap();
+    let root = slot(mm, &one, A, 3);
+    let table = root.get().table_below().unwrap();
+    root.set(Entry::EMPTY);
+    let flushed = mm.flush(crate::mm::Flush::none());
+    let _ = mm.release_table(table, 2, 512, Commit::Overcommit, &flushed);
 }
 
 #[test]

@@ -30,6 +30,7 @@ user_apps::scenarios![
     text_of_any_length_is_written,
     the_counters_are_consistent,
     the_counters_count_sharing,
+    debug_builds_are_audited,
     processes_are_listed,
     relatives_talk_and_strangers_do_not,
     the_foreground_is_a_child,
@@ -200,6 +201,15 @@ fn the_counters_are_consistent() {
     let mut short = [0; 79];
     let sent = server(start::memstat()).send(Message::new(memstat::QUERY), &[], &mut short);
     assert!(sent.expect("send").reply.tag.truncated());
+}
+
+fn debug_builds_are_audited() {
+    let audit = memstat::audit(&server(start::memstat()));
+    if cfg!(debug_assertions) {
+        assert_eq!(audit, Ok(None));
+    } else {
+        assert_eq!(audit, Err(Error::Refused(Refusal::NotFound)));
+    }
 }
 
 fn the_counters_count_sharing() {
