@@ -231,6 +231,8 @@ pub(super) fn of_entry(mm: &Mm, entry: Entry, level: u32) -> u64 {
         return 0;
     }
     match entry.table_below() {
+        // All that it stands for is there.
+        _ if entry.is_plain() => of_zero(level),
         Some(below) if level > 1 => {
             1 + of_entries(mm, &mm.map.table(below)[..NR_ENTRIES], level - 1)
         }
@@ -243,8 +245,14 @@ pub(super) fn of_entry(mm: &Mm, entry: Entry, level: u32) -> u64 {
 pub(super) fn of_entries(mm: &Mm, places: &[AtomicU64], level: u32) -> u64 {
     let (mut next, mut charged) = (0, 0);
     while let Some(number) = next_used(places, next, places.len()) {
-        next = number + 1;
-        charged += of_entry(mm, Slot::new(&places[number]).get(), level);
+        // Most neighbours are used too.
+        let rest = places[number..].iter().map(|place| Slot::new(place).get());
+        let mut nr_used = 0;
+        for entry in rest.take_while(|entry| !entry.is_empty()) {
+            charged += of_entry(mm, entry, level);
+            nr_used += 1;
+        }
+        next = number + nr_used;
     }
     charged
 }

@@ -227,6 +227,12 @@ impl Parts {
         }
     }
 
+    /// How many pages of bytes are copied at least, or some bytes less than that.
+    const fn nr_copied(&self) -> u64 {
+        let [head, tail] = [&self.head, &self.tail];
+        (head.end - head.start + (tail.end - tail.start)) / FRAME_SIZE
+    }
+
     /// The same up to an address to which it was planned.
     fn up_to(self, end: u64) -> Self {
         let cut = |part: Range<u64>| part.start.min(end)..part.end.min(end);
@@ -354,6 +360,10 @@ impl<'m> Job<'m> {
         aside: Option<&mut PerClass>,
     ) -> Result<u64, CopyError> {
         let parts = self.parts(range.clone());
+        // All or nothing: there is no need to plan what is too much anyway.
+        if aside.is_none() && parts.nr_copied() > limit.times(Effort::BYTES) {
+            return Ok(range.start);
+        }
         let mut needs = Needs::new(self, limit);
         let reached = self.plan(&parts, &mut needs)?;
         if let Some(aside) = aside {

@@ -11,7 +11,7 @@ use crate::{
     vm::{
         Effort,
         access::{check_writable, offset_in, page_of, pieces},
-        cursor::Cursor,
+        cursor::{Cursor, coverage},
         entry::{Entry, Kind},
         open::{Edit, open},
         own,
@@ -28,19 +28,30 @@ impl Job<'_> {
     ) -> Result<u64, CopyError> {
         let (mut src, mut dst) = self.cursors();
         let mut reached = range.start;
+        let (mut is_own, mut table_end) = (true, range.start);
         for (page, part) in pieces(range.clone()) {
             if needs.left.is_spent() {
                 break;
             }
             needs.left.spend(Effort::BYTES, 1);
-            reached = part.end;
-            if pieces(self.source_of(&part)).any(|(page, _)| src.get(page).is_empty()) {
-                return Err(CopyError::new(Side::Source, Error::NotMapped));
+            // The page of the source in which the part before ended was looked at with it.
+            let source = self.source_of(&part);
+            let is_known = part.start > range.start && page_of(source.start) != source.start;
+            let mut source_page = page_of(source.start) + if is_known { FRAME_SIZE } else { 0 };
+            while source_page < source.end {
+                if src.get(source_page).is_empty() {
+                    return Err(CopyError::new(Side::Source, Error::NotMapped));
+                }
+                source_page += FRAME_SIZE;
             }
             let entry = dst.get(page);
             check_writable(entry).map_err(|error| CopyError::new(Side::Destination, error))?;
-            let is_own = needs.dst.add(page, 0);
+            if part.start >= table_end {
+                is_own = needs.dst.add(page, 0);
+                table_end = end_of_table(page);
+            }
             needs.nr_pages += usize::from(own::needs_frame(self.mm, entry, is_own));
+            reached = part.end;
         }
         if self.transfer == Transfer::Move {
             for page in self.left_pages(&(range.start..reached)).step_by(PAGE_SIZE) {
@@ -59,9 +70,13 @@ impl Job<'_> {
         reserve: &mut Reserve<'_>,
         departing: &mut Departing<'_>,
     ) {
-        for (page, _) in pieces(range.clone()) {
-            let leaf = open(self.mm, self.dst, page, 0, Edit::Keep, reserve, departing);
-            own::detach(self.mm, self.dst, page, leaf.slot(page), departing.flush());
+        let mut pages = pieces(range.clone()).map(|(page, _)| page).peekable();
+        while let Some(&first) = pages.peek() {
+            let leaf = open(self.mm, self.dst, first, 0, Edit::Keep, reserve, departing);
+            let table_end = end_of_table(first);
+            while let Some(page) = pages.next_if(|page| *page < table_end) {
+                own::detach(self.mm, self.dst, page, leaf.slot(page), departing.flush());
+            }
         }
     }
 
@@ -141,6 +156,11 @@ impl Job<'_> {
             offset += len;
         }
     }
+}
+
+/// The end of what the table of pages for `page` covers.
+const fn end_of_table(page: u64) -> u64 {
+    (page | (coverage(1) - 1)) + 1
 }
 
 fn is_whole(part: &Range<u64>) -> bool {
