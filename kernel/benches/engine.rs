@@ -8,13 +8,14 @@
 //! so that the clock's own cost is spread. Every benchmark checks what it has done, outside of what
 //! is measured.
 
+use std::borrow::Borrow;
 use std::cell::Cell;
 use std::hint::black_box;
 use std::time::Duration;
 
 use cowslip_abi::PAGE_SIZE;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use kernel::mm::sim::SimMemory;
+use kernel::mm::{Counter, sim::SimMemory};
 use kernel_benches::{Batch, Space, many};
 
 /// Pages of operations on mappings; the largest are 256 MiB.
@@ -169,19 +170,18 @@ fn fork(memory: &SimMemory, nr_pages: u64, iterations: u64) -> Duration {
 /// Write faults in a child: each page is copied.
 fn write_copies(memory: &SimMemory, nr_pages: u64, iterations: u64) -> Duration {
     let batch = Batch::of(nr_pages);
-    let mm = memory.mm();
-    let parent = Space::written(mm, batch.nr_pages(), 1);
-    let time = batch.time(
+    let parent = Space::written(memory.mm(), batch.nr_pages(), 1);
+    let time = write_faults(
         memory,
+        nr_pages,
         iterations,
+        &memory.mm().stats.cow_broken,
         || {
-            let child = Space::new(mm);
+            let child = Space::new(memory.mm());
             child.share(&parent, 0, batch.nr_pages());
-            (child, mm.stats.cow_broken.get())
+            child
         },
-        |(child, _), nth| child.write(nth * nr_pages, nr_pages),
-        |(child, before)| {
-            batch.expect_all(&mm.stats.cow_broken, before);
+        |child| {
             child.expect(0, batch.nr_pages(), 0, 1);
             child.end();
         },
@@ -193,19 +193,19 @@ fn write_copies(memory: &SimMemory, nr_pages: u64, iterations: u64) -> Duration 
 /// Write faults in a parent whose child has gone: it is the last owner.
 fn write_reclaims(memory: &SimMemory, nr_pages: u64, iterations: u64) -> Duration {
     let batch = Batch::of(nr_pages);
-    let mm = memory.mm();
-    let parent = Space::written(mm, batch.nr_pages(), 1);
-    let time = batch.time(
+    let parent = Space::written(memory.mm(), batch.nr_pages(), 1);
+    let time = write_faults(
         memory,
+        nr_pages,
         iterations,
+        &memory.mm().stats.reclaimed,
         || {
-            let child = Space::new(mm);
+            let child = Space::new(memory.mm());
             child.share(&parent, 0, batch.nr_pages());
             child.end();
-            mm.stats.reclaimed.get()
+            &parent
         },
-        |_, nth| parent.write(nth * nr_pages, nr_pages),
-        |before| batch.expect_all(&mm.stats.reclaimed, before),
+        |_| (),
     );
     parent.expect(0, batch.nr_pages(), 0, 1);
     parent.end();
@@ -215,18 +215,35 @@ fn write_reclaims(memory: &SimMemory, nr_pages: u64, iterations: u64) -> Duratio
 /// First writes to untouched memory.
 fn write_zeroes(memory: &SimMemory, nr_pages: u64, iterations: u64) -> Duration {
     let batch = Batch::of(nr_pages);
-    let mm = memory.mm();
+    write_faults(
+        memory,
+        nr_pages,
+        iterations,
+        &memory.mm().stats.zero_filled,
+        || Space::mapped(memory.mm(), batch.nr_pages()),
+        Space::end,
+    )
+}
+
+/// Write faults on all pages of a space that is made anew for each batch, each of which this counter
+/// counts.
+fn write_faults<'m, S: Borrow<Space<'m>>>(
+    memory: &SimMemory,
+    nr_pages: u64,
+    iterations: u64,
+    counter: &Counter,
+    make: impl Fn() -> S,
+    end: impl Fn(S),
+) -> Duration {
+    let batch = Batch::of(nr_pages);
     batch.time(
         memory,
         iterations,
-        || {
-            let space = Space::mapped(mm, batch.nr_pages());
-            (space, mm.stats.zero_filled.get())
-        },
-        |(space, _), nth| space.write(nth * nr_pages, nr_pages),
+        || (make(), counter.get()),
+        |(space, _), nth| (*space).borrow().write(nth * nr_pages, nr_pages),
         |(space, before)| {
-            batch.expect_all(&mm.stats.zero_filled, before);
-            space.end();
+            batch.expect_all(counter, before);
+            end(space);
         },
     )
 }

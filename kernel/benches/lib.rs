@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use cowslip_abi::{Access, PAGE_SIZE, Perm, ShareMode};
 use kernel::mm::{Counter, Mm, sim::SimMemory};
-use kernel::vm::{self, Fault, PageTable};
+use kernel::vm::{self, Fault, PageTable, Passage, Sharing, Transfer};
 
 /// A page, as addresses count.
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -136,33 +136,31 @@ impl<'m> Space<'m> {
     /// Takes a parent's pages, copy-on-write.
     pub fn share(&self, parent: &Space<'_>, first: u64, nr_pages: u64) {
         let (addr, len) = (address(first), nr_pages * PAGE);
-        let mode = ShareMode::CopyOnWrite;
-        let shared = vm::share(
-            self.mm,
-            &self.table,
-            addr,
-            &parent.table,
-            addr,
+        let sharing = Sharing {
+            mm: self.mm,
+            dst: &self.table,
+            to: addr,
+            src: &parent.table,
+            from: addr,
             len,
-            mode,
-            None,
-        );
-        shared.expect("memory");
+            mode: ShareMode::CopyOnWrite,
+            perm: None,
+        };
+        sharing.share().expect("memory");
     }
 
     /// A message.
     pub fn send(&self, from: u64, receiver: &Space<'_>, into: u64, nr_pages: u64) {
-        let (from, into) = (address(from), address(into));
-        let sent = vm::copy(
-            self.mm,
-            &receiver.table,
-            into,
-            &self.table,
-            from,
-            nr_pages * PAGE,
-            vm::Transfer::Copy,
-        );
-        sent.expect("memory");
+        let passage = Passage {
+            mm: self.mm,
+            dst: &receiver.table,
+            to: address(into),
+            src: &self.table,
+            from: address(from),
+            len: nr_pages * PAGE,
+            transfer: Transfer::Copy,
+        };
+        passage.copy().expect("memory");
     }
 
     /// Gives pages up.

@@ -1,16 +1,16 @@
 //! The moment when a message passes from one thread to another.
 //!
 //! Handles first, then bytes, then registers: the first two can fail, and then nothing has
-//! happened; the last cannot. Bytes go through the one generic copy, [`vm::copy`], which remaps
+//! happened; the last cannot. Bytes go through the one generic copy, a [`Passage`], which remaps
 //! whole pages copy-on-write where source and destination allow it.
 
 use cowslip_abi::{
     Error, Handle, MAX_HANDLES, MessageKind, Rights, Tag, pack_handles, unpack_handles,
 };
 
-use super::{Progress, passage::Passage};
+use super::Progress;
 use crate::object::{HandleEntry, Id, Kernel, Outgoing, Space, Special, State, Thread};
-use crate::vm::{self, ByteRange, CopyError, Side, Transfer};
+use crate::vm::{self, ByteRange, CopyError, Passage, Side, Transfer};
 
 /// Why a delivery failed, and to whom it is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,7 +28,7 @@ use cowslip_abi::{FaultVerdict, Handle, Tag};
 use super::deliver::MOVE_MARKS;
 use crate::mm::Mm;
 use crate::object::{Kernel, Registers, Spaces, Special, State, Thread, Way};
-use crate::vm::{self, ByteRange, Effort, Transfer};
+use crate::vm::{self, ByteRange, Effort, Passage, Transfer};
 
 impl Kernel {
     /// Does the send in the running thread's registers, if it is an ordinary one, and hands the
@@ -354,17 +354,16 @@ fn copy_pages(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
     let (Some(source), Some(target)) = (spaces.get(from.space), spaces.get(to.space)) else {
         return false;
     };
-    let how = Transfer::of(Tag(from.regs.rsi));
-    let is_copied = vm::copy_within(
+    let passage = Passage {
         mm,
-        Effort::STEP,
-        &target.table,
-        to.regs.r9,
-        &source.table,
-        from.regs.rdx,
-        from.regs.r8,
-        how,
-    ) == Ok(true);
+        dst: &target.table,
+        to: to.regs.r9,
+        src: &source.table,
+        from: from.regs.rdx,
+        len: from.regs.r8,
+        transfer: Transfer::of(Tag(from.regs.rsi)),
+    };
+    let is_copied = passage.copy_within(Effort::STEP) == Ok(true);
     vm::reap(mm);
     is_copied
 }

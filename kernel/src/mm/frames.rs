@@ -185,6 +185,14 @@ impl FrameAllocator {
         }
     }
 
+    /// Gives so many frames back that were set aside, or all that are left of them. What is set aside is
+    /// the rest then.
+    pub fn draw(&self, aside: &mut PerClass, nr_frames: PerClass) {
+        let drawn = aside.min(nr_frames);
+        *aside -= drawn;
+        self.give_back(drawn);
+    }
+
     /// Promises so many frames more to strict spaces.
     pub fn promise(&self, nr_frames: u64) -> Result<(), OutOfMemory> {
         self.pool.lock().settle(0, nr_frames as i64)

@@ -57,8 +57,9 @@ pub trait Work {
         Ok(())
     }
 
-    /// Does so many bytes.
-    fn perform(&self, done: u64, len: u64) -> Result<(), Self::Error>;
+    /// Does what one step is enough for, behind the bytes that are done. What it needs of the frames that
+    /// are set aside goes back first. Returns how many bytes.
+    fn perform(&self, done: u64, aside: &mut PerClass) -> Result<u64, Self::Error>;
 }
 
 impl Long {
@@ -92,12 +93,7 @@ impl Long {
                 }
             }
             Phase::Perform => {
-                let part = work.check(self.done)?;
-                let nr_frames = self.nr_frames.min(part.nr_frames);
-                self.nr_frames -= nr_frames;
-                mm.frames.give_back(nr_frames);
-                work.perform(self.done, part.len)?;
-                self.done += part.len;
+                self.done += work.perform(self.done, &mut self.nr_frames)?;
                 return Ok(self.done == work.nr_bytes());
             }
         }

@@ -6,9 +6,9 @@ use cowslip_abi::{
 
 use super::request::{Request, Values};
 use super::{Answer, Done};
-use crate::mm::Mm;
+use crate::mm::{Mm, PerClass};
 use crate::object::{Kernel, Object, Place, Registers, SpaceRoute, Work};
-use crate::vm::{self, Beginning, ByteRange, Effort, NO_BUDGET, PageRange, PageTable};
+use crate::vm::{self, Beginning, ByteRange, Effort, NO_BUDGET, PageRange, PageTable, Sharing};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -192,25 +192,15 @@ impl Work for Protecting<'_> {
             .check_protect(self.mm, Effort::STEP, addr, rest, self.perm)
     }
 
-    fn perform(&self, done: u64, len: u64) -> Result<(), Error> {
+    fn perform(&self, done: u64, aside: &mut PerClass) -> Result<u64, Error> {
+        let (addr, rest) = (self.addr + done, self.len - done);
         self.table
-            .protect(self.mm, self.addr + done, len, self.perm)
+            .protect_some(self.mm, Effort::STEP, addr, rest, self.perm, aside)
     }
 }
 
-/// What a call of `share` is about.
-struct Sharing<'k> {
-    mm: &'k Mm,
-    dst: &'k PageTable,
-    to: u64,
-    src: &'k PageTable,
-    from: u64,
-    len: u64,
-    mode: ShareMode,
-    perm: Option<Perm>,
-}
-
 impl<'k> Sharing<'k> {
+    /// What a call of `share` is about.
     #[inline(always)]
     fn asked_for(kernel: &'k mut Kernel, request: &Request) -> Result<Self, Error> {
         let [from_space, from, to, len, mode, perm] = request.args;
@@ -255,30 +245,19 @@ impl Work for Sharing<'_> {
 
     #[inline(always)]
     fn at_once(&self) -> Result<bool, Error> {
-        let Self { dst, src, from, .. } = *self;
-        let (mm, limit) = (self.mm, Effort::STEP);
-        vm::share_within(
-            mm, limit, dst, self.to, src, from, self.len, self.mode, self.perm,
-        )
+        self.share_within(Effort::STEP)
     }
 
     fn check(&self, done: u64) -> Result<Beginning, Error> {
-        let Self { dst, src, from, .. } = *self;
-        let (mm, limit) = (self.mm, Effort::STEP);
-        vm::check_share(
-            mm, limit, dst, self.to, src, from, self.len, self.mode, self.perm, done,
-        )
+        Sharing::check(self, done, Effort::STEP)
     }
 
     fn check_charge(&self, charge: u64) -> Result<(), Error> {
         self.dst.check_budget(charge)
     }
 
-    fn perform(&self, done: u64, len: u64) -> Result<(), Error> {
-        let (to, from) = (self.to + done, self.from + done);
-        vm::share(
-            self.mm, self.dst, to, self.src, from, len, self.mode, self.perm,
-        )
+    fn perform(&self, done: u64, aside: &mut PerClass) -> Result<u64, Error> {
+        self.share_some(done, Effort::STEP, aside)
     }
 }
 

@@ -219,11 +219,18 @@ impl PageTable {
 
 /// What demand-zero memory is charged that an entry of this level stands for: its pages and all tables.
 pub(super) const fn of_zero(level: u32) -> u64 {
-    match level {
-        0 => 1,
-        _ => 1 + NR_ENTRIES as u64 * of_zero(level - 1),
-    }
+    OF_ZERO[level as usize]
 }
+
+const OF_ZERO: [u64; LEVELS as usize] = {
+    let mut charges = [1; LEVELS as usize];
+    let mut level = 1;
+    while level < charges.len() {
+        charges[level] = 1 + NR_ENTRIES as u64 * charges[level - 1];
+        level += 1;
+    }
+    charges
+};
 
 /// What is charged for an entry of this level.
 pub(super) fn of_entry(mm: &Mm, entry: Entry, level: u32) -> u64 {
@@ -241,10 +248,22 @@ pub(super) fn of_entry(mm: &Mm, entry: Entry, level: u32) -> u64 {
 
 /// What is charged for entries of this level, which are neighbours.
 pub(super) fn of_entries(mm: &Mm, places: &[AtomicU64], level: u32) -> u64 {
+    let of_all = of_zero(level);
     let (mut next, mut charged) = (0, 0);
     while let Some(number) = next_used(places, next, places.len()) {
-        next = number + 1;
-        charged += of_entry(mm, Slot::new(&places[number]).get(), level);
+        // Most neighbours are used too.
+        let rest = places[number..].iter().map(|place| Slot::new(place).get());
+        let mut nr_used = 0;
+        for entry in rest.take_while(|entry| !entry.is_empty()) {
+            // Of what is plain, all is there.
+            charged += if entry.is_plain() {
+                of_all
+            } else {
+                of_entry(mm, entry, level)
+            };
+            nr_used += 1;
+        }
+        next = number + nr_used;
     }
     charged
 }

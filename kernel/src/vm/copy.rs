@@ -18,22 +18,25 @@
 //! [run](super::remap) of pages at a time: what lies in one table of each side. Everything else goes
 //! piece by piece.
 
+mod body;
+mod bytes;
+mod direct;
+mod exchange;
+
 use core::ops::Range;
 
-use cowslip_abi::{Commit, Error, PAGE_SIZE};
+use cowslip_abi::{Commit, Error};
+
+pub use self::direct::copy_in_place;
 
 use crate::{
-    mm::{Departing, Flush, Flushed, Frame, Mm, OutOfMemory, PerClass, Reserve, phys::FRAME_SIZE},
+    mm::{Departing, Frame, Mm, OutOfMemory, PerClass, phys::FRAME_SIZE},
     vm::{
-        PageTable, VmError,
-        access::{check_writable, offset_in, page_of, pieces},
-        cursor::{Cursor, Node, coverage, walk_to_page},
-        entry::{Entry, Kind},
-        exchange::exchange,
-        open::{Edit, Plan, open},
-        own,
+        Beginning, Effort, PageTable, VmError,
+        access::page_of,
+        cursor::{Cursor, coverage},
+        open::Plan,
         reap::{reserve, twice},
-        remap::Run,
     },
 };
 
@@ -81,192 +84,114 @@ impl From<OutOfMemory> for CopyError {
     }
 }
 
-/// Copies `len` bytes of `src` from `src_addr` on to `dst` at `dst_addr`, at any alignment.
+/// The bytes of a message on their way from one space to another, at any alignment.
 ///
 /// Where the spaces are of different [classes](super::commit), all bytes are copied.
 ///
 /// Between ranges of shared memory that name the same frames, pages are copied in ascending order.
 ///
-/// # Errors
-///
-/// `Overlap`: the ranges overlap in one space. Otherwise the first page at fault decides, the
-/// source before the destination, and memory last.
-pub fn copy(
-    mm: &Mm,
-    dst: &PageTable,
-    dst_addr: u64,
-    src: &PageTable,
-    src_addr: u64,
-    len: u64,
-    transfer: Transfer,
-) -> Result<(), CopyError> {
-    let limit = Effort::MAX;
-    copy_within(mm, limit, dst, dst_addr, src, src_addr, len, transfer).map(|_| ())
-}
-
-/// The same, if it takes no more than so much effort. `false`: it takes more, and nothing has changed.
-///
-/// # Errors
-///
-/// As for [`copy`]; beyond the effort nothing is checked.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "two ranges in two spaces, and how to copy them"
-)]
-pub fn copy_within(
-    mm: &Mm,
-    limit: Effort,
-    dst: &PageTable,
-    dst_addr: u64,
-    src: &PageTable,
-    src_addr: u64,
-    len: u64,
-    transfer: Transfer,
-) -> Result<bool, CopyError> {
-    if dst.root() == src.root() && dst_addr.abs_diff(src_addr) < len {
-        return Err(CopyError::new(Side::Destination, Error::Overlap));
-    }
-    let are_pages = (dst_addr | src_addr | len).is_multiple_of(FRAME_SIZE);
-    if are_pages && len < coverage(1) && !dst.crosses(src) {
-        let classes = [dst.class(); 2];
-        let job = || Job::of(mm, dst, dst_addr, src, src_addr, transfer, classes);
-        let is_given = if len == FRAME_SIZE {
-            job().give_page(dst_addr)
-        } else {
-            job().give_run(dst_addr, len / FRAME_SIZE)
-        };
-        if is_given {
-            return Ok(true);
-        }
-    }
-    copy_planned(mm, limit, dst, dst_addr, src, src_addr, len, transfer)
-}
-
-/// The same where it is not that simple.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "two ranges in two spaces, and how to copy them"
-)]
-#[inline(never)]
-fn copy_planned(
-    mm: &Mm,
-    limit: Effort,
-    dst: &PageTable,
-    dst_addr: u64,
-    src: &PageTable,
-    src_addr: u64,
-    len: u64,
-    transfer: Transfer,
-) -> Result<bool, CopyError> {
-    let job = Job::new(mm, dst, dst_addr, src, src_addr, transfer);
-    let parts = job.parts(dst_addr..dst_addr + len);
-    twice(|| job.run(&parts, limit))
-}
-
-/// What the beginning of an operation takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Beginning {
+/// All methods fail with `Overlap` if the ranges overlap in one space. Otherwise the first page at fault
+/// decides, the source before the destination, and memory last.
+#[derive(Clone, Copy)]
+pub struct Passage<'k> {
+    /// The machine's memory.
+    pub mm: &'k Mm,
+    /// Where the bytes go.
+    pub dst: &'k PageTable,
+    /// The first address there.
+    pub to: u64,
+    /// Where they come from.
+    pub src: &'k PageTable,
+    /// The first address there.
+    pub from: u64,
     /// How many bytes.
     pub len: u64,
-    /// How many frames.
-    pub nr_frames: PerClass,
-    /// What the destination is charged.
-    pub charge: u64,
+    /// What is left in the source.
+    pub transfer: Transfer,
 }
 
-/// Checks the beginning of a copy, as far as so much effort goes, which is a page at least.
-///
-/// # Errors
-///
-/// As for [`copy`], for what was checked, but `NoMemory`.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "two ranges in two spaces, and how to copy them"
-)]
-pub fn check_copy(
-    mm: &Mm,
-    limit: Effort,
-    dst: &PageTable,
-    dst_addr: u64,
-    src: &PageTable,
-    src_addr: u64,
-    len: u64,
-    transfer: Transfer,
-) -> Result<Beginning, CopyError> {
-    let job = Job::new(mm, dst, dst_addr, src, src_addr, transfer);
-    let parts = job.parts(dst_addr..dst_addr + len);
-    let mut needs = Needs::new(&job, limit);
-    let mut reached = job.plan(&parts, &mut needs)?;
-    // A page of the source that moves is emptied at once, so it must not lie in two parts.
-    if transfer == Transfer::Move && reached < parts.tail.end {
-        reached -= job.to_src(reached) % FRAME_SIZE;
+impl<'k> Passage<'k> {
+    /// Copies the bytes.
+    ///
+    /// # Errors
+    ///
+    /// As for all [passages](Self).
+    pub fn copy(&self) -> Result<(), CopyError> {
+        self.copy_within(Effort::MAX).map(|_| ())
     }
-    let [src_class, dst_class] = job.classes;
-    let mut nr_frames = PerClass::of(dst_class, needs.nr_dst_frames());
-    nr_frames += PerClass::of(src_class, needs.src.nr_frames());
-    Ok(Beginning {
-        len: reached - dst_addr,
-        nr_frames,
-        charge: 0,
-    })
-}
 
-/// How much work something is, in pages that change hands. Each is some dozens of instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Effort(pub u32);
-
-impl Effort {
-    /// Any.
-    pub const MAX: Self = Self(u32::MAX);
-    /// What is done without letting anybody else have the CPU. Less in tests, for more steps.
-    pub const STEP: Self = Self(if cfg!(test) { 64 } else { 512 });
-    /// A page whose bytes are copied.
-    pub(super) const BYTES: Self = Self(16);
-    /// A table.
-    pub(super) const TABLE: Self = Self(2);
-}
-
-/// Copies a few bytes between two spaces, if that takes no more than writing to one page where it
-/// is. `false`: it takes more, and nothing has changed.
-#[must_use]
-pub fn copy_in_place(
-    mm: &Mm,
-    dst: Frame,
-    dst_addr: u64,
-    src: Frame,
-    src_addr: u64,
-    len: u64,
-) -> bool {
-    let (to_page, from_page) = (page_of(dst_addr), page_of(src_addr));
-    let (to_offset, from_offset) = (offset_in(to_page, dst_addr), offset_in(from_page, src_addr));
-    let len = len as usize;
-    let is_within_pages = to_offset + len <= PAGE_SIZE && from_offset + len <= PAGE_SIZE;
-    // A whole page is to be remapped, and buffers in one space may overlap.
-    if !is_within_pages || len == PAGE_SIZE || dst == src {
-        return false;
-    }
-    let map = &mm.map;
-    let (Ok(to), Ok(from)) = (
-        walk_to_page(map, dst, to_page),
-        walk_to_page(map, src, from_page),
-    ) else {
-        return false;
-    };
-    if !to.is_exclusive() {
-        return false;
-    }
-    let (to, from) = (to.slot(to_page).get(), from.slot(from_page).get());
-    match (to.kind(), from.kind()) {
-        (
-            Kind::Private(to_frame) | Kind::Shared(to_frame),
-            Kind::Private(frame) | Kind::Shared(frame),
-        ) if to.is_writable() => {
-            mm.map
-                .copy_bytes(frame, from_offset, to_frame, to_offset, len);
-            mm.stats.copied.add(1);
-            true
+    /// The same, if it takes no more than so much effort. `false`: it takes more, and nothing has
+    /// changed.
+    ///
+    /// # Errors
+    ///
+    /// As for all [passages](Self); beyond the effort nothing is checked.
+    pub fn copy_within(&self, limit: Effort) -> Result<bool, CopyError> {
+        if self.dst.root() == self.src.root() && self.to.abs_diff(self.from) < self.len {
+            return Err(CopyError::new(Side::Destination, Error::Overlap));
         }
-        _ => false,
+        let are_pages = (self.to | self.from | self.len).is_multiple_of(FRAME_SIZE);
+        if are_pages && self.len < coverage(1) && !self.dst.crosses(self.src) {
+            let job = || Job::new(self, [self.dst.class(); 2]);
+            let is_given = if self.len == FRAME_SIZE {
+                job().give_page(self.to)
+            } else {
+                job().give_run(self.to, self.len / FRAME_SIZE)
+            };
+            if is_given {
+                return Ok(true);
+            }
+        }
+        self.copy_planned(limit)
+    }
+
+    /// The same where it is not that simple.
+    #[inline(never)]
+    fn copy_planned(&self, limit: Effort) -> Result<bool, CopyError> {
+        let (job, range) = self.behind(0);
+        let reached = twice(|| job.run(&range, limit, None))?;
+        Ok(reached == range.end)
+    }
+
+    /// Checks what so much effort is enough for, which is a page at least, behind the bytes that were
+    /// checked before.
+    ///
+    /// # Errors
+    ///
+    /// As for all [passages](Self), for what was checked, but `NoMemory`.
+    pub fn check(&self, done: u64, limit: Effort) -> Result<Beginning, CopyError> {
+        let (job, range) = self.behind(done);
+        let mut needs = Needs::new(&job, limit);
+        let reached = job.plan(&job.parts(range.clone()), &mut needs)?;
+        Ok(Beginning {
+            len: reached - range.start,
+            nr_frames: needs.per_class(&job),
+            charge: 0,
+        })
+    }
+
+    /// Copies what so much effort is enough for, behind the bytes that were copied before. What it needs
+    /// of the frames that are set aside for the rest goes back first. Returns how many bytes.
+    ///
+    /// # Errors
+    ///
+    /// As for all [passages](Self), for these bytes.
+    pub fn copy_some(
+        &self,
+        done: u64,
+        limit: Effort,
+        aside: &mut PerClass,
+    ) -> Result<u64, CopyError> {
+        let (job, range) = self.behind(done);
+        let reached = twice(|| job.run(&range, limit, Some(&mut *aside)))?;
+        Ok(reached - range.start)
+    }
+
+    /// The rest, as a range of the destination.
+    #[inline(always)]
+    fn behind(&self, done: u64) -> (Job<'k>, Range<u64>) {
+        let job = Job::new(self, [self.src.class(), self.dst.class()]);
+        (job, self.to + done..self.to + self.len)
     }
 }
 
@@ -302,90 +227,84 @@ impl Parts {
         }
     }
 
+    /// How many pages of bytes are copied at least, or some bytes less than that.
+    const fn nr_copied(&self) -> u64 {
+        let [head, tail] = [&self.head, &self.tail];
+        (head.end - head.start + (tail.end - tail.start)) / FRAME_SIZE
+    }
+
+    /// The same up to an address to which it was planned.
+    fn up_to(self, end: u64) -> Self {
+        let cut = |part: Range<u64>| part.start.min(end)..part.end.min(end);
+        Self {
+            body: cut(self.body),
+            head: cut(self.head),
+            tail: cut(self.tail),
+        }
+    }
+
     const fn nr_pages(&self) -> u64 {
         (self.body.end - self.body.start) / FRAME_SIZE
     }
 }
 
 /// A transfer, as far as both sides need it.
-pub(super) struct Job<'m> {
-    pub(super) mm: &'m Mm,
-    pub(super) src: Frame,
-    pub(super) dst: Frame,
+struct Job<'m> {
+    mm: &'m Mm,
+    src: Frame,
+    dst: Frame,
     /// What to add to addresses in the destination, modulo 2^64, for those in the source.
-    pub(super) distance: u64,
-    pub(super) transfer: Transfer,
+    distance: u64,
+    transfer: Transfer,
     /// The source's and the destination's. Pages are remapped only between spaces of one class.
-    pub(super) classes: [Commit; 2],
+    classes: [Commit; 2],
 }
 
 /// What a transfer needs, at ascending addresses.
-pub(super) struct Needs<'m> {
-    /// What is left of the effort that may be made.
-    pub(super) left: u32,
+struct Needs<'m> {
+    /// The effort that may still be made.
+    left: Effort,
     /// The tables of the destination that are written to.
-    pub(super) dst: Plan<'m>,
+    dst: Plan<'m>,
     /// Those of the source that pages are taken from.
-    pub(super) src: Plan<'m>,
+    src: Plan<'m>,
     /// Frames for pages.
-    pub(super) nr_pages: usize,
+    nr_pages: usize,
 }
 
 impl<'m> Needs<'m> {
-    fn new(job: &Job<'m>, limit: Effort) -> Self {
+    const fn new(job: &Job<'m>, limit: Effort) -> Self {
         Self {
-            left: limit.0,
+            left: limit,
             dst: Plan::new(job.mm, job.dst),
             src: Plan::new(job.mm, job.src),
             nr_pages: 0,
         }
     }
 
-    /// Makes an effort so many times.
-    pub(super) fn spend(&mut self, effort: Effort, times: usize) {
-        let spent = u64::from(effort.0) * times as u64;
-        self.left = self
-            .left
-            .saturating_sub(spent.try_into().unwrap_or(u32::MAX));
+    /// Frames for the destination. Those for the source are for its tables.
+    const fn nr_dst_frames(&self) -> usize {
+        self.dst.nr_frames() + self.nr_pages
     }
 
-    /// Frames for the destination. Those for the source are for its tables.
-    fn nr_dst_frames(&self) -> usize {
-        self.dst.nr_frames() + self.nr_pages
+    /// All frames.
+    fn per_class(&self, job: &Job<'_>) -> PerClass {
+        let [src_class, dst_class] = job.classes;
+        let mut nr_frames = PerClass::of(dst_class, self.nr_dst_frames());
+        nr_frames += PerClass::of(src_class, self.src.nr_frames());
+        nr_frames
     }
 }
 
 impl<'m> Job<'m> {
     #[inline(always)]
-    fn new(
-        mm: &'m Mm,
-        dst: &PageTable,
-        dst_addr: u64,
-        src: &PageTable,
-        src_addr: u64,
-        transfer: Transfer,
-    ) -> Self {
-        let classes = [src.class(), dst.class()];
-        Self::of(mm, dst, dst_addr, src, src_addr, transfer, classes)
-    }
-
-    /// The same for spaces whose classes are known.
-    #[inline(always)]
-    const fn of(
-        mm: &'m Mm,
-        dst: &PageTable,
-        dst_addr: u64,
-        src: &PageTable,
-        src_addr: u64,
-        transfer: Transfer,
-        classes: [Commit; 2],
-    ) -> Self {
+    fn new(passage: &Passage<'m>, classes: [Commit; 2]) -> Self {
         Self {
-            mm,
-            src: src.root(),
-            dst: dst.root(),
-            distance: src_addr.wrapping_sub(dst_addr),
-            transfer,
+            mm: passage.mm,
+            src: passage.src.root(),
+            dst: passage.dst.root(),
+            distance: passage.from.wrapping_sub(passage.to),
+            transfer: passage.transfer,
             classes,
         }
     }
@@ -398,98 +317,20 @@ impl<'m> Job<'m> {
     }
 
     /// The class of the destination, and of the source unless bytes are copied.
-    pub(super) const fn class(&self) -> Commit {
+    const fn class(&self) -> Commit {
         self.classes[1]
     }
 
     fn parts(&self, range: Range<u64>) -> Parts {
         if self.crosses() {
-            Parts::all_bytes(range)
-        } else {
-            Parts::new(range, self.distance)
+            return Parts::all_bytes(range);
         }
-    }
-
-    /// The tables of pages on both sides, if both are there and this space's alone where they change.
-    #[inline(always)]
-    fn tables_of(&self, page: u64) -> Option<(Node<'m>, Node<'m>)> {
-        let map = &self.mm.map;
-        let from = walk_to_page(map, self.src, self.to_src(page)).ok()?;
-        let to = walk_to_page(map, self.dst, page).ok()?;
-        let is_own = to.is_exclusive() && (self.transfer == Transfer::Copy || from.is_exclusive());
-        is_own.then_some((from, to))
-    }
-
-    /// Remaps one private page in place of another; or copies it, if one page is too short to be
-    /// remapped. `false`: it is not that simple, and nothing has changed.
-    #[inline(always)]
-    fn give_page(&self, page: u64) -> bool {
-        let mm = self.mm;
-        let Some((from, to)) = self.tables_of(page) else {
-            return false;
-        };
-        let (from, to) = (from.slot(self.to_src(page)), to.slot(page));
-        let (entry, replaced) = (from.get(), to.get());
-        let (Kind::Private(frame), Kind::Private(old)) = (entry.kind(), replaced.kind()) else {
-            return false;
-        };
-        if !replaced.may_write() {
-            return false;
+        let parts = Parts::new(range.clone(), self.distance);
+        let is_short = parts.nr_pages() < self.mm.remap_min_pages();
+        if is_short && parts.nr_pages() > 0 && self.is_in_place(&parts.body) {
+            return Parts::all_bytes(range);
         }
-        let old_count = mm.counts.of(old);
-        let mut flush = Flush::page(self.dst, page);
-        match self.transfer {
-            Transfer::Copy if mm.remap_min_pages() > 1 && old_count.is_one() => {
-                mm.stats.copied.add(1);
-                mm.map.copy_frame(frame, old);
-                return true;
-            }
-            Transfer::Copy if frame == old => {
-                mm.stats.remapped.add(1);
-                return true;
-            }
-            Transfer::Copy => {
-                let is_second = mm.counts.of(frame).increment();
-                mm.counts.add_shared(is_second.into());
-                if entry.is_writable() {
-                    from.set(entry.with_writable(false));
-                    flush.add(self.src, self.to_src(page));
-                }
-                to.set(Entry::private(frame, replaced.rights(), false));
-            }
-            Transfer::Move => {
-                from.set(Entry::zero(entry.rights()));
-                flush.add(self.src, self.to_src(page));
-                to.set(Entry::private(
-                    frame,
-                    replaced.rights(),
-                    entry.is_writable(),
-                ));
-            }
-        }
-        mm.stats.remapped.add(1);
-        let flushed = mm.flush(flush);
-        mm.release_counted(old, old_count, self.class(), &flushed);
-        true
-    }
-
-    /// The same for several pages that lie in one table of each side.
-    #[inline(never)]
-    fn give_run(&self, page: u64, nr_pages: u64) -> bool {
-        let Some((from, to)) = self.tables_of(page) else {
-            return false;
-        };
-        let source = from.run(self.to_src(page), nr_pages);
-        let run = Run::of(source, to.run(page, nr_pages));
-        let is_whole = run.len() as u64 == nr_pages && nr_pages >= self.mm.remap_min_pages();
-        if !is_whole || !run.is_ordinary() {
-            return false;
-        }
-        let mut departing = Departing::new(self.mm, self.class());
-        let nr_remapped = exchange(self, from, to, run, page, &mut departing);
-        departing.finish();
-        self.mm.stats.remapped.add(nr_remapped);
-        true
+        parts
     }
 
     /// Checks both sides, and counts what the transfer takes, as far as the effort goes. Returns the
@@ -502,27 +343,40 @@ impl<'m> Job<'m> {
         if reached == parts.tail.start {
             reached = self.plan_bytes(&parts.tail, needs)?;
         }
+        // A page of the source that moves is emptied at once, so it must not lie in two parts.
+        if self.transfer == Transfer::Move && reached < parts.tail.end {
+            reached -= self.to_src(reached) % FRAME_SIZE;
+        }
         Ok(reached)
     }
 
-    /// Returns whether it was not too much effort.
+    /// Does all of it; or, if frames are set `aside` for it, as much as so much effort is enough for.
+    /// Returns the address where it ends: where it began, if all was too much.
     #[inline(never)]
-    fn run(&self, parts: &Parts, limit: Effort) -> Result<bool, CopyError> {
-        let all_bytes = Parts::all_bytes(parts.head.start..parts.tail.end);
-        let is_short = parts.nr_pages() < self.mm.remap_min_pages();
-        let parts = if is_short && self.is_in_place(&parts.body) {
-            if parts.head.is_empty() && parts.tail.is_empty() {
-                self.copy_in_place(&parts.body);
-                return Ok(true);
-            }
-            &all_bytes
-        } else {
-            parts
-        };
-        let mut needs = Needs::new(self, limit);
-        if self.plan(parts, &mut needs)? < parts.tail.end {
-            return Ok(false);
+    fn run(
+        &self,
+        range: &Range<u64>,
+        limit: Effort,
+        aside: Option<&mut PerClass>,
+    ) -> Result<u64, CopyError> {
+        let parts = self.parts(range.clone());
+        // All or nothing: there is no need to plan what is too much anyway.
+        if aside.is_none() && parts.nr_copied() > limit.times(Effort::BYTES) {
+            return Ok(range.start);
         }
+        let mut needs = Needs::new(self, limit);
+        let reached = self.plan(&parts, &mut needs)?;
+        if let Some(aside) = aside {
+            self.mm.frames.draw(aside, needs.per_class(self));
+        } else if reached < range.end {
+            return Ok(range.start);
+        }
+        self.perform(&parts.up_to(reached), &needs)?;
+        Ok(reached)
+    }
+
+    /// Does what was planned.
+    fn perform(&self, parts: &Parts, needs: &Needs<'_>) -> Result<(), OutOfMemory> {
         let [src_class, class] = self.classes;
         let mut source_reserve = reserve(self.mm, needs.src.nr_frames(), src_class)?;
         let mut reserve = reserve(self.mm, needs.nr_dst_frames(), class)?;
@@ -553,129 +407,15 @@ impl<'m> Job<'m> {
             };
             self.empty_source(parts.head.start..parts.tail.end, reserve);
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// Checks both sides of what is copied, and counts the frames that it takes. Returns the address
-    /// where the effort ends.
-    fn plan_bytes(&self, range: &Range<u64>, needs: &mut Needs<'_>) -> Result<u64, CopyError> {
-        let (mut src, mut dst) = self.cursors();
-        let mut reached = range.start;
-        for (page, part) in pieces(range.clone()) {
-            if needs.left == 0 {
-                break;
-            }
-            needs.spend(Effort::BYTES, 1);
-            reached = part.end;
-            if pieces(self.source_of(&part)).any(|(page, _)| src.get(page).is_empty()) {
-                return Err(CopyError::new(Side::Source, Error::NotMapped));
-            }
-            let entry = dst.get(page);
-            check_writable(entry).map_err(|error| CopyError::new(Side::Destination, error))?;
-            let is_own = needs.dst.add(page, 0);
-            needs.nr_pages += usize::from(own::needs_frame(self.mm, entry, is_own));
-        }
-        if self.transfer == Transfer::Move {
-            for page in self.left_pages(&(range.start..reached)).step_by(PAGE_SIZE) {
-                if let Kind::Private(_) = src.get(page).kind() {
-                    needs.src.add(page, 0);
-                }
-            }
-        }
-        Ok(reached)
-    }
-
-    /// Pass 1 of what is copied: takes what others share out of reach.
-    fn detach(&self, range: &Range<u64>, reserve: &mut Reserve<'_>, departing: &mut Departing<'_>) {
-        for (page, _) in pieces(range.clone()) {
-            let leaf = open(self.mm, self.dst, page, 0, Edit::Keep, reserve, departing);
-            own::detach(self.mm, self.dst, page, leaf.slot(page), departing.flush());
-        }
-    }
-
-    /// Pass 2 of what is copied. Returns how many pages.
-    pub(super) fn write(
-        &self,
-        range: &Range<u64>,
-        reserve: &mut Reserve<'_>,
-        flushed: &Flushed,
-    ) -> u64 {
-        let (mut src, mut dst) = self.cursors();
-        let mut nr_pages = 0;
-        for (page, part) in pieces(range.clone()) {
-            let fill = |frame| self.copy_bytes(&part, &mut src, frame);
-            let frames = || reserve.take();
-            let slot = dst.open_slot(page);
-            let fills_all = is_whole(&part);
-            own::write(
-                self.mm,
-                slot,
-                self.class(),
-                fills_all,
-                frames,
-                flushed,
-                fill,
-            );
-            nr_pages += 1;
-        }
-        nr_pages
-    }
-
-    /// The last step of a move in which bytes were copied: private pages that were not remapped
-    /// become demand-zero too.
-    #[inline(never)]
-    fn empty_source(&self, range: Range<u64>, reserve: &mut Reserve<'_>) {
-        let mut departing = Departing::new(self.mm, self.classes[0]);
-        let mut src = Cursor::new(&self.mm.map, self.src);
-        for page in self.left_pages(&range).step_by(PAGE_SIZE) {
-            let entry = src.get(page);
-            if let Kind::Private(frame) = entry.kind() {
-                let leaf = open(
-                    self.mm,
-                    self.src,
-                    page,
-                    0,
-                    Edit::Keep,
-                    reserve,
-                    &mut departing,
-                );
-                departing.flush().add(self.src, page);
-                leaf.slot(page).set(Entry::zero(entry.rights()));
-                departing.add(frame);
-            }
-        }
-        departing.finish();
-    }
-
-    /// The whole pages of the source.
-    fn left_pages(&self, range: &Range<u64>) -> Range<u64> {
-        let range = self.source_of(range);
-        range.start.next_multiple_of(FRAME_SIZE)..page_of(range.end)
-    }
-
-    /// Fills `part` of a destination page, whose frame is `to`.
-    fn copy_bytes(&self, part: &Range<u64>, src: &mut Cursor<'_>, to: Frame) {
-        let mut offset = offset_in(page_of(part.start), part.start);
-        for (source, from_part) in pieces(self.source_of(part)) {
-            let len = offset_in(from_part.start, from_part.end);
-            match src.get(source).kind() {
-                Kind::Private(from) | Kind::Shared(from) | Kind::Condemned(from) => {
-                    let from_offset = offset_in(source, from_part.start);
-                    self.mm.map.copy_bytes(from, from_offset, to, offset, len);
-                }
-                Kind::Zero => self.mm.map.zero_bytes(to, offset, len),
-                Kind::Empty => unreachable!("source pages were checked"),
-            }
-            offset += len;
-        }
-    }
-
-    pub(super) fn cursors(&self) -> (Cursor<'m>, Cursor<'m>) {
+    fn cursors(&self) -> (Cursor<'m>, Cursor<'m>) {
         let map = &self.mm.map;
         (Cursor::new(map, self.src), Cursor::new(map, self.dst))
     }
 
-    pub(super) const fn to_src(&self, addr: u64) -> u64 {
+    const fn to_src(&self, addr: u64) -> u64 {
         addr.wrapping_add(self.distance)
     }
 
@@ -683,8 +423,4 @@ impl<'m> Job<'m> {
     const fn source_of(&self, part: &Range<u64>) -> Range<u64> {
         self.to_src(part.start)..self.to_src(part.end)
     }
-}
-
-fn is_whole(part: &Range<u64>) -> bool {
-    part.end - part.start == PAGE_SIZE as u64
 }

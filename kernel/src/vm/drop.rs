@@ -11,7 +11,7 @@ use crate::{
     vm::{
         cursor::{Node, ROOT, USER_END, index, is_whole, next_used, part, shift},
         entry::{Entry, Kind, Pattern, Slot, nr_empty},
-        open::open_below,
+        open::{is_sole, open_below},
         remap::drop_alike,
     },
 };
@@ -61,7 +61,7 @@ fn frames_below(mm: &Mm, table: Origin<'_>, is_own: bool, range: &Range<u64>) ->
         }
         let (below, is_own) = match entry.table_below() {
             Some(frame) => {
-                let is_own = is_own && (entry.is_writable() || mm.counts.is_one(frame));
+                let is_own = is_own && is_sole(mm, entry, frame);
                 let node = Node::new(mm.map.table(frame), level - 1, None, entry);
                 (Origin::Node(node), is_own)
             }

@@ -201,21 +201,48 @@ impl PageTable {
         len: u64,
         perm: Perm,
     ) -> Result<bool, VmError> {
-        twice(|| self.protect_range(mm, limit, addr, len, perm))
+        twice(|| {
+            let (planned, nr_frames) = self.plan_protect(mm, limit, addr, len, perm)?;
+            if planned < len {
+                return Ok(false);
+            }
+            self.protect_range(mm, addr, len, perm, nr_frames)?;
+            Ok(true)
+        })
     }
 
-    fn protect_range(
+    /// The same for the beginning, as far as so much effort goes. What it needs of the frames that are
+    /// set aside for all goes back first. Returns how many bytes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`protect`](Self::protect), for these bytes.
+    pub fn protect_some(
         &self,
         mm: &Mm,
         limit: Effort,
         addr: u64,
         len: u64,
         perm: Perm,
-    ) -> Result<bool, VmError> {
-        let (planned, nr_frames) = self.plan_protect(mm, limit, addr, len, perm)?;
-        if planned < len {
-            return Ok(false);
-        }
+        aside: &mut PerClass,
+    ) -> Result<u64, VmError> {
+        twice(|| {
+            let (len, nr_frames) = self.plan_protect(mm, limit, addr, len, perm)?;
+            mm.frames.draw(aside, PerClass::of(self.class(), nr_frames));
+            self.protect_range(mm, addr, len, perm, nr_frames)?;
+            Ok(len)
+        })
+    }
+
+    /// As planned.
+    fn protect_range(
+        &self,
+        mm: &Mm,
+        addr: u64,
+        len: u64,
+        perm: Perm,
+        nr_frames: usize,
+    ) -> Result<(), VmError> {
         let mut reserve = reserve(mm, nr_frames, self.class())?;
         let root = self.root();
         let mut departing = Departing::new(mm, self.class());
@@ -245,7 +272,7 @@ impl PageTable {
             }
         }
         departing.finish();
-        Ok(true)
+        Ok(())
     }
 
     /// Checks the beginning of what [`protect`](Self::protect) is asked for, as far as so much effort
@@ -280,13 +307,13 @@ impl PageTable {
         len: u64,
         perm: Perm,
     ) -> Result<(u64, usize), VmError> {
-        let (root, mut left) = (self.root(), limit.0);
+        let (root, mut left) = (self.root(), limit);
         let mut plan = Plan::new(mm, root);
         let mut rest = addr..addr + len;
-        while left > 0
+        while !left.is_spent()
             && let Some(run) = next_run(mm, root, &mut rest)
         {
-            left = left.saturating_sub(run.piece.nr_entries as u32);
+            left.spend(Effort::PAGE, run.piece.nr_entries as usize);
             for entry in run.entries() {
                 if entry.is_empty() {
                     return Err(Error::NotMapped);

@@ -2,8 +2,8 @@
 //!
 //! There is no list of regions. What a page of an address space is, who may do what with it and
 //! whether it is shared, all stands in its page-table [entry]. Three operations carry the
-//! system: [`fault`](fn@fault) resolves what the hardware could not, [`share`](fn@share) relates ranges of two spaces
-//! (fork is one call), and [`copy`](fn@copy) moves the bytes of messages, by remapping where it can.
+//! system: [`fault`](fn@fault) resolves what the hardware could not, [`Sharing`] relates ranges of two spaces
+//! (fork is one call), and [`Passage`] moves the bytes of messages, by remapping where it can.
 //!
 //! Every operation has two phases. The *plan* walks, checks and reserves, and may fail; after an
 //! error both spaces, all bytes and all frames are as before. The *commit* cannot fail:
@@ -20,7 +20,7 @@
 //! flush: a buffer that receives may show either page for that long, but the original and the copy
 //! of a page must not be in use at once ([`own`]). One flush serves an operation, or 511 frames
 //! that it gives up: see [`Departing`](crate::mm::Departing). Whole pages of a message go the other way
-//! round, the flush first: their tables are out of reach while they [change hands](exchange).
+//! round, the flush first: their tables are out of reach while they [change hands](mod@copy).
 //!
 //! What a space may come to need is [charged](mod@commit) when it is mapped, and in strict spaces set aside.
 //!
@@ -31,13 +31,12 @@
 mod access;
 #[cfg(any(not(target_os = "none"), debug_assertions))]
 pub mod audit;
-mod body;
 mod commit;
 mod copy;
 mod cursor;
 mod drop;
+mod effort;
 pub mod entry;
-mod exchange;
 mod fault;
 mod map;
 mod open;
@@ -54,14 +53,13 @@ mod tests;
 
 pub use access::{read_user, write_user};
 pub use commit::NO_BUDGET;
-pub use copy::{
-    Beginning, CopyError, Effort, Side, Transfer, check_copy, copy, copy_in_place, copy_within,
-};
+pub use copy::{CopyError, Passage, Side, Transfer, copy_in_place};
 pub use cursor::USER_END;
+pub use effort::{Beginning, Effort};
 pub use fault::{Fault, fault};
 pub use range::{ByteRange, PageRange};
 pub use reap::{make_room, reap, reap_some};
-pub use share::{check_share, share, share_in_place, share_within};
+pub use share::{Sharing, share_in_place};
 pub use table::{PageTable, SpaceStats};
 
 /// Why an operation failed: one of `NotMapped`, `NotWritable`, `Occupied`, `Overlap`, `NoMemory`,

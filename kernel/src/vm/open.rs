@@ -57,7 +57,7 @@ impl<'m> Plan<'m> {
             let below = entry.table_below();
             let takes_frame = match below {
                 Some(frame) => {
-                    is_own = is_own && (entry.is_writable() || self.mm.counts.is_one(frame));
+                    is_own = is_own && is_sole(self.mm, entry, frame);
                     !is_own
                 }
                 None => true,
@@ -76,6 +76,13 @@ impl<'m> Plan<'m> {
     pub(super) const fn nr_frames(&self) -> usize {
         self.nr_frames
     }
+}
+
+/// Whether an entry is the only one that names its table: then it need not be copied, if no table above
+/// it has to be.
+#[inline(always)]
+pub(super) fn is_sole(mm: &Mm, entry: Entry, below: Frame) -> bool {
+    entry.is_writable() || mm.counts.is_one(below)
 }
 
 /// What is going to be done with an open table's entries.

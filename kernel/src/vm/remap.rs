@@ -5,7 +5,7 @@
 //! go straight through. The first page that does not fit ends the loop, and the caller, who knows
 //! every kind, takes that one.
 //!
-//! Whoever replaces pages has [withdrawn and flushed](super::exchange) them: so an *old frame* is counted
+//! Whoever replaces pages has [withdrawn and flushed](super::copy) them: so an *old frame* is counted
 //! down in the same pass. One that nobody else names is noted, and becomes free with many others.
 
 use core::{ops::AddAssign, sync::atomic::AtomicU64};

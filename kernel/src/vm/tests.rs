@@ -14,12 +14,11 @@ mod transfer;
 use cowslip_abi::{Access, Error, FoundEntry, PAGE_SIZE, Perm, ShareMode, USER_END};
 
 use super::{
-    CopyError, Fault, PageTable, Transfer,
+    CopyError, Fault, PageTable, Passage, Sharing, Transfer, VmError,
     audit::audit,
-    copy,
     cursor::walk,
     entry::{Entry, Slot},
-    fault, reap, share,
+    fault, reap,
     sim::{user_read, user_write},
     table::nr_user_entries,
 };
@@ -118,6 +117,56 @@ fn peek(mm: &Mm, table: &PageTable, addr: u64) -> u8 {
     });
     assert_eq!(one, two, "the CPUs disagree");
     one
+}
+
+/// All arguments of [`Sharing`] in a row.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "so many tests share that a line for each argument would hide what they do"
+)]
+fn share(
+    mm: &Mm,
+    dst: &PageTable,
+    to: u64,
+    src: &PageTable,
+    from: u64,
+    len: u64,
+    mode: ShareMode,
+    perm: Option<Perm>,
+) -> Result<(), VmError> {
+    Sharing {
+        mm,
+        dst,
+        to,
+        src,
+        from,
+        len,
+        mode,
+        perm,
+    }
+    .share()
+}
+
+/// All arguments of [`Passage`] in a row.
+fn copy(
+    mm: &Mm,
+    dst: &PageTable,
+    to: u64,
+    src: &PageTable,
+    from: u64,
+    len: u64,
+    transfer: Transfer,
+) -> Result<(), CopyError> {
+    Passage {
+        mm,
+        dst,
+        to,
+        src,
+        from,
+        len,
+        transfer,
+    }
+    .copy()
 }
 
 /// Everything, copy-on-write, at the same addresses.

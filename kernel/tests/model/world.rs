@@ -4,7 +4,7 @@ use cowslip_abi::{Access, Commit, Error, PAGE_SIZE, Perm, ShareMode};
 use kernel::{
     mm::{Frame, PhysAddr, phys::NR_ENTRIES, sim::Cpu, sim::SimMemory},
     vm::{
-        self, CopyError, Fault, NO_BUDGET, PageTable, Side, Transfer, USER_END,
+        self, CopyError, Fault, NO_BUDGET, PageTable, Passage, Sharing, Side, Transfer, USER_END,
         audit::{audit, frames_of},
         sim::{user_access, user_read, user_write},
     },
@@ -228,13 +228,30 @@ impl World {
                 mode,
                 perm,
             } => {
-                let to = BASE + to * PAGE;
-                let (dst, src) = (&tables[dst], &tables[src]);
-                vm::share(mm, dst, to, src, pages.addr(), pages.len(), mode, perm).into()
+                let sharing = Sharing {
+                    mm,
+                    dst: &tables[dst],
+                    to: BASE + to * PAGE,
+                    src: &tables[src],
+                    from: pages.addr(),
+                    len: pages.len(),
+                    mode,
+                    perm,
+                };
+                sharing.share().into()
             }
             Op::Fork { dst, src, .. } => {
-                let (dst, src) = (&tables[dst], &tables[src]);
-                vm::share(mm, dst, 0, src, 0, USER_END, ShareMode::CopyOnWrite, None).into()
+                let everything = Sharing {
+                    mm,
+                    dst: &tables[dst],
+                    to: 0,
+                    src: &tables[src],
+                    from: 0,
+                    len: USER_END,
+                    mode: ShareMode::CopyOnWrite,
+                    perm: None,
+                };
+                everything.share().into()
             }
             Op::Copy {
                 dst,
@@ -244,8 +261,16 @@ impl World {
                 len,
                 transfer,
             } => {
-                let (to, from) = (BASE + to, BASE + from);
-                vm::copy(mm, &tables[dst], to, &tables[src], from, len, transfer).into()
+                let passage = Passage {
+                    mm,
+                    dst: &tables[dst],
+                    to: BASE + to,
+                    src: &tables[src],
+                    from: BASE + from,
+                    len,
+                    transfer,
+                };
+                passage.copy().into()
             }
             Op::Write {
                 space,

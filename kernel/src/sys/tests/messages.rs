@@ -408,18 +408,17 @@ fn running_out_of_frames_in_a_delivery_changes_nothing() {
     // SAFETY: both spaces live on; the pointers only get around borrowing the machine.
     let (from, to) = unsafe { (&*from, &*to) };
     let mm = machine.kernel.mm;
-    let mode = cowslip_abi::ShareMode::CopyOnWrite;
-    crate::vm::share(
+    let sharing = crate::vm::Sharing {
         mm,
-        to,
-        0x4000_0000,
-        from,
-        BUFFER,
-        8192,
-        mode,
-        Some(Perm::RW),
-    )
-    .unwrap();
+        dst: to,
+        to: 0x4000_0000,
+        src: from,
+        from: BUFFER,
+        len: 8192,
+        mode: cowslip_abi::ShareMode::CopyOnWrite,
+        perm: Some(Perm::RW),
+    };
+    sharing.share().unwrap();
     let mut taken = Vec::new();
     while let Some(frame) = mm.frames.alloc() {
         taken.push(frame);

@@ -2,14 +2,14 @@
 //! becomes of it when its owners change it or die.
 
 use super::{
-    A, B, GIB, PAGE, TABLE, assert_all_free, check, copy_bytes, entry, fork, free_count, peek, put,
-    space, table_count, with_spaces, with_spaces_in,
+    A, B, GIB, PAGE, TABLE, assert_all_free, check, copy, copy_bytes, entry, fork, free_count,
+    peek, put, share, space, table_count, with_spaces, with_spaces_in,
 };
 use cowslip_abi::{Error, Perm, ShareMode};
 
 use crate::{
     mm::{Mm, sim::SimMemory},
-    vm::{PageTable, Side, Transfer, copy, entry::Kind, share},
+    vm::{PageTable, Side, Transfer, entry::Kind},
 };
 
 /// A table of pages at `addr`, of which this one and the last are written.

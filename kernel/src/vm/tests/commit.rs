@@ -1,12 +1,12 @@
 //! What is charged, what is promised, and what fails if either is left out.
 
-use super::{A, B, PAGE, assert_all_free, copy_bytes, fork, peek, put, space};
+use super::{A, B, PAGE, assert_all_free, copy, copy_bytes, fork, peek, put, share, space};
 use cowslip_abi::{Commit, Error, Perm, ShareMode, USER_END};
 
 use crate::{
     mm::{Frame, Mm, PerClass, sim::Cpu, sim::SimMemory},
     vm::{
-        Effort, Fault, PageTable, Transfer, check_share, copy, reap, share,
+        Effort, Fault, PageTable, Sharing, Transfer, reap,
         sim::{user_read, user_write},
     },
 };
@@ -244,11 +244,18 @@ fn a_share_in_parts_is_charged_what_it_would_be_at_once() {
                 share(mm, &other, to, &parent, from, LEN, mode, perm).unwrap();
                 let expected = other.commit() - 1;
 
-                let check = |done| {
-                    let limit = Effort(effort);
-                    check_share(mm, limit, &child, to, &parent, from, LEN, mode, perm, done)
-                        .unwrap()
+                let limit = Effort(effort);
+                let sharing = Sharing {
+                    mm,
+                    dst: &child,
+                    to,
+                    src: &parent,
+                    from,
+                    len: LEN,
+                    mode,
+                    perm,
                 };
+                let check = |done| sharing.check(done, limit).unwrap();
                 let (mut done, mut charge, mut nr_frames) = (0, 0, PerClass::default());
                 while done < LEN {
                     let part = check(done);
@@ -268,13 +275,7 @@ fn a_share_in_parts_is_charged_what_it_would_be_at_once() {
                 let hoarded = hoard(mm);
                 done = 0;
                 while done < LEN {
-                    let part = check(done);
-                    let given = nr_frames.min(part.nr_frames);
-                    nr_frames -= given;
-                    mm.frames.give_back(given);
-                    let (to, from) = (to + done, from + done);
-                    share(mm, &child, to, &parent, from, part.len, mode, perm).unwrap();
-                    done += part.len;
+                    done += sharing.share_some(done, limit, &mut nr_frames).unwrap();
                 }
                 mm.frames.give_back(nr_frames);
                 assert_eq!(child.commit(), 1 + expected);

@@ -1,16 +1,17 @@
 //! Lesson 12, reserve, then commit: an operation that runs out of memory changes nothing.
 
 use super::{
-    A, B, GIB, PAGE, TABLE, assert_all_free, check, copy_bytes, fork, put, space, user_entries,
+    A, B, GIB, PAGE, TABLE, assert_all_free, check, copy, copy_bytes, fork, put, share, space,
+    user_entries,
 };
 use cowslip_abi::{Access, Error, PAGE_SIZE, Perm, ShareMode};
 
 use crate::{
     mm::{Frame, Mm, sim::SimMemory},
     vm::{
-        Fault, PageTable, Transfer, copy,
+        Fault, PageTable, Transfer,
         entry::{Entry, Slot},
-        fault, make_room, share, write_user,
+        fault, make_room, write_user,
     },
 };
 

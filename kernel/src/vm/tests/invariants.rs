@@ -2,8 +2,8 @@
 //! say of one example each; and the recount itself must find it when a rule is broken.
 
 use super::{
-    A, B, PAGE, TABLE, check, copy_bytes, entry, fork, free_count, peek, put, share_page, slot,
-    space, table_count, with_spaces,
+    A, B, PAGE, TABLE, check, copy_bytes, entry, fork, free_count, peek, put, share, share_page,
+    slot, space, table_count, with_spaces,
 };
 use cowslip_abi::{Access, Perm, ShareMode};
 
@@ -16,7 +16,7 @@ use crate::{
         Fault, PageTable,
         audit::audit,
         entry::{Entry, Kind, Rights, Slot},
-        fault, reap, share, write_user,
+        fault, reap, write_user,
     },
 };
 

@@ -2,13 +2,13 @@
 //! splits only the path to it.
 
 use super::{
-    A, GIB, PAGE, TABLE, check, copy_bytes, entry, fork, free_count, peek, put, with_spaces,
+    A, GIB, PAGE, TABLE, check, copy_bytes, entry, fork, free_count, peek, put, share, with_spaces,
 };
 use cowslip_abi::{Error, Perm, ShareMode, USER_END};
 
 use crate::{
     mm::{Mm, sim::Cpu},
-    vm::{PageTable, SpaceStats, entry::Kind, share, sim::user_write},
+    vm::{PageTable, SpaceStats, entry::Kind, sim::user_write},
 };
 
 const TIB: u64 = 1024 * GIB;

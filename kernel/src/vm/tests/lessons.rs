@@ -1,7 +1,8 @@
 //! Tests named after the lessons from other systems.
 
 use super::{
-    A, B, PAGE, TABLE, assert_all_free, copy_bytes, fork, peek, put, share_page, space, with_spaces,
+    A, B, PAGE, TABLE, assert_all_free, copy_bytes, fork, peek, put, share, share_page, space,
+    with_spaces,
 };
 use cowslip_abi::{Access, Error, PAGE_SIZE, Perm, ShareMode};
 
@@ -11,7 +12,7 @@ use crate::{
         CopyError, Side,
         audit::audit,
         entry::Kind,
-        read_user, reap, share,
+        read_user, reap,
         sim::{user_access, user_write},
         write_user,
     },

@@ -1,12 +1,12 @@
 //! The shortcuts that fail, as far as they apply page by page. Each test is the shortest sequence
 //! that shows the failure: map, write, fork, transfer.
 
-use super::{A, B, PAGE, copy_bytes, fork, peek, put, share_page, space, with_spaces};
+use super::{A, B, PAGE, copy_bytes, fork, peek, put, share, share_page, space, with_spaces};
 use cowslip_abi::{Error, Perm, ShareMode};
 
 use crate::{
     mm::sim::Cpu,
-    vm::{Side, share, sim::user_write},
+    vm::{Side, sim::user_write},
 };
 
 #[test]

@@ -5,8 +5,8 @@
 //! one of them copies the upper table, and leaves the other one's table where it is.
 
 use super::{
-    A, B, GIB, PAGE, TABLE, check, copy_bytes, entry, fork, peek, put, share_page, slot, space,
-    table_count, with_spaces,
+    A, B, GIB, PAGE, TABLE, check, copy, copy_bytes, entry, fork, peek, put, share, share_page,
+    slot, space, table_count, with_spaces,
 };
 use cowslip_abi::{Access, Commit, Error, Perm, ShareMode};
 
@@ -16,9 +16,8 @@ use crate::{
         sim::{Cpu, SimMemory},
     },
     vm::{
-        PageTable, Side, Transfer, copy, copy_in_place,
+        PageTable, Side, Transfer, copy_in_place,
         entry::{Entry, Kind, Slot},
-        share,
         sim::{user_access, user_read, user_write},
         write_user,
     },

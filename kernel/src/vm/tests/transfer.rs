@@ -1,6 +1,6 @@
 //! Messages of many pages: moved, sent again, and too short to be remapped.
 
-use super::{A, B, PAGE, copy_bytes, fork, peek, put, share_page, with_spaces};
+use super::{A, B, PAGE, copy, copy_bytes, fork, peek, put, share, share_page, with_spaces};
 use cowslip_abi::{PAGE_SIZE, Perm, ShareMode};
 
 use crate::{
@@ -8,7 +8,6 @@ use crate::{
     vm::{
         PageTable, Transfer,
         audit::audit,
-        copy,
         entry::{Kind, Rights},
         read_user, write_user,
     },
@@ -78,7 +77,7 @@ fn a_move_leaves_zeros_however_the_bytes_went() {
 fn a_move_of_ragged_ends_and_shared_memory_copies_them() {
     with_buffers(|mm, one, two| {
         let other = super::space(mm);
-        super::share(
+        share(
             mm,
             &other,
             B,

@@ -16,12 +16,13 @@
 
 use core::ops::Range;
 
+use super::{
+    Job, Transfer,
+    body::{Method, method},
+};
 use crate::{
     mm::{Count, Departing, Dropped, Flushed, Frame, phys::FRAME_SIZE},
     vm::{
-        Transfer,
-        body::{Method, method},
-        copy::Job,
         cursor::Node,
         entry::{Entry, Kind, Pattern, Slot},
         own,

@@ -6,18 +6,17 @@ use core::{ops::Range, sync::atomic::AtomicU64};
 
 use cowslip_abi::Error;
 
+use super::{CopyError, Job, Needs, Side, Transfer, exchange::exchange};
 use crate::{
     mm::{
         CountCursor, Departing, Flushed, Frame, Reserve,
         phys::{FRAME_SIZE, NR_ENTRIES},
     },
     vm::{
-        CopyError, Effort, Side, Transfer,
+        Effort,
         access::{check_writable, pieces},
-        copy::{Job, Needs},
         cursor::{View, congruent_level, coverage, highest_level, index, shift, walk_to_page},
         entry::{Entry, Kind, Slot},
-        exchange::exchange,
         open::{Edit, open},
         own,
         remap::Run,
@@ -52,9 +51,9 @@ impl<'m> Job<'m> {
         needs: &mut Needs<'_>,
     ) -> Result<u64, CopyError> {
         let mut page = body.start;
-        while page < body.end && needs.left > 0 {
+        while page < body.end && !needs.left.is_spent() {
             if let Some((level, nr_tables)) = self.tables_at(page, body.end) {
-                needs.spend(Effort::TABLE, nr_tables);
+                needs.left.spend(Effort::TABLE, nr_tables);
                 needs.dst.add(page, level);
                 if self.transfer == Transfer::Move {
                     needs.src.add(self.to_src(page), level);
@@ -108,7 +107,7 @@ impl<'m> Job<'m> {
         // An effort goes far enough for this; pages that are copied are another matter.
         let (src, dst) = self.pages_at(page, end);
         let mut nr_pages = src.len().min(dst.len());
-        needs.spend(Effort(1), nr_pages);
+        needs.left.spend(Effort(1), nr_pages);
         let is_own = needs.dst.add(page, 0);
         if self.transfer == Transfer::Move
             && let View::Entries(_) = src
@@ -130,8 +129,8 @@ impl<'m> Job<'m> {
             check_writable(target).map_err(|error| CopyError::new(Side::Destination, error))?;
             if let Method::Bytes = method(source, target) {
                 needs.nr_pages += usize::from(own::needs_frame(self.mm, target, is_own));
-                needs.spend(Effort::BYTES, 1);
-                if needs.left == 0 {
+                needs.left.spend(Effort::BYTES, 1);
+                if needs.left.is_spent() {
                     nr_pages = number;
                 }
             }
@@ -196,22 +195,6 @@ impl<'m> Job<'m> {
                         matches!(kind, Kind::Private(frame) if counts.of(frame).is_one())
                     })
             })
-    }
-
-    pub(super) fn copy_in_place(&self, body: &Range<u64>) {
-        self.all_runs(body, |run| {
-            for number in 0..run.len() {
-                let (source, target) = run.page(number);
-                if let (Kind::Private(from), Kind::Private(to)) =
-                    (source.get().kind(), target.get().kind())
-                {
-                    self.mm.map.copy_frame(from, to);
-                }
-            }
-            true
-        });
-        let nr_pages = (body.end - body.start) / FRAME_SIZE;
-        self.mm.stats.copied.add(nr_pages);
     }
 
     /// Whether there are only pages in tables, those of the destination its own, and `is_so` says so
