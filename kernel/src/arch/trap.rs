@@ -46,6 +46,12 @@ type Guard = sync::Guard<'static, Kernel>;
 #[inline(always)]
 fn lock() -> Guard {
     let number = PerCpu::number();
+    KERNEL.retake(number).unwrap_or_else(|| wait_for(number))
+}
+
+/// The same if another CPU had it last, or has it.
+#[inline(never)]
+fn wait_for(number: usize) -> Guard {
     let mut guard = KERNEL.lock(number, smp::wait_a_little);
     guard.enter(number);
     guard
@@ -134,13 +140,23 @@ pub extern "C" fn fast_recv() -> Resumed {
 }
 
 #[inline(always)]
-fn fast(call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
-    let mut guard = KERNEL.try_lock()?;
-    let kernel = &mut *guard;
-    kernel.enter(PerCpu::number());
-    // SAFETY: a thread has made this call, and is taken from a CPU only while that waits for the lock.
-    unsafe { hint::assert_unchecked(kernel.current().is_some()) };
-    call(kernel)
+fn fast(call: impl Fn(&mut Kernel) -> Resumed) -> Resumed {
+    match KERNEL.retake(PerCpu::number()) {
+        Some(mut guard) => {
+            // SAFETY: a thread has made this call, and it is taken from this CPU only while that waits.
+            unsafe { hint::assert_unchecked(guard.current().is_some()) };
+            call(&mut guard)
+        }
+        None => fast_after_others(call),
+    }
+}
+
+/// The same if another CPU had the kernel last, or has it. The thread that made the call may be gone then.
+#[inline(never)]
+fn fast_after_others(call: impl Fn(&mut Kernel) -> Resumed) -> Resumed {
+    let mut guard = wait_for(PerCpu::number());
+    guard.current()?;
+    call(&mut guard)
 }
 
 /// Makes the CPU ready for a thread that has nothing special.

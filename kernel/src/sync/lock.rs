@@ -1,22 +1,29 @@
-//! A lock that is handed on in the order in which it was asked for.
+//! A lock that knows who had it last.
+//!
+//! Whoever had it last can [have it again](Lock::retake) for less: nobody else has had it meanwhile, so
+//! there is no need to look at what others may have changed.
+//!
+//! The lock is not handed on in the order in which it was asked for: of those who wait, whoever looks first
+//! when it is free gets it. What it guards is kept for a short time only, so nobody waits for long; and in a
+//! virtual machine with more CPUs than the host has, the next in order would often be one that does not run.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{
-    AtomicU32, AtomicU64,
+    AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 
 /// Something that one CPU at a time has.
 pub struct Lock<T: ?Sized> {
-    /// The number of the next CPU to come.
-    next: AtomicU32,
-    /// The number of the one whose turn it is.
-    serving: AtomicU32,
+    /// [`TAKEN`], or the number of the CPU that had it last.
+    state: AtomicUsize,
     /// The CPUs that wait, a bit each.
     waiting: AtomicU64,
     value: UnsafeCell<T>,
 }
+
+const TAKEN: usize = usize::MAX;
 
 // SAFETY: the lock gives the value to one CPU at a time.
 unsafe impl<T: ?Sized + Send> Sync for Lock<T> {}
@@ -24,48 +31,45 @@ unsafe impl<T: ?Sized + Send> Sync for Lock<T> {}
 /// The locked value, until this is dropped.
 pub struct Guard<'l, T: ?Sized> {
     lock: &'l Lock<T>,
+    cpu: usize,
 }
 
 impl<T> Lock<T> {
-    /// A lock that is free.
+    /// A lock that is free, as if CPU 0 had had it last.
     #[must_use]
     pub const fn new(value: T) -> Self {
         Self {
-            next: AtomicU32::new(0),
-            serving: AtomicU32::new(0),
+            state: AtomicUsize::new(0),
             waiting: AtomicU64::new(0),
             value: UnsafeCell::new(value),
         }
     }
 
-    /// Takes the lock if nobody has it.
+    /// Takes the lock for a CPU if it is free and that CPU had it last.
     #[inline(always)]
-    pub fn try_lock(&self) -> Option<Guard<'_, T>> {
-        let serving = self.serving.load(Relaxed);
-        let taken = self
-            .next
-            .compare_exchange(serving, serving.wrapping_add(1), Acquire, Relaxed);
+    pub fn retake(&self, cpu: usize) -> Option<Guard<'_, T>> {
+        let taken = self.state.compare_exchange(cpu, TAKEN, Acquire, Relaxed);
         // Only then: a guard that is dropped gives the lock back.
-        taken.is_ok().then(|| Guard { lock: self })
+        taken.is_ok().then(|| Guard { lock: self, cpu })
     }
 
-    /// Takes the lock for a CPU, which does `wait` again and again until it is its turn.
-    #[inline(always)]
-    pub fn lock(&self, cpu: usize, wait: impl FnMut()) -> Guard<'_, T> {
-        self.try_lock()
-            .unwrap_or_else(|| self.lock_in_turn(cpu, wait))
-    }
-
-    #[inline(never)]
-    fn lock_in_turn(&self, cpu: usize, mut wait: impl FnMut()) -> Guard<'_, T> {
+    /// Takes the lock for a CPU, which does `wait` again and again until it is free.
+    pub fn lock(&self, cpu: usize, mut wait: impl FnMut()) -> Guard<'_, T> {
         // All that the CPU has done so far is seen by who finds it waiting.
         self.waiting.fetch_or(1 << cpu, SeqCst);
-        let number = self.next.fetch_add(1, Relaxed);
-        while self.serving.load(Acquire) != number {
+        loop {
+            let last = self.state.load(Relaxed);
+            if last != TAKEN
+                && self
+                    .state
+                    .compare_exchange_weak(last, TAKEN, Acquire, Relaxed)
+                    .is_ok()
+            {
+                self.waiting.fetch_and(!(1 << cpu), Relaxed);
+                return Guard { lock: self, cpu };
+            }
             wait();
         }
-        self.waiting.fetch_and(!(1 << cpu), Relaxed);
-        Guard { lock: self }
     }
 
     /// Whether a CPU waits for the lock. If the caller has it, the other one goes on waiting.
@@ -96,8 +100,7 @@ impl<T: ?Sized> DerefMut for Guard<'_, T> {
 impl<T: ?Sized> Drop for Guard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        let serving = self.lock.serving.load(Relaxed);
-        self.lock.serving.store(serving.wrapping_add(1), Release);
+        self.lock.state.store(self.cpu, Release);
     }
 }
 
@@ -107,7 +110,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn one_at_a_time_has_it() {
+    fn one_at_a_time_has_it_whether_it_takes_or_retakes() {
         const ROUNDS: u64 = 10_000;
         let lock = Lock::new(0_u64);
         thread::scope(|scope| {
@@ -115,7 +118,8 @@ mod tests {
                 let lock = &lock;
                 scope.spawn(move || {
                     for _ in 0..ROUNDS {
-                        let mut guard = lock.lock(cpu, thread::yield_now);
+                        let again = lock.retake(cpu);
+                        let mut guard = again.unwrap_or_else(|| lock.lock(cpu, thread::yield_now));
                         let value = *guard;
                         *guard = value + 1;
                     }
@@ -127,10 +131,19 @@ mod tests {
     }
 
     #[test]
-    fn it_is_not_taken_twice_and_waiting_is_seen() {
+    fn it_is_retaken_only_by_who_had_it_last_and_not_while_it_is_taken() {
         let lock = Lock::new(());
-        let guard = lock.try_lock().expect("it is free");
-        assert!(lock.try_lock().is_none());
+        let guard = lock.lock(3, || unreachable!("it is free"));
+        assert!(lock.retake(3).is_none());
+        drop(guard);
+        assert!(lock.retake(0).is_none());
+        assert!(lock.retake(3).is_some() && lock.retake(3).is_some());
+    }
+
+    #[test]
+    fn waiting_is_seen() {
+        let lock = Lock::new(());
+        let guard = lock.retake(0).expect("it is free");
         thread::scope(|scope| {
             scope.spawn(|| drop(lock.lock(5, thread::yield_now)));
             while !lock.is_waiting(5) {
@@ -140,6 +153,6 @@ mod tests {
             drop(guard);
         });
         assert!(!lock.is_waiting(5));
-        assert!(lock.try_lock().is_some());
+        assert!(lock.retake(5).is_some());
     }
 }

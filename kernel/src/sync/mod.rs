@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | [`Lock`] | one CPU at a time has what is locked; others know who waits |
+//! | [`Lock`] | one CPU at a time has what is locked; it is known who waits |
 //! | [`Mailboxes`] | one CPU asks others to do something, and waits until they have |
 //!
 //! **Whoever waits answers.** A CPU that waits for a lock or for answers goes on answering requests
