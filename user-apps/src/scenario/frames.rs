@@ -1,12 +1,13 @@
 //! Counting frames: what a case took must have come back.
 
-use libipc::object::yield_now;
 use libipc::services::memstat::{self, Memory};
 use libipc::services::{Error, Refusal};
 use libipc::{Endpoint, start};
 
-/// How often a count that is not yet what it should be is asked for again.
-const PATIENCE: u32 = 2_000;
+use super::peer::wait_for;
+
+/// How long a count may be not yet what it should be, in nanoseconds.
+const FRAMES_PATIENCE_NS: u64 = 2_000_000_000;
 
 /// The kernel's counters.
 ///
@@ -52,14 +53,13 @@ impl Frames {
     /// The number of frames that are available in the end.
     pub fn expect(before: u64) -> Result<(), u64> {
         let mut after = available();
-        for _ in 0..PATIENCE {
-            if after == before {
-                return Ok(());
-            }
-            yield_now();
+        match wait_for(FRAMES_PATIENCE_NS, || {
             after = available();
+            after == before
+        }) {
+            true => Ok(()),
+            false => Err(after),
         }
-        Err(after)
     }
 }
 

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use libipc::abi::ThreadState;
-use libipc::object::yield_now;
+use libipc::object::{clock, yield_now};
 use libipc::services::procd::Ended;
 use libipc::thread::{PRIORITY, Running, Supervisor, spawn_at};
 use libipc::{PageBuffer, Thread, process};
@@ -11,8 +11,8 @@ use libipc::{PageBuffer, Thread, process};
 /// Size of a peer thread's stack in bytes.
 const STACK: usize = 64 * 1024;
 
-/// How often a condition is looked at before the case fails.
-const PATIENCE: u32 = 5_000_000;
+/// How long a condition may take that others bring about, in nanoseconds: far more than any does.
+const PATIENCE_NS: u64 = 60_000_000_000;
 
 type Body = Box<dyn FnOnce()>;
 
@@ -49,16 +49,29 @@ fn run(body: u64) {
 /// Lets others run until the condition holds.
 ///
 /// # Panics
-/// When it does not after a number of turns that no condition needs.
+/// When it does not in a time that no condition needs.
 #[track_caller]
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..PATIENCE {
-        if condition() {
-            return;
+pub fn until(what: &str, condition: impl FnMut() -> bool) {
+    assert!(wait_for(PATIENCE_NS, condition), "waited in vain: {what}");
+}
+
+/// Lets others run until the condition holds, but not for longer than this. Returns whether it does.
+pub fn wait_for(limit_ns: u64, mut condition: impl FnMut() -> bool) -> bool {
+    /// Turns between two looks at the clock.
+    const TURNS: u32 = 64;
+    let now = || clock().expect("clock").0;
+    let end = now() + limit_ns;
+    loop {
+        for _ in 0..TURNS {
+            if condition() {
+                return true;
+            }
+            yield_now();
         }
-        yield_now();
+        if now() > end {
+            return condition();
+        }
     }
-    panic!("waited in vain: {what}");
 }
 
 /// Waits for the end of a thread.
