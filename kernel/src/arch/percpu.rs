@@ -26,8 +26,8 @@ use super::segments::Segments;
 
 /// Bytes of a CPU's kernel stack.
 const STACK_LEN: usize = 32 * 1024;
-/// Bytes of the stack that the kernel is brought up on, which moves large objects about.
-const BOOT_STACK_LEN: usize = 256 * 1024;
+/// Bytes of the stack that the kernel is brought up on. Without optimisation much more is moved about.
+const BOOT_STACK_LEN: usize = if cfg!(debug_assertions) { 256 } else { 64 } * 1024;
 /// Bytes of a stack for one of the vectors that cannot rely on any other stack.
 const SPECIAL_STACK_LEN: usize = 8 * 1024;
 /// How many such vectors there are: double fault, NMI, machine check.

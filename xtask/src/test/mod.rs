@@ -62,7 +62,10 @@ pub(crate) struct TestArgs {
 }
 
 /// The numbers of CPUs that tests run with, unless the command line says otherwise.
-const CPUS: &[u32] = &[1];
+const CPUS: &[u32] = &[1, 4];
+
+/// How much longer a machine may take that has several CPUs, which may be more than the host's.
+const SLOWER: u32 = 3;
 
 /// One boot.
 enum Job {
@@ -137,22 +140,36 @@ fn jobs(args: &TestArgs, built: &Built) -> Result<VecDeque<Job>> {
     Ok(jobs)
 }
 
-/// Runs the boots, a few at a time.
+/// Runs the boots: a few at a time of those with one CPU, then the others one by one, as the CPUs of a
+/// machine wait for each other and should not wait for the host's as well.
 fn run_all(jobs: VecDeque<Job>, args: &TestArgs, built: &Built, report: &Report) {
-    let jobs = Mutex::new(jobs);
-    let next = || jobs.lock().expect("no job panics").pop_front();
-    thread::scope(|scope| {
-        for _ in 0..args.jobs.max(1) {
-            scope.spawn(|| {
-                while let Some(job) = next() {
-                    job.run(Duration::from_secs(args.timeout), built, report);
-                }
-            });
-        }
-    });
+    let limit = Duration::from_secs(args.timeout);
+    let (single, multiple) = jobs.into_iter().partition(|job| job.smp() == 1);
+    let run_some = |jobs: VecDeque<Job>, at_a_time: usize, limit| {
+        let jobs = Mutex::new(jobs);
+        let next = || jobs.lock().expect("no job panics").pop_front();
+        thread::scope(|scope| {
+            for _ in 0..at_a_time {
+                scope.spawn(|| {
+                    while let Some(job) = next() {
+                        job.run(limit, built, report);
+                    }
+                });
+            }
+        });
+    };
+    run_some(single, args.jobs.max(1), limit);
+    run_some(multiple, 1, limit * SLOWER);
 }
 
 impl Job {
+    fn smp(&self) -> u32 {
+        match self {
+            Job::Program(program) => program.smp(),
+            Job::Scenario { smp, .. } => *smp,
+        }
+    }
+
     fn names(&self) -> Vec<String> {
         match self {
             Job::Program(program) => program.names(),

@@ -49,6 +49,11 @@ impl ProgramRun {
         })
     }
 
+    /// How many CPUs the machine has.
+    pub(super) fn smp(&self) -> u32 {
+        self.smp
+    }
+
     /// The names of the tests in this boot.
     pub(super) fn names(&self) -> Vec<String> {
         self.cases
