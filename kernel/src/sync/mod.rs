@@ -16,3 +16,26 @@ pub use mailbox::Mailboxes;
 
 /// The most CPUs that can take part: a bit of a word each.
 pub const MAX_CPUS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    /// One CPU has the lock and asks the other, which waits for it.
+    #[test]
+    fn lesson_2_who_waits_for_the_lock_answers() {
+        let (lock, mailboxes) = (Lock::new(()), Mailboxes::<()>::new());
+        let guard = lock.lock(0, || unreachable!("it is free"));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                drop(lock.lock(1, || mailboxes.answer(1, |&()| ())));
+            });
+            while !lock.is_waiting(1) {
+                thread::yield_now();
+            }
+            mailboxes.ask(0, 0b10, (), |_| (), thread::yield_now);
+            drop(guard);
+        });
+    }
+}

@@ -15,7 +15,11 @@ const MAX_LOG: u64 = 1024;
 pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
     let topic = InfoTopic::from_user(request.args[0]).ok_or(Error::BadArgument)?;
     let values = match topic {
-        InfoTopic::Clock => Values::of([kernel.platform.now_ns(), kernel.platform.ticks_per_s()]),
+        InfoTopic::Clock => Values::of([
+            kernel.platform.now_ns(),
+            kernel.platform.ticks_per_s(),
+            kernel.cpus.online_set(),
+        ]),
         InfoTopic::Memory => {
             request.machine(kernel, Object::System, Rights::OBSERVE)?;
             // What waits to be worked off would be neither free nor in use.

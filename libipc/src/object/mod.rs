@@ -171,6 +171,14 @@ pub fn clock() -> Result<(u64, u64), Error> {
     info(Handle::NONE, InfoTopic::Clock).map(|([ns, ticks_per_s, ..], _)| (ns, ticks_per_s))
 }
 
+/// The CPUs that run threads, a bit each.
+///
+/// # Errors
+/// Those of the call `info`.
+pub fn cpus() -> Result<u64, Error> {
+    info(Handle::NONE, InfoTopic::Clock).map(|([_, _, cpus, ..], _)| cpus)
+}
+
 /// Lets other threads of the same priority run.
 pub fn yield_now() {
     let _ = raw::checked(Call::Yield, Handle::NONE, [0; 6]);

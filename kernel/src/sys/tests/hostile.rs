@@ -7,6 +7,8 @@ use super::machine::{BUFFER, BUFFER_LEN, Machine, Program};
 use crate::object::{Object, State};
 use crate::sys;
 
+const NR_CPUS: usize = 3;
+
 /// One step of the random programs.
 #[derive(Clone, Debug)]
 enum Step {
@@ -21,6 +23,8 @@ enum Step {
     Fault { who: usize, address: Argument },
     /// The timer interrupts.
     Tick,
+    /// A CPU looks who runs next.
+    Look { cpu: usize },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(who, number, handle, args)| Step::Call { who, number, handle, args }),
         1 => (0usize..6, argument()).prop_map(|(who, address)| Step::Fault { who, address }),
         1 => Just(Step::Tick),
+        4 => (0..NR_CPUS).prop_map(|cpu| Step::Look { cpu }),
     ]
 }
 
@@ -67,7 +72,7 @@ struct World {
 impl World {
     /// Six programs with handles to each other and to two endpoints of each.
     fn new(nr_frames: usize) -> Self {
-        let mut machine = Machine::new(nr_frames);
+        let mut machine = Machine::with_cpus(nr_frames, NR_CPUS);
         let programs: Vec<_> = (0..6).map(|_| machine.program()).collect();
         for (i, program) in programs.iter().enumerate() {
             let next = programs[(i + 1) % programs.len()];
@@ -143,6 +148,9 @@ impl World {
                 self.machine.page_fault(address, Access::Write);
             }
             Step::Tick => sys::tick(&mut self.machine.kernel),
+            Step::Look { cpu } => {
+                self.machine.look(cpu);
+            }
             Step::Call { .. } | Step::Fault { .. } => {}
         }
         self.forget_dead();

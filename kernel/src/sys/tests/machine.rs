@@ -19,6 +19,10 @@ pub(super) const BUFFER_LEN: u64 = 0x8000;
 #[derive(Default)]
 pub(super) struct FakePlatform {
     pub now_ns: AtomicU64,
+    /// The CPUs that were interrupted, a bit each.
+    pub kicked: AtomicU64,
+    /// The CPUs that were made to wait for the kernel, a bit each.
+    pub halted: AtomicU64,
 }
 
 impl Platform for FakePlatform {
@@ -34,8 +38,12 @@ impl Platform for FakePlatform {
     fn ticks_to_ns(&self, ticks: u64) -> u64 {
         ticks
     }
-    fn kick(&self, _cpu: usize) {}
-    fn halt(&self, _cpu: usize) {}
+    fn kick(&self, cpu: usize) {
+        self.kicked.fetch_or(1 << cpu, Ordering::Relaxed);
+    }
+    fn halt(&self, cpu: usize) {
+        self.halted.fetch_or(1 << cpu, Ordering::Relaxed);
+    }
     fn retire(&self, _root: Frame) {}
     fn interrupt_exists(&self, line: u32) -> bool {
         line < 24
@@ -80,6 +88,19 @@ impl Machine {
             booted_free,
             marks: Cell::new(0),
         }
+    }
+
+    /// A machine with more CPUs than one.
+    pub(super) fn with_cpus(nr_frames: usize, nr_cpus: usize) -> Self {
+        let mut machine = Self::new(nr_frames);
+        (1..nr_cpus).for_each(|cpu| machine.kernel.bring_online(cpu));
+        machine
+    }
+
+    /// A CPU comes into the kernel and looks who runs next. Returns who does.
+    pub(super) fn look(&mut self, cpu: usize) -> Option<Id<Thread>> {
+        self.kernel.enter(cpu);
+        sys::next(&mut self.kernel).thread
     }
 
     /// A program with a writable buffer, its pages marked with bytes that no other page has.
@@ -197,35 +218,32 @@ impl Machine {
         })
     }
 
-    /// Makes a runnable thread the running one, whatever its priority.
-    pub(super) fn run(&mut self, thread: Id<Thread>) {
+    /// Makes a runnable thread the running one, whatever its priority: on the CPU that runs it already, or
+    /// on the one that acts.
+    pub(super) fn run(&mut self, id: Id<Thread>) {
         let kernel = &mut self.kernel;
-        let state = kernel.threads.get(thread).expect("a live thread").state;
+        let thread = kernel.threads.get(id).expect("a live thread");
+        let (state, cpu) = (thread.state, usize::from(thread.cpu));
         assert!(
             matches!(state, State::Runnable),
-            "{thread:?} cannot run: {state:?}"
+            "{id:?} cannot run: {state:?}"
         );
-        if kernel.current() == Some(thread) {
-            return;
+        if let Some(cpu) = kernel.cpu_of(id) {
+            return kernel.enter(cpu);
         }
-        kernel
-            .cpus
-            .here_mut()
-            .run_queue
-            .remove(&mut kernel.threads, thread);
+        let queue = &mut kernel.cpus[cpu].run_queue;
+        queue.remove(&mut kernel.threads, id);
         if let Some(previous) = kernel.current()
             && kernel
                 .threads
                 .get(previous)
                 .is_some_and(|t| matches!(t.state, State::Runnable))
         {
-            kernel
-                .cpus
-                .here_mut()
-                .run_queue
-                .push_back(&mut kernel.threads, previous);
+            let queue = &mut kernel.cpus.here_mut().run_queue;
+            queue.push_back(&mut kernel.threads, previous);
         }
-        kernel.set_current(Some(thread));
+        kernel.set_current(Some(id));
+        kernel.set_idle(false);
     }
 
     pub(super) fn set_words(&mut self, thread: Id<Thread>, words: [u64; 4]) {
@@ -292,8 +310,12 @@ impl Machine {
         }
         assert_eq!(self.kernel.threads.len(), 0, "threads left over");
         assert_eq!(self.kernel.endpoints.len(), 0, "endpoints left over");
-        assert!(self.kernel.cpus.here().run_queue.highest().is_none());
-        assert!(self.kernel.next_deadline().is_none());
+        for cpu in self.kernel.cpus.online() {
+            self.kernel.enter(cpu);
+            assert!(self.kernel.current().is_none(), "CPU {cpu} runs the dead");
+            assert!(self.kernel.cpus.here().run_queue.highest().is_none());
+            assert!(self.kernel.next_deadline().is_none());
+        }
         assert_eq!(self.free(), self.booted_free, "frames lost");
     }
 }

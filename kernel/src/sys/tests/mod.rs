@@ -1,6 +1,7 @@
 //! System calls over simulated memory.
 
 mod audit;
+mod cpus;
 mod errors;
 mod fast;
 mod fast_share;

@@ -1,0 +1,195 @@
+//! Who runs where.
+
+use std::sync::atomic::Ordering;
+
+use cowslip_abi::{Call, Error, Handle, Rights, ThreadField};
+
+use super::machine::{Machine, Program};
+use crate::object::{Object, State};
+use crate::sys;
+
+const NOTHING: [u64; 6] = [0; 6];
+
+fn set(machine: &mut Machine, program: Program, field: ThreadField, value: u64) {
+    let args = [field as u64, value, 0, 0, 0, 0];
+    machine.ok(program, Call::ThreadSet, Handle::NONE, args);
+}
+
+fn kicked(machine: &Machine) -> u64 {
+    machine.platform.kicked.swap(0, Ordering::Relaxed)
+}
+
+/// Two CPUs that have looked and found nothing.
+fn two_idle() -> Machine {
+    let mut machine = Machine::with_cpus(512, 2);
+    assert_eq!((machine.look(1), machine.look(0)), (None, None));
+    machine
+}
+
+#[test]
+fn what_wakes_goes_to_an_idle_cpu_which_is_told() {
+    let mut machine = two_idle();
+    let a = machine.program();
+    assert_eq!((machine.look(0), kicked(&machine)), (Some(a.thread), 0));
+    let b = machine.program();
+    assert_eq!(kicked(&machine), 0b10);
+    assert_eq!(
+        (machine.look(0), machine.look(1)),
+        (Some(a.thread), Some(b.thread))
+    );
+    machine.finish();
+}
+
+#[test]
+fn an_idle_cpu_takes_over_what_waits_for_another() {
+    let mut machine = two_idle();
+    let programs = [(); 3].map(|()| machine.program());
+    let running = [machine.look(0), machine.look(1)].map(Option::unwrap);
+    let waiting = programs
+        .iter()
+        .find(|program| !running.contains(&program.thread));
+    let waiting = waiting.expect("two of three run").thread;
+    let on_cpu_1 = programs
+        .iter()
+        .find(|program| program.thread == running[1])
+        .unwrap();
+    machine.kernel.kill_space(on_cpu_1.space);
+    assert_eq!(machine.look(1), Some(waiting));
+    machine.finish();
+}
+
+#[test]
+fn a_cpu_that_goes_on_while_others_wait_tells_an_idle_one() {
+    let mut machine = two_idle();
+    let (server, client) = (machine.program(), machine.program());
+    let (receive, send) = machine.service(server, client, 7);
+    machine.raw_call(
+        client.thread,
+        Call::Send as u64 | u64::from(send.0) << 32,
+        NOTHING,
+    );
+    machine.raw_call(
+        server.thread,
+        Call::Recv as u64 | u64::from(receive.0) << 32,
+        NOTHING,
+    );
+    let token = machine.result(server.thread).unwrap().unwrap().r8;
+    let here = machine.kernel.cpus.number();
+    assert_eq!(machine.look(1 - here), None);
+    kicked(&machine);
+    machine.raw_call(server.thread, Call::Reply as u64, [token, 0, 0, 0, 0, 0]);
+    assert_eq!(machine.result(server.thread).unwrap().map(|_| ()), Ok(()));
+    assert_eq!(machine.kernel.current(), Some(server.thread));
+    assert_eq!(kicked(&machine), 1 << (1 - here));
+    assert_eq!(machine.look(1 - here), Some(client.thread));
+    machine.finish();
+}
+
+#[test]
+fn a_thread_that_is_killed_while_it_runs_elsewhere_is_taken_from_that_cpu() {
+    let mut machine = two_idle();
+    let (a, b) = (machine.program(), machine.program());
+    let (Some(first), Some(second)) = (machine.look(0), machine.look(1)) else {
+        panic!("both CPUs have something to run");
+    };
+    let (killer, victim) = if first == a.thread { (a, b) } else { (b, a) };
+    assert_eq!((first, second), (killer.thread, victim.thread));
+    let handle = machine.install(killer, Object::Thread(victim.thread), Rights::all());
+    machine.ok(killer, Call::Kill, handle, NOTHING);
+    assert_eq!(machine.platform.halted.load(Ordering::Relaxed), 0b10);
+    assert_eq!(machine.look(1), None);
+    machine.finish();
+}
+
+#[test]
+fn a_bound_thread_runs_where_it_may_and_moves_when_that_changes() {
+    let mut machine = two_idle();
+    let program = machine.program();
+    assert_eq!(machine.look(0), Some(program.thread));
+    set(&mut machine, program, ThreadField::Affinity, 0b10);
+    assert_eq!(machine.look(0), None);
+    assert_eq!(kicked(&machine), 0b10);
+    assert_eq!(machine.look(1), Some(program.thread));
+    // Nobody takes over what may not run there.
+    let other = machine.program();
+    machine.look(0);
+    machine.run(other.thread);
+    set(&mut machine, other, ThreadField::Affinity, 0b10);
+    assert_eq!(
+        (machine.look(0), machine.look(1)),
+        (None, Some(program.thread))
+    );
+    machine.finish();
+}
+
+#[test]
+fn a_bound_must_leave_a_cpu_that_is_there() {
+    let mut machine = two_idle();
+    let program = machine.program();
+    for none in [0, 0b100, 1 << 63] {
+        let args = [ThreadField::Affinity as u64, none, 0, 0, 0, 0];
+        let error = machine.error(program, Call::ThreadSet, Handle::NONE, args);
+        assert_eq!(error, Error::BadArgument);
+    }
+    machine.finish();
+}
+
+#[test]
+fn what_wakes_begins_at_once_where_a_lower_priority_runs() {
+    let mut machine = two_idle();
+    let (low, top, high) = (machine.program(), machine.program(), machine.program());
+    for (program, priority) in [(low, 3), (top, 12), (high, 9)] {
+        set(&mut machine, program, ThreadField::Priority, priority);
+    }
+    let endpoint = machine
+        .ok(high, Call::EndpointCreate, Handle::NONE, NOTHING)
+        .rdi as u32;
+    let receive = Call::Recv as u64 | u64::from(endpoint) << 32;
+    machine.raw_call(high.thread, receive, NOTHING);
+    for (cpu, program) in [(0, top), (1, low)] {
+        machine.kernel.enter(cpu);
+        machine.run(program.thread);
+        machine.look(cpu);
+    }
+    kicked(&machine);
+    machine.kernel.enter(0);
+    assert!(matches!(
+        machine.kernel.threads.get(high.thread).unwrap().state,
+        State::Receiving { .. }
+    ));
+    let object = machine.kernel.spaces.get(high.space).unwrap();
+    let entry = object.handles.get(Handle(endpoint)).unwrap();
+    let Object::Endpoint(endpoint) = entry.object else {
+        panic!("an endpoint was made");
+    };
+    machine.kernel.raise(endpoint, 1);
+    assert_eq!(kicked(&machine), 0b10, "the one that runs the lower");
+    assert_eq!(
+        (machine.look(0), machine.look(1)),
+        (Some(top.thread), Some(high.thread))
+    );
+    machine.finish();
+}
+
+#[test]
+fn timers_go_off_on_the_cpu_that_set_them() {
+    let mut machine = two_idle();
+    let program = machine.program();
+    machine.look(1);
+    machine.run(program.thread);
+    let cpu = machine.kernel.cpus.number();
+    let endpoint = machine
+        .ok(program, Call::EndpointCreate, Handle::NONE, NOTHING)
+        .rdi as u32;
+    machine.ok(program, Call::Timer, Handle(endpoint), [100, 0, 0, 0, 0, 0]);
+    assert_eq!(machine.kernel.next_deadline(), Some(100));
+    machine.kernel.enter(1 - cpu);
+    assert_eq!(machine.kernel.next_deadline(), None);
+    sys::tick(&mut machine.kernel);
+    machine.kernel.enter(cpu);
+    assert_eq!(machine.kernel.next_deadline(), Some(100));
+    machine.platform.now_ns.store(100, Ordering::Relaxed);
+    sys::tick(&mut machine.kernel);
+    assert_eq!(machine.kernel.next_deadline(), None);
+    machine.finish();
+}
