@@ -117,13 +117,14 @@ impl fmt::Display for Subject {
 pub(super) struct Guest {
     built: Built,
     base: String,
+    smp: u32,
 }
 
 impl Guest {
-    /// Boots what a build has made.
-    pub(super) fn new(built: Built) -> Result<Guest> {
+    /// Boots what a build has made, on machines with so many CPUs.
+    pub(super) fn new(built: Built, smp: u32) -> Result<Guest> {
         let base = limine_conf::entry()?.cmdline;
-        Ok(Guest { built, base })
+        Ok(Guest { built, base, smp })
     }
 
     /// The kernel's ELF file.
@@ -186,7 +187,7 @@ impl Guest {
                 archive: self.built.archive.clone(),
                 cmdline,
             },
-            smp: 1,
+            smp: self.smp,
             mem: mem.to_owned(),
             icount: true,
             gdb: false,

@@ -62,6 +62,9 @@ pub(crate) struct BenchArgs {
     /// Time the copy-on-write engine on this machine instead, in nanoseconds
     #[arg(long, conflicts_with_all = ["json", "html", "check", "update_baseline", "profile", "no_build"])]
     host: bool,
+    /// Number of CPUs of the machine: all but the one that measures are idle
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["host", "update_baseline", "profile"])]
+    smp: u32,
     /// Take what the last build has made
     #[arg(long)]
     no_build: bool,
@@ -76,10 +79,11 @@ pub(crate) fn main(args: &BenchArgs) -> Result<ExitCode> {
     }
     setup::ensure(Purpose::Run)?;
     let reference = Reference::read()?;
-    let guest = Guest::new(build(&BuildArgs {
+    let built = build(&BuildArgs {
         no_build: args.no_build,
         ..BuildArgs::default()
-    })?)?;
+    })?;
+    let guest = Guest::new(built, args.smp)?;
     if let Some(operation) = &args.profile {
         print!("{}", profile::profile(&guest, operation)?);
         return Ok(ExitCode::SUCCESS);
