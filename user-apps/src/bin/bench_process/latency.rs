@@ -7,13 +7,14 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use libipc::abi::Call;
+use libipc::abi::{Call, ThreadField};
 use libipc::object::clock;
 use libipc::raw::{message_call, ticks};
 use libipc::services::Error;
 use libipc::thread::Supervisor;
 use libipc::{
     Borrowed, Endpoint, Handle, PAGE_SIZE, PageBuffer, Received, Rights, ShareMode, Space, System,
+    Thread, start,
 };
 use user_apps::bench::{Rounds, begin, end, report, rounds_of};
 use user_apps::scenario::memory::{PAGE, SCRATCH, peek, poke};
@@ -167,6 +168,9 @@ fn lateness(name: &str, mut round: impl FnMut(&Alarm) + 'static) -> Result<(), E
         endpoint.copy(Rights::NOTIFY, ENDED)?,
     );
     let handles = (bell.handle(), end.handle());
+    // The two are to get in each other's way: on one CPU.
+    let own = Thread::borrow(start::thread());
+    own.set(ThreadField::Affinity, 1)?;
     let worker = thread_with(LOW, Supervisor::Process, move || {
         let alarm = Alarm(Endpoint::borrow(handles.0));
         (0..total).for_each(|_| round(&alarm));
@@ -186,6 +190,7 @@ fn lateness(name: &str, mut round: impl FnMut(&Alarm) + 'static) -> Result<(), E
     let received = endpoint.recv(&mut [])?;
     assert!(matches!(received, Received::Notification(ENDED)));
     drop(worker);
+    own.set(ThreadField::Affinity, u64::MAX)?;
     report(name, &mut samples);
     Ok(())
 }
