@@ -64,7 +64,7 @@ pub struct Cpus {
     here: usize,
     /// Those that run threads.
     pub(super) online: Affinity,
-    /// Those of them that have no thread to run.
+    /// Those of them that have no thread to run, and were not told to look.
     pub(super) idle: Affinity,
 }
 
@@ -294,6 +294,7 @@ impl Kernel {
     /// Lets a CPU decide who runs next.
     pub(crate) fn look_again(&mut self, number: usize) {
         let was_told = core::mem::replace(&mut self.cpus[number].reschedule, true);
+        self.cpus.idle &= !(1 << number);
         if number != self.cpus.here && !was_told {
             self.platform.kick(number);
         }

@@ -41,6 +41,18 @@ fn what_wakes_goes_to_an_idle_cpu_which_is_told() {
 }
 
 #[test]
+fn two_that_wake_go_to_two_idle_cpus() {
+    let mut machine = Machine::with_cpus(512, 3);
+    assert!((0..3).all(|cpu| machine.look(cpu).is_none()));
+    machine.look(0);
+    let programs = [(); 3].map(|()| machine.program().thread);
+    let mut running = [0, 1, 2].map(|cpu| machine.look(cpu));
+    running.sort_by_key(|thread| thread.map(|id| id.index()));
+    assert_eq!(running, programs.map(Some));
+    machine.finish();
+}
+
+#[test]
 fn an_idle_cpu_takes_over_what_waits_for_another() {
     let mut machine = two_idle();
     let programs = [(); 3].map(|()| machine.program());
