@@ -35,7 +35,7 @@ fn use_page(user: u64, access: fn(u64)) -> ! {
         access(PLACE + 64 * user);
         let after = word(EPOCH).load(SeqCst);
         assert!(
-            before % 2 == 0 || before != after,
+            before.is_multiple_of(2) || before != after,
             "an access got through in epoch {before}"
         );
         word(turns(user)).fetch_add(1, SeqCst);
