@@ -17,6 +17,7 @@ mod miri;
 mod run;
 mod serial;
 mod setup;
+mod soak;
 mod test;
 mod workspace;
 
@@ -39,6 +40,8 @@ enum Task {
     Run(run::RunArgs),
     /// Run host tests, test programs and scenarios
     Test(test::TestArgs),
+    /// Race on several CPUs at random, for as long as one likes
+    Soak(soak::SoakArgs),
     /// Count what operations cost in instructions, beside other systems
     Bench(bench::BenchArgs),
     /// Judge formatting, lints, documentation and the direction of dependencies
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Build(args) => build::main(&args),
         Task::Run(args) => run::main(&args),
         Task::Test(args) => test::main(&args),
+        Task::Soak(args) => soak::main(&args),
         Task::Bench(args) => bench::main(&args),
         Task::Check => check::main(),
         Task::Miri(args) => miri::main(&args),

@@ -20,6 +20,7 @@
 //! from the case itself, so it is in the lines above). The names also lie in an ELF section, where
 //! the host finds them without running anything.
 
+pub mod cpus;
 pub mod fault;
 pub mod frames;
 pub mod hog;

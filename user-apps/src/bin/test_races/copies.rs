@@ -1,0 +1,165 @@
+//! Copy-on-write, broken by several CPUs at once.
+
+use core::sync::atomic::Ordering::SeqCst;
+
+use libipc::abi::ShareMode;
+use libipc::{PageBuffer, Space};
+use user_apps::scenario::memory::{PAGE, SCRATCH, map, peek, poke};
+use user_apps::scenario::peer::{child, status_of, thread, until};
+use user_apps::scenario::rng::Rng;
+use user_apps::scenario::twin::{Twin, system};
+
+use super::*;
+
+/// Pages that are written, side by side.
+const PAGES: u64 = 4;
+/// Threads that write them.
+const WRITERS: u64 = 3;
+
+/// A writer's word in a page.
+const fn slot(writer: u64, page: u64) -> u64 {
+    SCRATCH + page * PAGE + writer * 64
+}
+
+/// Counts up in its words, page after page, and looks whether they are as it left them.
+fn count_up(writer: u64) {
+    for count in 1.. {
+        for page in 0..PAGES {
+            let at = slot(writer, page);
+            assert_eq!(peek(at), count - 1, "a store of writer {writer} is lost");
+            poke(at, count);
+            assert_eq!(peek(at), count, "writer {writer} sees a stale byte");
+        }
+    }
+}
+
+/// Looks whether a writer's words ever go back.
+fn look_on(writer: u64) {
+    let mut last = [0; PAGES as usize];
+    loop {
+        for (page, last) in last.iter_mut().enumerate() {
+            let seen = peek(slot(writer, page as u64));
+            assert!(seen >= *last, "{seen} after {last}");
+            *last = seen;
+        }
+    }
+}
+
+/// Whether a writer's words at an address are what they were between two of its stores.
+fn is_a_moment(base: u64, writer: u64) -> bool {
+    let at = |page| peek(base - SCRATCH + slot(writer, page));
+    // Those at the front may be one ahead.
+    (1..PAGES).all(|page| at(page) <= at(page - 1)) && at(0) - at(PAGES - 1) <= 1
+}
+
+pub(crate) fn writes_survive_the_forks_of_another_thread() {
+    let _memory = map(SCRATCH, 512);
+    let writers = [0, 1, 2].map(|writer| thread(move || count_up(writer)));
+    let readers = [0, 1].map(|writer| thread(move || look_on(writer)));
+    until("all write", || {
+        (0..WRITERS).all(|writer| peek(slot(writer, 0)) > 0)
+    });
+    for _ in rounds(2000) {
+        let pid = child(|| {
+            let is_well = (0..WRITERS).all(|writer| is_a_moment(SCRATCH, writer));
+            for page in 0..PAGES {
+                poke(slot(0, page), u64::MAX);
+            }
+            i32::from(!is_well)
+        });
+        assert_eq!(status_of(pid), 0, "the child has what never was");
+    }
+    drop((writers, readers));
+}
+
+/// A table, or a page of it, is shared again and again while others write to it.
+pub(crate) fn a_copy_does_not_change_while_the_original_is_written() {
+    let _memory = map(SCRATCH, 512);
+    let writers = [0, 1, 2].map(|writer| thread(move || count_up(writer)));
+    let own = Space::own();
+    let mut rng = Rng::new(1);
+    for _ in rounds(20_000) {
+        let len = if rng.one_in(2) { TABLE } else { PAGES * PAGE };
+        let mode = ShareMode::CopyOnWrite;
+        own.share(&own, SCRATCH, OTHER, len, mode, None)
+            .expect("share");
+        let words = || [0, 1, 2].map(|writer| [0, 1, 2, 3].map(|page| copied(writer, page)));
+        let first = words();
+        linger(&mut rng, 200);
+        assert_eq!(words(), first, "the copy changes");
+        assert!((0..WRITERS).all(|writer| is_a_moment(OTHER, writer)));
+        if rng.one_in(2) {
+            poke(OTHER, 7);
+        }
+        assert_eq!(words()[1..], first[1..], "the copy's copy is another");
+        own.unmap(OTHER, len).expect("unmap");
+    }
+    drop(writers);
+}
+
+fn copied(writer: u64, page: u64) -> u64 {
+    peek(OTHER - SCRATCH + slot(writer, page))
+}
+
+/// Two spaces that have a table, and the pages below it, in common write to them at the same moment.
+pub(crate) fn two_processes_break_the_same_table_at_once() {
+    const ROUNDS: u64 = 5000;
+    let _memory = map(SCRATCH, 512);
+    let board = PageBuffer::new(PAGE as usize).expect("page");
+    board.make_shared().expect("shared memory");
+    let [go, done, last] = [0, 64, 128].map(|at| board.addr() + at);
+    let system = system();
+    let twin = Twin::start(&system, &[], move |_| {
+        // What was shared with it at its start.
+        Space::own().unmap(SCRATCH, TABLE).expect("unmap");
+        word(done).store(1, SeqCst);
+        for round in 1.. {
+            meet("a round", || {
+                word(go).load(SeqCst) == round || word(last).load(SeqCst) != 0
+            });
+            if word(last).load(SeqCst) != 0 {
+                break;
+            }
+            write_all(2, round);
+            Space::own().unmap(SCRATCH, TABLE).expect("unmap");
+            word(done).store(round + 1, SeqCst);
+        }
+    });
+    meet("the twin's start", || word(done).load(SeqCst) == 1);
+    let own = Space::own();
+    for round in rounds(ROUNDS) {
+        for page in 0..PAGES {
+            poke(SCRATCH + page * PAGE + 8, round);
+        }
+        let mode = ShareMode::CopyOnWrite;
+        twin.space
+            .share(&own, SCRATCH, SCRATCH, TABLE, mode, None)
+            .expect("share");
+        word(go).store(round, SeqCst);
+        write_all(1, round);
+        meet("the twin's round", || word(done).load(SeqCst) == round + 1);
+        check_all(1, round);
+    }
+    word(last).store(1, SeqCst);
+    twin.join();
+}
+
+/// Writes a value of this process into each page; the other has its own.
+fn write_all(who: u64, round: u64) {
+    for page in 0..PAGES {
+        poke(SCRATCH + page * PAGE, who << 32 | round);
+    }
+    check_all(who, round);
+}
+
+#[track_caller]
+fn check_all(who: u64, round: u64) {
+    for page in 0..PAGES {
+        let at = SCRATCH + page * PAGE;
+        assert_eq!(
+            [peek(at), peek(at + 8)],
+            [who << 32 | round, round],
+            "page {page} of process {who}"
+        );
+    }
+}

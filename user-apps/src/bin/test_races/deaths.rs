@@ -1,0 +1,231 @@
+//! Ends that come while the dying run on other CPUs.
+
+use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+use libipc::abi::{Error, Handle, ThreadState};
+use libipc::services::procd::Reason;
+use libipc::thread::{Running, Supervisor, spawn};
+use libipc::{Endpoint, Message, PageBuffer, Received, Rights, Thread, process};
+use user_apps::scenario::memory::PAGE;
+use user_apps::scenario::peer::{child, status_of, thread, until, until_state};
+use user_apps::scenario::rng::Rng;
+use user_apps::scenario::twin::{Gift, Twin, system};
+
+use super::*;
+
+/// Longest delay before a kill, in turns: about as long as what it races.
+const DELAY: u64 = 20_000;
+
+/// A process forks and waits until it is killed; what it has started ends by itself.
+pub(crate) fn a_kill_races_fork_and_exit() {
+    let mut rng = Rng::new(5);
+    for _ in rounds(2000) {
+        let pid = child(|| {
+            loop {
+                let pid = child(|| 0);
+                assert_eq!(status_of(pid), 0);
+            }
+        });
+        linger(&mut rng, DELAY);
+        process::kill(pid).expect("a child that does not end by itself");
+        assert_eq!(status_of(pid), Reason::Killed.status());
+    }
+}
+
+/// A program with a server, or a client, is killed in the middle of a message of three pages.
+pub(crate) fn a_kill_races_send_and_reply() {
+    let mut rng = Rng::new(6);
+    let system = system();
+    let endpoint = Endpoint::create().expect("endpoint");
+    let served = endpoint.handle();
+    let server = thread(move || serve(served));
+    let gift = [Gift(served, Rights::SEND, 0)];
+    for _ in rounds(2000) {
+        let client = Twin::start(&system, &gift, |[to, ..]| {
+            let data = PageBuffer::new(3 * PAGE as usize).expect("pages");
+            let mut reply = PageBuffer::new(3 * PAGE as usize).expect("pages");
+            loop {
+                let sent = Endpoint::borrow(to).send(Message::new(1), &data, &mut reply);
+                sent.expect("the server does not end");
+            }
+        });
+        linger(&mut rng, DELAY);
+        client.kill();
+    }
+    drop(server);
+}
+
+/// Answers with what has come, whether or not somebody is left to take it.
+fn serve(from: Handle) {
+    let endpoint = Endpoint::borrow(from);
+    let mut buffer = PageBuffer::new(3 * PAGE as usize).expect("pages");
+    loop {
+        match endpoint.recv(&mut buffer) {
+            Ok(Received::Message(incoming)) => {
+                let replied = incoming.token.reply(Message::new(2), &buffer);
+                assert!(
+                    matches!(replied, Ok(_) | Err(Error::StaleToken)),
+                    "{replied:?}"
+                );
+            }
+            other => panic!("no message, but {other:?}"),
+        }
+    }
+}
+
+/// Clients of a server that is killed all hear of it, and nobody waits for ever.
+pub(crate) fn a_kill_of_the_server_reaches_clients_on_every_cpu() {
+    static ENDPOINT: AtomicU32 = AtomicU32::new(0);
+    static FAILED: AtomicU64 = AtomicU64::new(0);
+    static ROUND: AtomicU64 = AtomicU64::new(0);
+    const CLIENTS: u64 = 4;
+    let mut rng = Rng::new(7);
+    let system = system();
+    let clients: [_; CLIENTS as usize] = core::array::from_fn(|_| {
+        thread(|| {
+            let data = PageBuffer::new(2 * PAGE as usize).expect("pages");
+            for round in 1.. {
+                meet("a round", || ROUND.load(SeqCst) >= round);
+                let to = Endpoint::borrow(Handle(ENDPOINT.load(SeqCst)));
+                let error = loop {
+                    match to.send(Message::new(1), &data, &mut []) {
+                        Ok(_) => {}
+                        Err(error) => break error,
+                    }
+                };
+                assert_eq!(error, Error::Died);
+                FAILED.fetch_add(1, SeqCst);
+            }
+        })
+    });
+    for round in rounds(1000) {
+        let endpoint = Endpoint::create().expect("endpoint");
+        let to = endpoint.copy(Rights::SEND, 0).expect("copy");
+        let server = Twin::start(
+            &system,
+            &[Gift(endpoint.handle(), Rights::RECV, 0)],
+            |[from, ..]| serve(from),
+        );
+        // The twin has the last right to receive.
+        drop(endpoint);
+        ENDPOINT.store(to.handle().0, SeqCst);
+        ROUND.store(round, SeqCst);
+        linger(&mut rng, DELAY);
+        server.kill();
+        meet("the clients", || FAILED.load(SeqCst) == round * CLIENTS);
+    }
+    drop(clients);
+}
+
+/// A thread ends by itself while two others kill it.
+pub(crate) fn two_kills_race_an_exit() {
+    static VICTIM: AtomicU32 = AtomicU32::new(0);
+    static ROUND: AtomicU64 = AtomicU64::new(0);
+    static KILLED: AtomicU64 = AtomicU64::new(0);
+    let killers = [8, 9].map(|seed| {
+        thread(move || {
+            let mut rng = Rng::new(seed);
+            for round in 1.. {
+                meet("a round", || ROUND.load(SeqCst) >= round);
+                linger(&mut rng, 500);
+                let result = Thread::borrow(Handle(VICTIM.load(SeqCst))).kill();
+                assert!(matches!(result, Ok(()) | Err(Error::Died)), "{result:?}");
+                KILLED.fetch_add(1, SeqCst);
+            }
+        })
+    });
+    for round in rounds(5000) {
+        let stack = PageBuffer::new(PAGE as usize).expect("stack");
+        let victim = spawn(end_soon, round, stack, Supervisor::Process).expect("thread");
+        VICTIM.store(victim.thread().handle().0, SeqCst);
+        ROUND.store(round, SeqCst);
+        meet("the killers", || KILLED.load(SeqCst) == 2 * round);
+        assert!(victim.is_finished(), "it was killed");
+    }
+    drop(killers);
+}
+
+/// What a thread does that may be killed at any moment: nothing that holds a lock of the program.
+fn end_soon(seed: u64) {
+    linger(&mut Rng::new(seed), 500);
+}
+
+/// Eight threads call an endpoint that goes away, at any moment between the first and the last.
+pub(crate) fn an_endpoint_destroyed_while_eight_send_fails_each() {
+    static ENDPOINT: AtomicU32 = AtomicU32::new(0);
+    static ROUND: AtomicU64 = AtomicU64::new(0);
+    static DIED: AtomicU64 = AtomicU64::new(0);
+    const SENDERS: usize = 8;
+    let senders: [Running; SENDERS] = core::array::from_fn(|_| {
+        thread(|| {
+            for round in 1.. {
+                meet("a round", || ROUND.load(SeqCst) >= round);
+                let to = Endpoint::borrow(Handle(ENDPOINT.load(SeqCst)));
+                let result = to.call(Message::new(0)).map(|reply| reply.label());
+                assert_eq!(result, Err(Error::Died));
+                DIED.fetch_add(1, SeqCst);
+            }
+        })
+    });
+    let mut rng = Rng::new(10);
+    for round in rounds(5000) {
+        let endpoint = Endpoint::create().expect("endpoint");
+        let to = endpoint.copy(Rights::SEND, 0).expect("copy");
+        ENDPOINT.store(to.handle().0, SeqCst);
+        ROUND.store(round, SeqCst);
+        if rng.one_in(4) {
+            let one = rng.below(SENDERS as u64) as usize;
+            until_state(senders[one].thread(), ThreadState::Sending);
+        } else {
+            linger(&mut rng, 5000);
+        }
+        drop(endpoint);
+        until("the senders", || {
+            DIED.load(SeqCst) == round * SENDERS as u64
+        });
+    }
+    drop(senders);
+}
+
+/// A handle is closed and its slot used again, while three threads go on using the old number.
+pub(crate) fn a_closed_handle_never_names_another_object() {
+    static HANDLE: AtomicU32 = AtomicU32::new(0);
+    static CLOSED: AtomicU32 = AtomicU32::new(0);
+    static USED: AtomicU64 = AtomicU64::new(0);
+    let users = [(); 3].map(|()| {
+        thread(|| {
+            loop {
+                let is_closed = CLOSED.load(SeqCst);
+                let handle = HANDLE.load(SeqCst);
+                let result = Endpoint::borrow(Handle(handle)).notify();
+                match result {
+                    Ok(()) => assert_ne!(is_closed, handle, "a closed handle works"),
+                    Err(error) => assert_eq!(error, Error::BadHandle),
+                }
+                USED.fetch_add(1, SeqCst);
+            }
+        })
+    });
+    let endpoint = Endpoint::create().expect("endpoint");
+    let decoy = Endpoint::create().expect("endpoint");
+    let mut rng = Rng::new(11);
+    for _ in rounds(20_000) {
+        let victim = endpoint.copy(Rights::NOTIFY, 1).expect("copy");
+        let handle = victim.handle().0;
+        HANDLE.store(handle, SeqCst);
+        linger(&mut rng, 1000);
+        drop(victim);
+        CLOSED.store(handle, SeqCst);
+        let other = decoy.copy(Rights::NOTIFY, 2).expect("copy");
+        assert_ne!(other.handle().0, handle, "a number is used again");
+        linger(&mut rng, 1000);
+        drop(other);
+    }
+    until("uses", || USED.load(SeqCst) > 0);
+    let decoyed = decoy.try_recv(&mut []);
+    assert!(
+        matches!(decoyed, Err(Error::WouldBlock)),
+        "another object was named: {decoyed:?}"
+    );
+    drop(users);
+}
