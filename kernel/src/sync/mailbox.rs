@@ -11,12 +11,14 @@
 //! A CPU asks for one thing at a time, but many may ask at once.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
 
-use super::MAX_CPUS;
+use super::{
+    MAX_CPUS,
+    atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
 
 /// A box for each CPU.
 pub struct Mailboxes<R> {

@@ -11,6 +11,9 @@
 mod lock;
 mod mailbox;
 
+// The parts below take their atomics from here, because `kernel/models` gives them others.
+use core::sync::atomic;
+
 pub use lock::{Guard, Lock};
 pub use mailbox::Mailboxes;
 

@@ -1,0 +1,71 @@
+//! The kernel's lock, mailboxes and reference counts, over atomics that try every order.
+//!
+//! The files are the kernel's own. What they take from elsewhere is here, and their atomics are
+//! [ours](atomic): [loom](https://docs.rs/loom) runs a model again and again, with another order of the
+//! threads' steps each time, and lets loads return every value that the memory model allows. A thread of a
+//! model is a CPU.
+//!
+//! A model says nothing as long as nobody knows that it could fail. So for each one there are tests that
+//! it must fail: with [weaker](Weakness) atomics under the kernel's own code, or with steps left out or in
+//! another order where a model writes them itself.
+
+pub mod atomic;
+pub mod mm;
+pub mod sync;
+
+pub use atomic::Weakness;
+
+use std::{cell::Cell, sync::Arc};
+
+use loom::{model::Builder, thread};
+
+/// A free lock that all threads may use which start from now on.
+#[must_use]
+pub fn new_lock<T>(value: T) -> Arc<sync::Lock<T>> {
+    let lock = sync::Lock::new(value);
+    let _ = lock.is_waiting(0);
+    drop(lock.retake(0));
+    Arc::new(lock)
+}
+
+/// Mailboxes that all threads may use which start from now on. In each is `nothing`, of which nobody knows.
+#[must_use]
+pub fn new_mailboxes<R>(nothing: impl Fn() -> R) -> sync::Mailboxes<R> {
+    let mailboxes = sync::Mailboxes::new();
+    for cpu in 0..sync::MAX_CPUS {
+        let _ = mailboxes.is_asked(cpu);
+        mailboxes.ask(cpu, 0, nothing(), |_| (), || ());
+    }
+    mailboxes
+}
+
+/// Runs a model in all orders in which no more than so many times a thread has to stop that could go on.
+///
+/// # Panics
+///
+/// If the model does, in one of them.
+pub fn check(nr_preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(nr_preemptions);
+    builder.check(model);
+}
+
+/// What a CPU does that waits for another one.
+///
+/// Two that wait could take turns for ever before the third goes on. So after some rounds one order is
+/// enough of what is left of the run, in which all CPUs get their turns.
+#[derive(Debug, Default)]
+pub struct Patience(Cell<u32>);
+
+impl Patience {
+    const NR_ROUNDS: u32 = 4;
+
+    /// Lets the others go on.
+    pub fn wait(&self) {
+        self.0.set(self.0.get() + 1);
+        if self.0.get() == Self::NR_ROUNDS {
+            loom::skip_branch();
+        }
+        thread::yield_now();
+    }
+}

@@ -1,0 +1,3 @@
+//! What models need of `kernel::mm`.
+
+pub mod counts;

@@ -1,0 +1,14 @@
+//! `kernel::sync`, for a few CPUs.
+
+use crate::atomic;
+
+#[path = "../src/sync/lock.rs"]
+mod lock;
+#[path = "../src/sync/mailbox.rs"]
+mod mailbox;
+
+pub use lock::{Guard, Lock};
+pub use mailbox::Mailboxes;
+
+/// The most CPUs that a model has.
+pub const MAX_CPUS: usize = 4;

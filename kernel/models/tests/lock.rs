@@ -1,0 +1,163 @@
+//! The kernel's lock.
+
+use std::sync::Arc;
+
+use kernel_models::{
+    Patience, Weakness, check, new_lock,
+    sync::{Guard, Lock},
+};
+use loom::{cell::UnsafeCell, thread};
+
+/// Something that loom watches: no two CPUs may use it at the same time.
+type Watched = UnsafeCell<u64>;
+
+fn lock<T>(lock: &Lock<T>, cpu: usize) -> Guard<'_, T> {
+    let patience = Patience::default();
+    lock.lock(cpu, || patience.wait())
+}
+
+/// Takes the lock as the kernel does, and adds one.
+fn add_one(lock: &Lock<Watched>, cpu: usize) {
+    let again = lock.retake(cpu);
+    let guard = again.unwrap_or_else(|| self::lock(lock, cpu));
+    // SAFETY: the lock gives it to one CPU at a time, which loom checks.
+    guard.with_mut(|value| unsafe { *value += 1 });
+}
+
+fn read(lock: &Lock<Watched>, cpu: usize) -> u64 {
+    let guard = self::lock(lock, cpu);
+    // SAFETY: as above.
+    guard.with(|value| unsafe { *value })
+}
+
+/// Every CPU adds so many times.
+fn they_add(nr_times: &'static [u64]) {
+    let lock = new_lock(Watched::new(0));
+    let others: Vec<_> = (1..nr_times.len())
+        .map(|cpu| {
+            let lock = Arc::clone(&lock);
+            thread::spawn(move || (0..nr_times[cpu]).for_each(|_| add_one(&lock, cpu)))
+        })
+        .collect();
+    (0..nr_times[0]).for_each(|_| add_one(&lock, 0));
+    others.into_iter().for_each(|other| other.join().unwrap());
+    assert_eq!(read(&lock, 0), nr_times.iter().sum());
+    assert!((0..nr_times.len()).all(|cpu| !lock.is_waiting(cpu)));
+}
+
+#[test]
+fn one_of_two_at_a_time_has_it_whether_it_takes_or_retakes() {
+    check(4, || they_add(&[3, 3]));
+}
+
+#[test]
+fn one_of_three_at_a_time_has_it() {
+    check(2, || they_add(&[2, 1, 1]));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn taking_it_must_acquire() {
+    Weakness::Acquire.prevails();
+    check(4, || they_add(&[3, 3]));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn giving_it_back_must_release() {
+    Weakness::Release.prevails();
+    check(4, || they_add(&[3, 3]));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn taking_it_must_be_one_step() {
+    Weakness::Atomicity.prevails();
+    check(4, || they_add(&[3, 3]));
+}
+
+/// CPU 0 has the lock twice. If it could retake it, nobody else had it between.
+fn it_retakes(other: usize) {
+    let lock = new_lock(Watched::new(0));
+    add_one(&lock, 0);
+    let thread = {
+        let lock = Arc::clone(&lock);
+        thread::spawn(move || add_one(&lock, other))
+    };
+    let before = read(&lock, 0);
+    if let Some(guard) = lock.retake(0) {
+        // SAFETY: as above.
+        assert_eq!(guard.with(|value| unsafe { *value }), before);
+    }
+    thread.join().unwrap();
+}
+
+#[test]
+fn nobody_else_has_had_what_is_retaken() {
+    check(4, || it_retakes(1));
+}
+
+#[test]
+#[should_panic(expected = "left == right")]
+fn no_two_cpus_may_have_the_same_number() {
+    check(4, || it_retakes(0));
+}
+
+/// CPU 1 writes something and then waits for the lock; or it says first that it waits. CPU 0, which has the
+/// lock, reads what was written when it finds CPU 1 waiting.
+fn it_waits(writes_first: bool) {
+    let lock = new_lock(());
+    let state = Arc::new(Watched::new(0));
+    let guard = lock.retake(0).expect("it is free");
+    let waiting = {
+        let (lock, state) = (Arc::clone(&lock), Arc::clone(&state));
+        // SAFETY: CPU 0 reads only after it has seen this one wait, which loom checks.
+        let write = move || state.with_mut(|value| unsafe { *value = 7 });
+        thread::spawn(move || {
+            if writes_first {
+                write();
+                drop(self::lock(&lock, 1));
+            } else {
+                let mut is_written = false;
+                let wait = || {
+                    if !std::mem::replace(&mut is_written, true) {
+                        write();
+                    }
+                    thread::yield_now();
+                };
+                drop(lock.lock(1, wait));
+            }
+        })
+    };
+    if lock.is_waiting(1) {
+        // SAFETY: as above.
+        assert_eq!(state.with(|value| unsafe { *value }), 7);
+    }
+    drop(guard);
+    waiting.join().unwrap();
+}
+
+#[test]
+fn what_a_waiting_cpu_has_done_is_seen() {
+    check(4, || it_waits(true));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn what_it_does_while_it_waits_is_not() {
+    check(4, || it_waits(false));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn finding_it_waiting_must_acquire() {
+    Weakness::Acquire.prevails();
+    check(4, || it_waits(true));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn waiting_must_release() {
+    Weakness::Release.prevails();
+    check(4, || it_waits(true));
+}
