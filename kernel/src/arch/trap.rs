@@ -5,7 +5,7 @@
 //! free while a CPU is idle or between two steps of a long call, the only times when interrupts are on in
 //! the kernel. What other CPUs ask for is answered without it.
 
-use core::{hint, ptr::NonNull};
+use core::{hint, mem, ptr::NonNull};
 
 use cowslip_abi::Access;
 use kernel::{
@@ -45,16 +45,30 @@ type Guard = sync::Guard<'static, Kernel>;
 /// Waits for the kernel, to act for this CPU. The thread that ran here may be gone then.
 #[inline(always)]
 fn lock() -> Guard {
-    let number = PerCpu::number();
-    KERNEL.retake(number).unwrap_or_else(|| wait_for(number))
+    KERNEL
+        .retake(PerCpu::number())
+        .unwrap_or_else(lock_after_others)
 }
 
 /// The same if another CPU had it last, or has it.
+#[inline(always)]
+fn lock_after_others() -> Guard {
+    take_after_others();
+    // SAFETY: so it has been taken, and for this guard.
+    unsafe { KERNEL.taken() }
+}
+
+/// Takes the kernel. Who calls this has nothing to keep meanwhile, so it needs no stack.
+#[cold]
 #[inline(never)]
-fn wait_for(number: usize) -> Guard {
-    let mut guard = KERNEL.lock(number, smp::wait_a_little);
+fn take_after_others() {
+    let number = PerCpu::number();
+    KERNEL.take(number, smp::wait_a_little);
+    // SAFETY: it has just been taken.
+    let mut guard = unsafe { KERNEL.taken() };
     guard.enter(number);
-    guard
+    // It stays taken.
+    mem::forget(guard);
 }
 
 /// Runs threads for ever: `start` makes the first one.
@@ -140,23 +154,22 @@ pub extern "C" fn fast_recv() -> Resumed {
 }
 
 #[inline(always)]
-fn fast(call: impl Fn(&mut Kernel) -> Resumed) -> Resumed {
-    match KERNEL.retake(PerCpu::number()) {
-        Some(mut guard) => {
-            // SAFETY: a thread has made this call, and it is taken from this CPU only while that waits.
-            unsafe { hint::assert_unchecked(guard.current().is_some()) };
-            call(&mut guard)
-        }
-        None => fast_after_others(call),
-    }
+fn fast(call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
+    let mut guard = lock_for_thread()?;
+    // SAFETY: as `lock_for_thread` says.
+    unsafe { hint::assert_unchecked(guard.current().is_some()) };
+    call(&mut guard)
 }
 
-/// The same if another CPU had the kernel last, or has it. The thread that made the call may be gone then.
-#[inline(never)]
-fn fast_after_others(call: impl Fn(&mut Kernel) -> Resumed) -> Resumed {
-    let mut guard = wait_for(PerCpu::number());
-    guard.current()?;
-    call(&mut guard)
+/// Waits for the kernel for a thread that has made a call, unless the thread has been taken from this
+/// CPU meanwhile.
+#[inline(always)]
+fn lock_for_thread() -> Option<Guard> {
+    // Nobody takes a thread from a CPU that has not waited.
+    KERNEL.retake(PerCpu::number()).or_else(|| {
+        let guard = lock_after_others();
+        guard.current().is_some().then_some(guard)
+    })
 }
 
 /// Makes the CPU ready for a thread that has nothing special.

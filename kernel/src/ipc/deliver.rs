@@ -54,18 +54,15 @@ impl Kernel {
         };
         let accepted = len.min(buffer.len());
 
-        let token = self.tokens.next(from);
-        if let Some(receiver) = self.threads.get_mut(to) {
+        if let Some((sender, receiver)) = self.threads.two_mut(from, to) {
             let tag = tag.with_truncation(accepted < len, false);
             receiver.regs.set_message(tag, len);
-            receiver.regs.r8 = token;
+            receiver.regs.r8 = sender.token.advance();
             receiver.regs.rdi = badge;
             receiver.regs.set_words(words);
             receiver.borrow_priority(priority);
             receiver.unanswered += 1;
-        }
-        if let Some(sender) = self.threads.get_mut(from) {
-            sender.state = State::AwaitingReply { server, token };
+            sender.state = State::AwaitingReply { server };
             if fault.is_none() {
                 sender.regs.r8 = accepted;
                 sender.special.set(Special::TRUNCATED, accepted < len);

@@ -191,7 +191,6 @@ impl Kernel {
             .endpoints
             .hinted_mut(sender.route(Way::Send).endpoint)?;
         let mut pair = self.threads.pair(endpoint.receivers.first()?)?;
-        let caller = pair.pinned_id();
         let (sender, receiver) = pair.both();
         if !(sender.special | receiver.special).is_empty() {
             return None;
@@ -202,8 +201,7 @@ impl Kernel {
             self.endpoints.end_epoch();
         }
 
-        let token = self.tokens.next(caller);
-        sender.hand_over(receiver, token, now_ticks());
+        let token = sender.hand_over(receiver, now_ticks());
         receiver.regs.rdi = sender.route(Way::Send).badge;
         receiver.regs.rsi = sender.regs.rsi & tag_mask(PAYLOAD);
         receiver.regs.rdx = if PAYLOAD == BYTES { sender.regs.r8 } else { 0 };

@@ -31,11 +31,10 @@ impl Kernel {
         let endpoint = self.endpoints.get_mut(endpoint)?;
         let mut pair = self.threads.pair(endpoint.receivers.first()?)?;
         endpoint.receivers.take_first();
-        let token = self.tokens.next(pair.pinned_id());
         let (thread, receiver) = pair.both();
         let special = thread.special | receiver.special;
         thread.set_fault(Some(fault));
-        thread.hand_over(receiver, token, now_ticks());
+        let token = thread.hand_over(receiver, now_ticks());
         receiver.regs.set_message(fault.tag(), 0);
         (receiver.regs.rdi, receiver.regs.r8) = (badge, token);
         receiver.regs.set_words(fault.words(&thread.regs));

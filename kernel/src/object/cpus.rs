@@ -62,6 +62,8 @@ impl Cpu {
 pub struct Cpus {
     all: [Cpu; MAX_CPUS],
     here: usize,
+    /// How many bytes into `all` that one is: which saves a multiplication.
+    here_offset: usize,
     /// Those that run threads.
     pub(super) online: Affinity,
     /// Those of them that have no thread to run, and were not told to look.
@@ -80,6 +82,7 @@ impl Cpus {
         Self {
             all,
             here: 0,
+            here_offset: 0,
             online: 1,
             idle: 0,
         }
@@ -96,14 +99,21 @@ impl Cpus {
     #[must_use]
     #[inline(always)]
     pub fn here(&self) -> &Cpu {
-        &self[self.here]
+        // SAFETY: that is where the CPU is.
+        unsafe { &*self.all.as_ptr().byte_add(self.here_offset) }
     }
 
     /// The CPU that acts.
     #[inline(always)]
     pub fn here_mut(&mut self) -> &mut Cpu {
-        let here = self.here;
-        &mut self[here]
+        // SAFETY: as above.
+        unsafe { &mut *self.all.as_mut_ptr().byte_add(self.here_offset) }
+    }
+
+    /// Lets another CPU act.
+    fn set_here(&mut self, number: usize) {
+        self.here = number % MAX_CPUS;
+        self.here_offset = self.here * size_of::<Cpu>();
     }
 
     /// The numbers of the CPUs that run threads.
@@ -155,7 +165,7 @@ impl Kernel {
     #[inline(never)]
     fn change_cpu(&mut self, number: usize) {
         self.cpus.here_mut().current = self.current();
-        self.cpus.here = number;
+        self.cpus.set_here(number);
         self.set_current(self.cpus.here().current);
     }
 

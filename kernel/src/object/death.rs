@@ -188,7 +188,7 @@ impl Kernel {
             *left -= 1;
             space.nr_asked = id.index() + 1;
             let state = self.threads.get(id).map(|thread| thread.state);
-            if let Some(State::AwaitingReply { server, .. }) = state
+            if let Some(State::AwaitingReply { server }) = state
                 && server == server_id
             {
                 self.leave_queue(id);
@@ -252,10 +252,11 @@ impl Kernel {
                 last = space.nr_started == 0;
             }
         }
-        if let Some(thread) = self.threads.remove(self.mm, id)
-            && let Some(frame) = thread.fpu()
-        {
-            self.mm.frames.free(frame);
+        if let Some(thread) = self.threads.remove(self.mm, id) {
+            self.past_tokens.note(thread.token);
+            if let Some(frame) = thread.fpu() {
+                self.mm.frames.free(frame);
+            }
         }
         if last {
             self.doom(home);
@@ -283,7 +284,7 @@ impl Kernel {
                     endpoint.receivers.remove(threads, id);
                 }
             }
-            State::AwaitingReply { server, .. } => {
+            State::AwaitingReply { server } => {
                 if let Some(server) = self.spaces.get_mut(server) {
                     server.unanswered -= 1;
                 }

@@ -37,7 +37,7 @@ use cowslip_abi::{Error, Handle, Rights};
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::vm::PageTable;
-use token::Tokens;
+use token::PastTokens;
 
 /// The interrupt lines that can be bound.
 pub const MAX_LINES: usize = 64;
@@ -120,8 +120,7 @@ pub struct Kernel {
     pub cpus: Cpus,
     /// Bound interrupt lines.
     pub interrupts: [Option<InterruptBinding>; MAX_LINES],
-    /// What replies are addressed with.
-    pub(crate) tokens: Tokens,
+    past_tokens: PastTokens,
     kernel_half: [u64; 256],
     doomed: Option<Id<Space>>,
     reaping: bool,
@@ -147,7 +146,7 @@ impl Kernel {
             endpoints: Pool::new(),
             cpus: Cpus::new(),
             interrupts: [None; MAX_LINES],
-            tokens: Tokens::new(),
+            past_tokens: PastTokens::new(),
             kernel_half: [0; 256],
             doomed: None,
             reaping: false,
@@ -228,6 +227,9 @@ impl Kernel {
             .threads
             .insert(self.mm, thread)
             .map_err(|(error, _)| error)?;
+        if let Some(thread) = self.threads.get_mut(id) {
+            thread.token = self.past_tokens.first(id);
+        }
         home.threads.push_back(&mut self.threads, id);
         home.nr_threads += 1;
         Ok(id)

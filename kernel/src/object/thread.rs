@@ -4,6 +4,7 @@ use cowslip_abi::{Access, FaultKind, FoundEntry, Tag, ThreadState};
 
 use super::queue::{KINDS, Link};
 use super::route::{SpaceRoute, WAYS};
+use super::token::Token;
 use super::{Affinity, Endpoint, Id, Long, Registers, Route, Space};
 use crate::mm::Frame;
 use crate::vm::ByteRange;
@@ -49,8 +50,6 @@ pub enum State {
     AwaitingReply {
         /// The space that owes the reply.
         server: Id<Space>,
-        /// What the reply will be addressed with.
-        token: u64,
     },
 }
 
@@ -140,6 +139,8 @@ pub struct Thread {
     /// Messages that it has received less those that it has answered. Only the sum over a space
     /// has a meaning, as any thread of the space may answer: how many wait for a reply.
     pub unanswered: i64,
+    /// What its last request is answered with.
+    pub(crate) token: Token,
     /// What its last calls on spaces acted on.
     pub(super) acts_on: [SpaceRoute; 2],
     /// Where its last calls on endpoints went, each [`Way`](super::Way).
@@ -182,6 +183,7 @@ impl Thread {
             timer: None,
             run_ticks: 0,
             unanswered: 0,
+            token: Token::default(),
             acts_on: [SpaceRoute::NONE; 2],
             routes: [Route::NONE; WAYS],
             long: None,
@@ -273,8 +275,8 @@ impl Thread {
     /// Whether it waits for the reply that has this token, from this space.
     #[inline(always)]
     pub(crate) fn awaits(&self, token: u64, from: Id<Space>) -> bool {
-        matches!(self.state, State::AwaitingReply { server, token: expected }
-            if expected == token && server == from)
+        matches!(self.state, State::AwaitingReply { server } if server == from)
+            && self.token.is(token)
     }
 
     /// Lends the thread a priority, unless it has a higher one.
@@ -285,18 +287,18 @@ impl Thread {
         }
     }
 
-    /// Gives the CPU to the receiver of this thread's message, to whose reply the token belongs.
+    /// Gives the CPU to the receiver of this thread's message, and returns the token for the reply.
     #[inline(always)]
-    pub(crate) fn hand_over(&mut self, receiver: &mut Thread, token: u64, now_ticks: u64) {
+    pub(crate) fn hand_over(&mut self, receiver: &mut Thread, now_ticks: u64) -> u64 {
         self.state = State::AwaitingReply {
             server: receiver.space,
-            token,
         };
         self.stop_clock(now_ticks);
         receiver.start_clock(now_ticks);
         receiver.state = State::Runnable;
         receiver.borrow_priority(self.priority);
         receiver.unanswered += 1;
+        self.token.advance()
     }
 
     /// The thread's turn begins, at this state of the time-stamp counter.

@@ -15,16 +15,19 @@ use super::atomic::{
     Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 
+use super::MAX_CPUS;
+
 /// Something that one CPU at a time has.
 pub struct Lock<T: ?Sized> {
-    /// [`TAKEN`], or the number of the CPU that had it last.
+    /// The number of the CPU that had it last, and [`TAKEN`] more while it has it.
     state: AtomicUsize,
     /// The CPUs that wait, a bit each.
     waiting: AtomicU64,
     value: UnsafeCell<T>,
 }
 
-const TAKEN: usize = usize::MAX;
+const TAKEN: usize = 1 << 8;
+const _: () = assert!(MAX_CPUS <= TAKEN);
 
 // SAFETY: the lock gives the value to one CPU at a time.
 unsafe impl<T: ?Sized + Send> Sync for Lock<T> {}
@@ -32,7 +35,6 @@ unsafe impl<T: ?Sized + Send> Sync for Lock<T> {}
 /// The locked value, until this is dropped.
 pub struct Guard<'l, T: ?Sized> {
     lock: &'l Lock<T>,
-    cpu: usize,
 }
 
 impl<T> Lock<T> {
@@ -49,25 +51,45 @@ impl<T> Lock<T> {
     /// Takes the lock for a CPU if it is free and that CPU had it last.
     #[inline(always)]
     pub fn retake(&self, cpu: usize) -> Option<Guard<'_, T>> {
-        let taken = self.state.compare_exchange(cpu, TAKEN, Acquire, Relaxed);
+        let taken = self
+            .state
+            .compare_exchange(cpu, cpu + TAKEN, Acquire, Relaxed);
         // Only then: a guard that is dropped gives the lock back.
-        taken.is_ok().then(|| Guard { lock: self, cpu })
+        taken.is_ok().then(|| Guard { lock: self })
     }
 
     /// Takes the lock for a CPU, which does `wait` again and again until it is free.
-    pub fn lock(&self, cpu: usize, mut wait: impl FnMut()) -> Guard<'_, T> {
+    pub fn lock(&self, cpu: usize, wait: impl FnMut()) -> Guard<'_, T> {
+        self.take(cpu, wait);
+        // SAFETY: it has just been taken.
+        unsafe { self.taken() }
+    }
+
+    /// What [`lock`](Self::lock) returns, after [`take`](Self::take).
+    ///
+    /// # Safety
+    ///
+    /// This CPU has taken the lock, and nothing was returned for that yet.
+    #[inline(always)]
+    pub unsafe fn taken(&self) -> Guard<'_, T> {
+        Guard { lock: self }
+    }
+
+    /// Does what [`lock`](Self::lock) does, and leaves it to the caller to say what follows: until it
+    /// does, the lock stays taken.
+    pub fn take(&self, cpu: usize, mut wait: impl FnMut()) {
         // All that the CPU has done so far is seen by who finds it waiting.
         self.waiting.fetch_or(1 << cpu, SeqCst);
         loop {
             let last = self.state.load(Relaxed);
-            if last != TAKEN
+            if last < TAKEN
                 && self
                     .state
-                    .compare_exchange_weak(last, TAKEN, Acquire, Relaxed)
+                    .compare_exchange_weak(last, cpu + TAKEN, Acquire, Relaxed)
                     .is_ok()
             {
                 self.waiting.fetch_and(!(1 << cpu), Relaxed);
-                return Guard { lock: self, cpu };
+                return;
             }
             wait();
         }
@@ -101,7 +123,9 @@ impl<T: ?Sized> DerefMut for Guard<'_, T> {
 impl<T: ?Sized> Drop for Guard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.lock.state.store(self.cpu, Release);
+        // Nobody else changes it meanwhile.
+        let state = self.lock.state.load(Relaxed);
+        self.lock.state.store(state - TAKEN, Release);
     }
 }
 

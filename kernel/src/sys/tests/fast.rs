@@ -243,9 +243,12 @@ impl World {
                 priority,
                 base_priority,
                 unanswered,
+                token,
                 ..
             } = thread;
-            text += &format!("{state:?} {priority} {base_priority} {unanswered} {visible:x?}\n");
+            text += &format!(
+                "{state:?} {priority} {base_priority} {unanswered} {token:?} {visible:x?}\n"
+            );
         }
         for program in &self.programs {
             let space = kernel.spaces.get(program.space);
@@ -256,7 +259,7 @@ impl World {
             index = id.index() + 1;
             text += &format!("{:?}\n", kernel.endpoints.get(id).unwrap());
         }
-        text + &format!("{:?} {:?}", kernel.cpus.here().run_queue, kernel.tokens)
+        text + &format!("{:?}", kernel.cpus.here().run_queue)
     }
 }
 
