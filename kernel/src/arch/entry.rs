@@ -8,7 +8,7 @@
 //! ```text
 //!  user   --syscall-->         syscall_entry ---> trap::fast_* --(ordinary message)--> user
 //!                                              |
-//!                                              +--> trap::{share_page, memory_call} --> user
+//!                                              +--> trap::{*_page, memory_call} --> user
 //!                                              |
 //!                                              +--> trap::{system_call, from_user} --> resume --> user
 //!  user   --vector n--> stub n --> trap_entry -+
@@ -222,7 +222,21 @@ resume:
     cmp ecx, {share} - {map}
     jae 17f
 
-    // The caller goes on, with its result in the frame.
+    // The caller goes on. rsi: the length.
+    cmp rsi, {page}
+    jne 18f
+    cmp ecx, {unmap} - {map}
+    ja 18f
+    je 21f
+    call {map_page}
+    test rax, rax
+    jnz 20b
+    jmp 18f
+21: call {unmap_page}
+    test rax, rax
+    jnz 20b
+
+    // The same, with its result in the frame.
 18: call {memory_call}
     test rax, rax
     jnz 5b
@@ -401,6 +415,7 @@ fatal_entry:
     notify = const Call::Notify as u32,
     recv = const Call::Recv as u32,
     map = const Call::Map as u32,
+    unmap = const Call::Unmap as u32,
     share = const Call::Share as u32,
     fast_send = sym trap::fast_send,
     fast_notify = sym trap::fast_notify,
@@ -414,6 +429,8 @@ fatal_entry:
     fast_reply_recv_handle = sym trap::fast_reply_recv_handle,
     has_handles = const !(Tag(0).moving_pages().0 >> 32) as u32,
     page = const PAGE_SIZE,
+    map_page = sym trap::map_page,
+    unmap_page = sym trap::unmap_page,
     share_page = sym trap::share_page,
     fast_verdict = sym trap::fast_verdict,
     memory_call = sym trap::memory_call,

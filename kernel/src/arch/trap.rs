@@ -186,6 +186,16 @@ pub extern "C" fn memory_call() -> Resumed {
     sys::memory_call(&mut guard).map(NonNull::from)
 }
 
+/// A thread maps a page: if that takes no more than an entry, returns its own registers.
+pub extern "C" fn map_page() -> Resumed {
+    fast(|kernel| sys::map_page(kernel).map(NonNull::from))
+}
+
+/// The same for a thread that unmaps a page.
+pub extern "C" fn unmap_page() -> Resumed {
+    fast(|kernel| sys::unmap_page(kernel).map(NonNull::from))
+}
+
 /// A thread shares a page: if that maps shared memory once more, returns its own registers.
 pub extern "C" fn share_page() -> Resumed {
     fast(|kernel| sys::share_page(kernel).map(NonNull::from))
@@ -446,7 +456,7 @@ pub fn retire(root: Frame) {
 
 /// Makes this CPU leave a page table.
 pub fn retire_here(root: Frame) {
-    if PerCpu::root_of(PerCpu::number()) == root.addr() {
+    if PerCpu::root() == root.addr() {
         use_root(paging::root());
     }
 }
@@ -473,7 +483,7 @@ pub fn flush(flush: &Flush) {
 /// The same on this CPU.
 #[inline]
 pub fn flush_here(flush: &Flush) {
-    let root = PerCpu::root_of(PerCpu::number());
+    let root = PerCpu::root();
     for space in flush.spaces() {
         if space.root.addr() == root {
             flush_pages(space.pages);

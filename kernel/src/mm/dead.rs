@@ -12,6 +12,8 @@
 //! +--+---+--------+----------------------+--+----------+-----+
 //! ```
 
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use cowslip_abi::Commit;
 use spin::Mutex;
 
@@ -68,36 +70,40 @@ impl DeadTable {
 /// table go before the rest of it, and the list stays short.
 #[derive(Debug, Default)]
 pub struct DeadTables {
-    /// The word of the first one; 0 for none.
-    first: Mutex<u64>,
+    /// The word of the first one; 0 for none. Anybody may look.
+    first: AtomicU64,
+    /// For whoever changes the list.
+    lock: Mutex<()>,
 }
 
 impl DeadTables {
     pub(super) const fn new() -> Self {
         Self {
-            first: Mutex::new(0),
+            first: AtomicU64::new(0),
+            lock: Mutex::new(()),
         }
     }
 
     /// Whether there is none.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        *self.first.lock() == 0
+        self.first.load(Relaxed) == 0
     }
 
     /// Adds a table, whose count must be one.
     pub(super) fn push(&self, counts: &RefCounts, dead: DeadTable) {
-        let mut first = self.first.lock();
-        counts.of(dead.frame).set_word(*first);
-        *first = dead.to_word();
+        let _guard = self.lock.lock();
+        counts.of(dead.frame).set_word(self.first.load(Relaxed));
+        self.first.store(dead.to_word(), Relaxed);
     }
 
     /// Takes the first one away.
     pub(super) fn pop(&self, counts: &RefCounts) -> Option<DeadTable> {
-        let mut first = self.first.lock();
-        let dead = DeadTable::of_word(*first)?;
+        let _guard = self.lock.lock();
+        let dead = DeadTable::of_word(self.first.load(Relaxed))?;
         let count = counts.of(dead.frame);
-        *first = count.word();
+        self.first.store(count.word(), Relaxed);
         count.set_word(0);
         Some(dead)
     }
@@ -105,7 +111,7 @@ impl DeadTables {
     /// All of them, if nothing changes meanwhile: for audits.
     #[cfg(any(not(target_os = "none"), debug_assertions))]
     pub fn iter<'m>(&self, counts: &'m RefCounts) -> impl Iterator<Item = DeadTable> + use<'m> {
-        let mut word = *self.first.lock();
+        let mut word = self.first.load(Relaxed);
         core::iter::from_fn(move || {
             let dead = DeadTable::of_word(word)?;
             word = counts.of(dead.frame).word();

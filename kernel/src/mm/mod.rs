@@ -160,7 +160,7 @@ impl Mm {
     }
 
     /// The same for a frame whose count is at hand.
-    #[inline]
+    #[inline(always)]
     pub fn release_counted(
         &self,
         frame: Frame,

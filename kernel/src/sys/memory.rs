@@ -63,6 +63,39 @@ pub fn memory_call(kernel: &mut Kernel) -> Option<&Registers> {
     Some(regs)
 }
 
+/// Carries out the `map` of the running thread, for which its length must be a page, if it takes no more
+/// than an entry in a table that is there. Returns the thread's registers, but for `rax`, which is to be 0.
+/// `None`: it takes more, or something is wrong with it, and nothing has happened.
+#[inline(always)]
+pub fn map_page(kernel: &Kernel) -> Option<&Registers> {
+    let (regs, addr, table) = one_page(kernel)?;
+    let perm = Perm::from_user(regs.rdx)?;
+    table.map_page(kernel.mm, addr, perm).then_some(regs)
+}
+
+/// The same for an `unmap`, if its page's table stays, and nothing dead is to be worked off.
+#[inline(always)]
+pub fn unmap_page(kernel: &Kernel) -> Option<&Registers> {
+    let (regs, addr, table) = one_page(kernel)?;
+    let is_done = kernel.mm.dead.is_empty() && table.unmap_page(kernel.mm, addr);
+    is_done.then_some(regs)
+}
+
+/// The registers of the running thread, and what its call of `map` or `unmap` is about if that is one
+/// page, and it is known in which space.
+#[inline(always)]
+fn one_page(kernel: &Kernel) -> Option<(&Registers, u64, &PageTable)> {
+    let regs = &kernel.threads.pinned()?.regs;
+    let (addr, len) = (regs.rdi, regs.rsi);
+    debug_assert!(len == PAGE);
+    if !addr.is_multiple_of(PAGE) || !ByteRange::is_good(addr, PAGE) {
+        return None;
+    }
+    let space = Handle((regs.rax >> 32) as u32);
+    let space = kernel.known_space(Place::Handle, space, Rights::MAP)?;
+    Some((regs, addr, table(kernel, space).ok()?))
+}
+
 /// Carries out the `share` of the running thread, for which its length must be a page, if it maps shared
 /// memory once more: what a pager does about most faults. Returns the thread's registers, but for `rax`,
 /// which is to be 0. `None`: it is another share, or something is wrong with it, and nothing has happened.

@@ -87,7 +87,7 @@ fn resolve_below(mm: &Mm, table: &PageTable, addr: u64, access: Access, entry: E
 /// Resolves an access that the entry permits, in a table of this space alone.
 #[inline]
 fn resolve(mm: &Mm, table: &PageTable, addr: u64, access: Access, slot: Slot<'_>) -> Fault {
-    let root = table.root();
+    let (root, class) = (table.root(), table.class());
     let entry = slot.get();
     match entry.kind() {
         Kind::Private(_) | Kind::Shared(_) if access != Access::Write || entry.is_writable() => {
@@ -99,17 +99,17 @@ fn resolve(mm: &Mm, table: &PageTable, addr: u64, access: Access, slot: Slot<'_>
                 reclaim(mm, slot, entry);
                 return Fault::Resolved;
             }
-            let Some(made) = alloc(mm, table.class()) else {
+            let Some(made) = alloc(mm, class) else {
                 return Fault::OutOfMemory;
             };
             // Out of reach first: see `own`.
             slot.set(entry.condemned());
             let flushed = mm.flush(Flush::page(root, addr));
             own::publish_copy(mm, slot, frame, made);
-            mm.release_counted(frame, count, table.class(), &flushed);
+            mm.release_counted(frame, count, class, &flushed);
         }
         _ => {
-            let Some(made) = alloc(mm, table.class()) else {
+            let Some(made) = alloc(mm, class) else {
                 return Fault::OutOfMemory;
             };
             own::publish_zero(mm, slot, made);

@@ -27,19 +27,28 @@ impl PageTable {
     /// `Occupied`: a page is not empty. `OverBudget`: the space would have more than its budget.
     /// `NoMemory`: too few frames for the tables; in a strict space, for all that it maps.
     pub fn map_zero(&self, mm: &Mm, addr: u64, len: u64, perm: Perm) -> Result<(), VmError> {
-        let entry = Entry::zero(Rights::new(perm));
-        if len == FRAME_SIZE
-            && let Ok(leaf) = walk_to_page(&mm.map, self.root(), addr)
-            && leaf.is_exclusive()
-        {
-            if !leaf.slot(addr).get().is_empty() {
-                return Err(Error::Occupied);
-            }
-            self.grow_by_page(mm)?;
-            fill_empty(leaf, addr, entry);
+        if len == FRAME_SIZE && self.map_page(mm, addr, perm) {
             return Ok(());
         }
+        let entry = Entry::zero(Rights::new(perm));
         twice(|| self.map_zeros(mm, addr..addr + len, entry))
+    }
+
+    /// Makes one page demand-zero, if it is empty, its table is there and plainly this space's own, and
+    /// its charge is granted. Otherwise nothing has changed.
+    #[inline(always)]
+    pub fn map_page(&self, mm: &Mm, addr: u64, perm: Perm) -> bool {
+        let Ok(leaf) = walk_to_page(&mm.map, self.root(), addr) else {
+            return false;
+        };
+        if !leaf.is_exclusive()
+            || !leaf.slot(addr).get().is_empty()
+            || self.grow_by_page(mm).is_err()
+        {
+            return false;
+        }
+        fill_empty(leaf, addr, Entry::zero(Rights::new(perm)));
+        true
     }
 
     fn map_zeros(&self, mm: &Mm, range: Range<u64>, entry: Entry) -> Result<(), VmError> {
@@ -153,7 +162,8 @@ impl PageTable {
 
     /// Empties a page, unless that leaves its table empty or its table is not plainly this space's own:
     /// then nothing has changed.
-    fn unmap_page(&self, mm: &Mm, addr: u64) -> bool {
+    #[inline(always)]
+    pub fn unmap_page(&self, mm: &Mm, addr: u64) -> bool {
         let leaf = match walk_to_page(&mm.map, self.root(), addr) {
             Ok(leaf) => leaf,
             Err(gap) => return gap.entry(addr).is_empty(),
