@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kernel_models::{
-    Patience, Weakness,
+    Patience, Watched, Weakness,
     atomic::{
         AtomicU64,
         Ordering::{Acquire, Release},
@@ -11,26 +11,7 @@ use kernel_models::{
     check, new_mailboxes,
     sync::{MAX_CPUS, Mailboxes},
 };
-use loom::{cell::UnsafeCell, thread};
-
-/// Something that loom watches: no CPU may write it while another one uses it.
-#[derive(Default)]
-struct Watched(UnsafeCell<u64>);
-
-// SAFETY: that nobody writes it while others use it is what the models say.
-unsafe impl Sync for Watched {}
-
-impl Watched {
-    fn get(&self) -> u64 {
-        // SAFETY: loom checks that nobody writes it.
-        self.0.with(|value| unsafe { *value })
-    }
-
-    fn set(&self, new: u64) {
-        // SAFETY: loom checks that nobody else uses it.
-        self.0.with_mut(|value| unsafe { *value = new });
-    }
-}
+use loom::thread;
 
 /// A request to do something for the CPU `from`, which does so for the `round`th time.
 struct Request {
@@ -178,7 +159,7 @@ fn three_cpus_ask_each_other() {
 
 #[test]
 #[should_panic(expected = "exceeded maximum number of branches")]
-fn who_waits_must_answer() {
+fn lesson_2_who_waits_must_answer() {
     check(3, || they_ask(EACH_OTHER, false));
 }
 
