@@ -8,6 +8,15 @@
 //! A model says nothing as long as nobody knows that it could fail. So for each one there are tests that
 //! it must fail: with [weaker](Weakness) atomics under the kernel's own code, or with steps left out or in
 //! another order where a model writes them itself.
+//!
+//! What loom does not do:
+//!
+//! - A thread is stopped only so many times where it could go on (see [`check`]), and one that waits takes only so
+//!   many turns (see [`Patience`]).
+//! - When it looks for an order in which two accesses are swapped, it takes only the last one before an access.
+//!   If that was a load, orders may be missed in which a change comes before an earlier load. So a CPU waits for what
+//!   it wants to see, rather than look once; and where two CPUs do different things, each is first in one test.
+//! - `SeqCst` is to it as `AcqRel`, but for fences.
 
 pub mod atomic;
 pub mod mm;
@@ -17,7 +26,7 @@ pub use atomic::Weakness;
 
 use std::{cell::Cell, sync::Arc};
 
-use loom::{model::Builder, thread};
+use loom::{cell::UnsafeCell, model::Builder, thread};
 
 /// A free lock that all threads may use which start from now on.
 #[must_use]
@@ -67,5 +76,26 @@ impl Patience {
             loom::skip_branch();
         }
         thread::yield_now();
+    }
+}
+
+/// Memory that no CPU may write while another one uses it. A model fails where that is possible.
+#[derive(Debug, Default)]
+pub struct Watched(UnsafeCell<u64>);
+
+// SAFETY: loom stops whoever would write it while others use it, before it does.
+unsafe impl Sync for Watched {}
+
+impl Watched {
+    /// Reads it.
+    pub fn get(&self) -> u64 {
+        // SAFETY: loom checks that nobody writes it.
+        self.0.with(|value| unsafe { *value })
+    }
+
+    /// Writes it.
+    pub fn set(&self, new: u64) {
+        // SAFETY: loom checks that nobody else uses it.
+        self.0.with_mut(|value| unsafe { *value = new });
     }
 }

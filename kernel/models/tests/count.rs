@@ -3,29 +3,25 @@
 use std::sync::Arc;
 
 use kernel_models::{
-    Patience, Weakness,
+    Patience, Watched, Weakness,
     atomic::AtomicU64,
     check,
     mm::counts::{Count, Dropped, Flushed},
 };
-use loom::{cell::UnsafeCell, thread};
+use loom::thread;
 
 /// A frame and its count.
 struct Frame {
     place: AtomicU64,
-    /// Loom watches it.
-    contents: UnsafeCell<u64>,
+    contents: Watched,
 }
-
-// SAFETY: that nobody writes to a frame that others use is what the models say.
-unsafe impl Sync for Frame {}
 
 impl Frame {
     /// A frame with so many references.
     fn new(nr_references: u64) -> Arc<Self> {
         let frame = Self {
             place: AtomicU64::known(0),
-            contents: UnsafeCell::new(0),
+            contents: Watched::default(),
         };
         for _ in 1..nr_references {
             frame.count().increment();
@@ -37,23 +33,13 @@ impl Frame {
         Count::new(&self.place)
     }
 
-    fn read(&self) -> u64 {
-        // SAFETY: loom checks that nobody writes it.
-        self.contents.with(|value| unsafe { *value })
-    }
-
-    fn write(&self) {
-        // SAFETY: loom checks that nobody else uses it.
-        self.contents.with_mut(|value| unsafe { *value += 1 });
-    }
-
     /// Reads the frame, and then gives a reference away; the last one frees the frame, which is to write
     /// to it.
     fn read_and_release(&self) -> Dropped {
-        self.read();
+        self.contents.get();
         let dropped = self.count().release(&Flushed);
         if dropped == Dropped::Last {
-            self.write();
+            self.contents.set(1);
         }
         dropped
     }
@@ -119,11 +105,11 @@ fn it_writes_alone(reads_first: bool) {
         let frame = Arc::clone(&frame);
         thread::spawn(move || {
             if reads_first {
-                frame.read();
+                frame.contents.get();
             }
             assert_eq!(frame.count().release(&Flushed), Dropped::Second);
             if !reads_first {
-                frame.read();
+                frame.contents.get();
             }
         })
     };
@@ -131,7 +117,7 @@ fn it_writes_alone(reads_first: bool) {
     while !frame.count().is_one() {
         patience.wait();
     }
-    frame.write();
+    frame.contents.set(1);
     other.join().unwrap();
     assert!(frame.count().is_one());
 }
@@ -168,7 +154,7 @@ fn it_copies(by_sample: bool) {
     let other = {
         let frame = Arc::clone(&frame);
         thread::spawn(move || {
-            frame.read();
+            frame.contents.get();
             let count = frame.count();
             let sample = count.sample();
             if by_sample && !sample.is_one() && count.release_from(sample, &Flushed) {

@@ -3,13 +3,10 @@
 use std::sync::Arc;
 
 use kernel_models::{
-    Patience, Weakness, check, new_lock,
+    Patience, Watched, Weakness, check, new_lock,
     sync::{Guard, Lock},
 };
-use loom::{cell::UnsafeCell, thread};
-
-/// Something that loom watches: no two CPUs may use it at the same time.
-type Watched = UnsafeCell<u64>;
+use loom::thread;
 
 fn lock<T>(lock: &Lock<T>, cpu: usize) -> Guard<'_, T> {
     let patience = Patience::default();
@@ -20,19 +17,16 @@ fn lock<T>(lock: &Lock<T>, cpu: usize) -> Guard<'_, T> {
 fn add_one(lock: &Lock<Watched>, cpu: usize) {
     let again = lock.retake(cpu);
     let guard = again.unwrap_or_else(|| self::lock(lock, cpu));
-    // SAFETY: the lock gives it to one CPU at a time, which loom checks.
-    guard.with_mut(|value| unsafe { *value += 1 });
+    guard.set(guard.get() + 1);
 }
 
 fn read(lock: &Lock<Watched>, cpu: usize) -> u64 {
-    let guard = self::lock(lock, cpu);
-    // SAFETY: as above.
-    guard.with(|value| unsafe { *value })
+    self::lock(lock, cpu).get()
 }
 
 /// Every CPU adds so many times.
 fn they_add(nr_times: &'static [u64]) {
-    let lock = new_lock(Watched::new(0));
+    let lock = new_lock(Watched::default());
     let others: Vec<_> = (1..nr_times.len())
         .map(|cpu| {
             let lock = Arc::clone(&lock);
@@ -78,7 +72,7 @@ fn taking_it_must_be_one_step() {
 
 /// CPU 0 has the lock twice. If it could retake it, nobody else had it between.
 fn it_retakes(other: usize) {
-    let lock = new_lock(Watched::new(0));
+    let lock = new_lock(Watched::default());
     add_one(&lock, 0);
     let thread = {
         let lock = Arc::clone(&lock);
@@ -86,8 +80,7 @@ fn it_retakes(other: usize) {
     };
     let before = read(&lock, 0);
     if let Some(guard) = lock.retake(0) {
-        // SAFETY: as above.
-        assert_eq!(guard.with(|value| unsafe { *value }), before);
+        assert_eq!(guard.get(), before);
     }
     thread.join().unwrap();
 }
@@ -107,12 +100,11 @@ fn no_two_cpus_may_have_the_same_number() {
 /// lock, reads what was written when it finds CPU 1 waiting.
 fn it_waits(writes_first: bool) {
     let lock = new_lock(());
-    let state = Arc::new(Watched::new(0));
+    let state = Arc::new(Watched::default());
     let guard = lock.retake(0).expect("it is free");
     let waiting = {
         let (lock, state) = (Arc::clone(&lock), Arc::clone(&state));
-        // SAFETY: CPU 0 reads only after it has seen this one wait, which loom checks.
-        let write = move || state.with_mut(|value| unsafe { *value = 7 });
+        let write = move || state.set(7);
         thread::spawn(move || {
             if writes_first {
                 write();
@@ -130,8 +122,7 @@ fn it_waits(writes_first: bool) {
         })
     };
     if lock.is_waiting(1) {
-        // SAFETY: as above.
-        assert_eq!(state.with(|value| unsafe { *value }), 7);
+        assert_eq!(state.get(), 7);
     }
     drop(guard);
     waiting.join().unwrap();

@@ -3,34 +3,15 @@
 use std::sync::Arc;
 
 use kernel_models::{
-    Patience, Weakness,
+    Patience, Watched, Weakness,
     atomic::{
         AtomicU64,
         Ordering::{Acquire, Release},
     },
-    check, new_mailboxes,
+    check, new_lock, new_mailboxes,
     sync::{MAX_CPUS, Mailboxes},
 };
-use loom::{cell::UnsafeCell, thread};
-
-/// Something that loom watches: no CPU may write it while another one uses it.
-#[derive(Default)]
-struct Watched(UnsafeCell<u64>);
-
-// SAFETY: that nobody writes it while others use it is what the models say.
-unsafe impl Sync for Watched {}
-
-impl Watched {
-    fn get(&self) -> u64 {
-        // SAFETY: loom checks that nobody writes it.
-        self.0.with(|value| unsafe { *value })
-    }
-
-    fn set(&self, new: u64) {
-        // SAFETY: loom checks that nobody else uses it.
-        self.0.with_mut(|value| unsafe { *value = new });
-    }
-}
+use loom::thread;
 
 /// A request to do something for the CPU `from`, which does so for the `round`th time.
 struct Request {
@@ -178,8 +159,44 @@ fn three_cpus_ask_each_other() {
 
 #[test]
 #[should_panic(expected = "exceeded maximum number of branches")]
-fn who_waits_must_answer() {
+fn who_waits_for_an_answer_must_answer() {
     check(3, || they_ask(EACH_OTHER, false));
+}
+
+/// CPU 0 has the lock and asks CPU 1, which waits for it.
+fn who_has_the_lock_asks(answers_while_it_waits: bool) {
+    let machine = Arc::new(Machine::new());
+    let lock = new_lock(());
+    let guard = lock.retake(0).expect("it is free");
+    let waiting = {
+        let (machine, lock) = (Arc::clone(&machine), Arc::clone(&lock));
+        thread::spawn(move || {
+            let patience = Patience::default();
+            let wait = || {
+                if answers_while_it_waits {
+                    machine.answer(1);
+                }
+                patience.wait();
+            };
+            drop(lock.lock(1, wait));
+            machine.serve(1, 1);
+        })
+    };
+    machine.ask(0, 0b10, 1, || ());
+    drop(guard);
+    machine.is_ready();
+    waiting.join().unwrap();
+}
+
+#[test]
+fn lesson_2_who_waits_for_the_lock_answers_who_has_it() {
+    check(4, || who_has_the_lock_asks(true));
+}
+
+#[test]
+#[should_panic(expected = "exceeded maximum number of branches")]
+fn lesson_2_who_waits_for_the_lock_must_answer() {
+    check(4, || who_has_the_lock_asks(false));
 }
 
 #[test]

@@ -1,0 +1,261 @@
+//! The flush of a changed page table, against a CPU that comes to use it.
+//!
+//! The mailboxes are the kernel's. The rest belongs to the machine, so it is the protocol of
+//! `arch::trap` and `arch::smp` in their words, with a TLB that keeps what it has until it is told to forget
+//! it. `mov cr3` is a fence: it serialises.
+
+use std::{cell::Cell, sync::Arc};
+
+use kernel_models::{
+    Patience,
+    atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Relaxed, Release, SeqCst},
+    },
+    check, new_mailboxes,
+    sync::{MAX_CPUS, Mailboxes},
+};
+use loom::{sync::atomic::fence, thread};
+
+/// Roots: the kernel's own, which maps nothing here, and that of a space.
+const KERNEL: u64 = 0;
+const SPACE: u64 = 1;
+
+/// The frame that the space's only entry names in the beginning, and the one after it.
+const OLD: u64 = 1;
+const FRESH: u64 = 2;
+
+/// What may be left out or done in another order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// A CPU loads the root before it notes it.
+    LoadsFirst,
+    /// Loading a root does not wait until the note can be seen.
+    LoadsWithoutFence,
+    /// The table may still seem to be as it was when the notes are looked at.
+    LooksWithoutFence,
+    /// The notes are looked at before the table is changed.
+    LooksFirst,
+    /// The frame is free before the flush.
+    FreesFirst,
+}
+
+struct Machine {
+    /// The space's page table.
+    entry: AtomicU64,
+    /// By CPU, the root that it has noted.
+    roots: [AtomicU64; MAX_CPUS],
+    mailboxes: Mailboxes<u64>,
+    old_is_free: AtomicU64,
+    is_done: AtomicU64,
+}
+
+/// A CPU, and what it alone knows.
+struct Cpu<'m> {
+    machine: &'m Machine,
+    number: usize,
+    fault: Fault,
+    /// The root that it uses.
+    cr3: Cell<u64>,
+    /// The frame that it has found in the table.
+    tlb: Cell<Option<u64>>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self {
+            entry: AtomicU64::known(OLD),
+            roots: std::array::from_fn(|_| AtomicU64::known(KERNEL)),
+            mailboxes: new_mailboxes(|| KERNEL),
+            old_is_free: AtomicU64::known(0),
+            is_done: AtomicU64::known(0),
+        }
+    }
+}
+
+impl<'m> Cpu<'m> {
+    fn new(machine: &'m Machine, number: usize, fault: Fault) -> Self {
+        Self {
+            machine,
+            number,
+            fault,
+            cr3: Cell::new(KERNEL),
+            tlb: Cell::new(None),
+        }
+    }
+
+    fn use_root(&self, root: u64) {
+        if self.fault == Fault::LoadsFirst {
+            self.load_page_table(root);
+            // The CPU reads ahead.
+            self.walk();
+        }
+        self.machine.roots[self.number].store(root, Relaxed);
+        if self.fault != Fault::LoadsFirst {
+            self.load_page_table(root);
+        }
+    }
+
+    fn load_page_table(&self, root: u64) {
+        if self.fault != Fault::LoadsWithoutFence {
+            fence(SeqCst);
+        }
+        self.cr3.set(root);
+        self.tlb.set(None);
+    }
+
+    /// What the hardware does when it wants to.
+    fn walk(&self) -> Option<u64> {
+        if self.cr3.get() == SPACE && self.tlb.get().is_none() {
+            self.tlb.set(Some(self.machine.entry.load(Relaxed)));
+        }
+        self.tlb.get()
+    }
+
+    /// The program reads or writes.
+    fn touch(&self) {
+        if self.walk() == Some(OLD) {
+            let is_free = self.machine.old_is_free.load(Relaxed) != 0;
+            assert!(!is_free, "a CPU reaches a free frame");
+        }
+    }
+
+    fn answer(&self) {
+        if self.machine.mailboxes.is_asked(self.number) {
+            let flush_here = |&root: &u64| {
+                if self.machine.roots[self.number].load(Relaxed) == root {
+                    self.tlb.set(None);
+                }
+            };
+            self.machine.mailboxes.answer(self.number, flush_here);
+        }
+    }
+
+    /// As in `smp`, for one space.
+    fn ask_users(&self, root: u64, nr_cpus: usize) {
+        if self.fault != Fault::LooksWithoutFence {
+            fence(SeqCst);
+        }
+        let is_user =
+            |cpu: &usize| *cpu != self.number && self.machine.roots[*cpu].load(Relaxed) == root;
+        let others = (0..nr_cpus)
+            .filter(is_user)
+            .fold(0, |others, cpu| others | 1 << cpu);
+        if others != 0 {
+            let patience = Patience::default();
+            let wait = || {
+                self.answer();
+                patience.wait();
+            };
+            self.machine
+                .mailboxes
+                .ask(self.number, others, root, |_| (), wait);
+        }
+    }
+
+    /// Puts another frame into the table, and frees the old one.
+    fn remap(&self, nr_cpus: usize) {
+        let free = || self.machine.old_is_free.store(1, Release);
+        match self.fault {
+            Fault::FreesFirst => {
+                self.machine.entry.store(FRESH, Release);
+                free();
+                self.ask_users(SPACE, nr_cpus);
+            }
+            Fault::LooksFirst => {
+                self.ask_users(SPACE, nr_cpus);
+                self.machine.entry.store(FRESH, Release);
+                free();
+            }
+            _ => {
+                self.machine.entry.store(FRESH, Release);
+                self.ask_users(SPACE, nr_cpus);
+                free();
+            }
+        }
+        self.machine.is_done.store(1, Release);
+    }
+
+    /// Runs a program of the space, perhaps leaves it and comes back; answers until all is done.
+    fn run(&self, nr_times: u64) {
+        for time in 0..nr_times {
+            if time > 0 {
+                self.use_root(KERNEL);
+            }
+            self.use_root(SPACE);
+            self.touch();
+            self.answer();
+            self.touch();
+        }
+        let patience = Patience::default();
+        while self.machine.is_done.load(Acquire) == 0 {
+            self.answer();
+            self.touch();
+            patience.wait();
+        }
+        self.touch();
+    }
+}
+
+/// CPU 0 remaps while others run the space's program, so many times each.
+fn they_use_it(nr_times: &'static [u64], fault: Fault) {
+    let machine = Arc::new(Machine::new());
+    let nr_cpus = nr_times.len() + 1;
+    let users: Vec<_> = (1..nr_cpus)
+        .map(|number| {
+            let machine = Arc::clone(&machine);
+            thread::spawn(move || {
+                let cpu = Cpu::new(&machine, number, fault);
+                cpu.run(nr_times[number - 1]);
+            })
+        })
+        .collect();
+    Cpu::new(&machine, 0, fault).remap(nr_cpus);
+    users.into_iter().for_each(|user| user.join().unwrap());
+}
+
+#[test]
+fn no_cpu_keeps_what_was_flushed() {
+    check(4, || they_use_it(&[1], Fault::None));
+}
+
+#[test]
+fn no_cpu_keeps_it_that_leaves_and_comes_back() {
+    check(3, || they_use_it(&[2], Fault::None));
+}
+
+#[test]
+fn no_cpu_of_two_keeps_it() {
+    check(2, || they_use_it(&[1, 1], Fault::None));
+}
+
+#[test]
+#[should_panic(expected = "a CPU reaches a free frame")]
+fn a_root_must_be_noted_before_it_is_loaded() {
+    check(4, || they_use_it(&[1], Fault::LoadsFirst));
+}
+
+#[test]
+#[should_panic(expected = "a CPU reaches a free frame")]
+fn loading_a_root_must_wait_until_the_note_is_seen() {
+    check(4, || they_use_it(&[1], Fault::LoadsWithoutFence));
+}
+
+#[test]
+#[should_panic(expected = "a CPU reaches a free frame")]
+fn the_change_must_be_seen_before_the_notes_are_looked_at() {
+    check(4, || they_use_it(&[1], Fault::LooksWithoutFence));
+}
+
+#[test]
+#[should_panic(expected = "a CPU reaches a free frame")]
+fn the_table_must_be_changed_before_the_notes_are_looked_at() {
+    check(4, || they_use_it(&[1], Fault::LooksFirst));
+}
+
+#[test]
+#[should_panic(expected = "a CPU reaches a free frame")]
+fn a_frame_must_be_freed_after_the_flush() {
+    check(4, || they_use_it(&[1], Fault::FreesFirst));
+}
