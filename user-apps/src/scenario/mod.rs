@@ -17,7 +17,8 @@
 //!
 //! The program runs all of its cases, or those that its arguments name, and prints a line for each:
 //! `test NAME ... ok`, or `test NAME ... FAILED` and in the lines below why (a panic's message comes
-//! from the case itself, so it is in the lines above). The names also lie in an ELF section, where
+//! from the case itself, so it is in the lines above). One that failed is the last: it may have left
+//! processes behind, and the host starts another machine for the others. The names also lie in an ELF section, where
 //! the host finds them without running anything.
 
 pub mod cpus;
@@ -129,7 +130,6 @@ pub fn run(names: &'static [u8], cases: &[fn()]) -> i32 {
     }
 
     warm_up();
-    let mut status = 0;
     for (name, &case) in names().zip(cases) {
         if start::args().nth(1).is_some() && !start::args().skip(1).any(|arg| arg == name) {
             continue;
@@ -139,11 +139,11 @@ pub fn run(names: &'static [u8], cases: &[fn()]) -> i32 {
             Err(failure) => {
                 println!("test {name} ... FAILED");
                 println!("    {failure}");
-                status = 1;
+                return 1;
             }
         }
     }
-    status
+    0
 }
 
 /// Goes once the way of every case, so that what the servers touch on it is theirs already.

@@ -1,9 +1,11 @@
 //! Test programs: one boot runs one program, and each of its cases gets a verdict.
 //!
 //! The program's ELF file says which cases it has. It prints `test CASE ... ok` or `test CASE ... FAILED`
-//! for each, with explaining lines after it, and exits with 0 if and only if all are well. A case
-//! without a verdict has failed, whatever else the machine says.
+//! for each, with explaining lines after it, and exits with 0 if and only if all are well. After a case that
+//! failed it ends, as what is left of that could disturb others: those have another machine. A case that
+//! ends the machine without a verdict has failed, whatever else the machine says.
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::time::Duration;
 
@@ -62,8 +64,17 @@ impl ProgramRun {
             .collect()
     }
 
-    /// Boots, and reports every case as its verdict comes.
+    /// Boots as often as it takes, and reports every case as its verdict comes.
     pub(super) fn run(&self, limit: Duration, built: &Built, report: &Report) -> Result<()> {
+        let mut left = self.boot(limit, built, report)?;
+        while let Some(run) = left {
+            left = run.boot(limit, built, report)?;
+        }
+        Ok(())
+    }
+
+    /// Boots once; returns the cases that a failed one kept from running.
+    fn boot(&self, limit: Duration, built: &Built, report: &Report) -> Result<Option<ProgramRun>> {
         let mut words = vec![self.program.clone()];
         if !self.whole {
             words.extend(self.cases.iter().cloned());
@@ -88,14 +99,15 @@ impl ProgramRun {
             reader: &mut reader,
         };
         let ending = machine.converse(std::io::empty(), feed, Some(limit))?;
-        for outcome in self.conclude(&mut reader, &ending) {
+        let (outcomes, left) = self.conclude(&mut reader, &ending);
+        for outcome in outcomes {
             report.add(outcome);
         }
-        Ok(())
+        Ok(left)
     }
 
-    /// What is left to say when the machine has ended.
-    fn conclude(&self, reader: &mut Reader, ending: &Ending) -> Vec<Outcome> {
+    /// What is left to say, and to run, when the machine has ended.
+    fn conclude(&self, reader: &mut Reader, ending: &Ending) -> (Vec<Outcome>, Option<ProgramRun>) {
         reader.end();
         let mut outcomes: Vec<_> = reader
             .pending
@@ -103,39 +115,48 @@ impl ProgramRun {
             .map(|case| self.outcome(case))
             .into_iter()
             .collect();
-        let mut last_words = format!(
-            "no verdict: {ending}; the machine's last words:\n{}\n",
-            last_lines(&reader.everything, TAIL_LINES)
-        );
-        let mut missing = 0;
-        for case in self.cases.iter().filter(|case| !reader.seen.contains(case)) {
-            missing += 1;
-            let verdict = Verdict::Failed(std::mem::replace(
-                &mut last_words,
-                format!("no verdict: {ending}; see the first case without one\n"),
-            ));
-            outcomes.push(Outcome {
-                name: full_name(&self.program, case, self.smp),
-                verdict,
-                output: String::new(),
-            });
-        }
-        let good_ending = *ending == Ending::Exit(0);
-        if missing == 0 && good_ending == reader.any_failed {
-            let what = if good_ending {
-                "cases failed, and yet"
+        let is_missing = |case: &&String| !reader.seen.contains(case);
+        let mut missing: VecDeque<_> = self.cases.iter().filter(is_missing).cloned().collect();
+        let tail = last_lines(&reader.everything, TAIL_LINES);
+        if missing.is_empty() {
+            let good_ending = *ending == Ending::Exit(0);
+            if good_ending == reader.any_failed {
+                let what = if good_ending {
+                    "cases failed, and yet"
+                } else {
+                    "all cases are well, but"
+                };
+                let why = format!("{what} {ending}; the machine's last words:\n{tail}\n");
+                outcomes.push(self.failed("(end)", why));
+            }
+        } else if !(reader.any_failed && *ending == Ending::Exit(1)) {
+            // Nobody but the first of them can be to blame, unless nothing runs at all.
+            let nr_lost = if reader.seen.is_empty() {
+                missing.len()
             } else {
-                "all cases are well, but"
+                1
             };
-            let tail = last_lines(&reader.everything, TAIL_LINES);
-            let why = format!("{what} {ending}; the machine's last words:\n{tail}\n");
-            outcomes.push(Outcome {
-                name: full_name(&self.program, "(end)", self.smp),
-                verdict: Verdict::Failed(why),
-                output: String::new(),
-            });
+            let mut why = format!("no verdict: {ending}; the machine's last words:\n{tail}\n");
+            for case in missing.drain(..nr_lost) {
+                outcomes.push(self.failed(&case, why));
+                why = format!("no verdict: {ending}; see the first case without one\n");
+            }
         }
-        outcomes
+        let left = (!missing.is_empty()).then(|| ProgramRun {
+            program: self.program.clone(),
+            cases: missing.into(),
+            whole: false,
+            smp: self.smp,
+        });
+        (outcomes, left)
+    }
+
+    fn failed(&self, case: &str, why: String) -> Outcome {
+        Outcome {
+            name: full_name(&self.program, case, self.smp),
+            verdict: Verdict::Failed(why),
+            output: String::new(),
+        }
     }
 
     fn outcome(&self, case: Case) -> Outcome {
@@ -279,11 +300,23 @@ mod tests {
 
     /// Names of passed cases, and names and explanations of failed ones.
     fn judge(cases: &[&str], output: &str, ending: Ending) -> (Vec<String>, Vec<(String, String)>) {
+        let (passed, failed, left) = judge_boot(cases, output, ending);
+        assert!(left.is_empty(), "{left:?} have to be run");
+        (passed, failed)
+    }
+
+    /// The same, and the names of those that another machine has to run.
+    fn judge_boot(
+        cases: &[&str],
+        output: &str,
+        ending: Ending,
+    ) -> (Vec<String>, Vec<(String, String)>, Vec<String>) {
         let run = run_of(cases);
         let mut reader = Reader::default();
         let complete = reader.feed(output.as_bytes());
         let mut outcomes: Vec<_> = complete.into_iter().map(|case| run.outcome(case)).collect();
-        outcomes.extend(run.conclude(&mut reader, &ending));
+        let (last, left) = run.conclude(&mut reader, &ending);
+        outcomes.extend(last);
         let (mut passed, mut failed) = (Vec::new(), Vec::new());
         for outcome in outcomes {
             match outcome.verdict {
@@ -292,7 +325,7 @@ mod tests {
                 Verdict::Skipped(_) => unreachable!(),
             }
         }
-        (passed, failed)
+        (passed, failed, left.map_or(Vec::new(), |run| run.cases))
     }
 
     #[test]
@@ -314,12 +347,30 @@ mod tests {
     #[test]
     fn case_without_a_verdict_fails_with_the_last_words() {
         let output = "test a ... ok\npanic: oh no\ntest b ... o";
-        let (passed, failed) = judge(&["a", "b", "c"], output, Ending::Panic);
+        let (passed, failed, left) = judge_boot(&["a", "b", "c"], output, Ending::Panic);
         assert_eq!(passed, ["prog::a"]);
-        assert_eq!(failed.len(), 2);
+        assert_eq!(failed.len(), 1);
         assert!(failed[0].1.contains("the kernel panicked"));
         assert!(failed[0].1.contains("panic: oh no\ntest b ... o\n"));
+        assert_eq!(left, ["c"]);
+    }
+
+    #[test]
+    fn a_machine_that_runs_no_case_is_not_started_again() {
+        let (passed, failed) = judge(&["a", "b"], "panic: oh no\n", Ending::Panic);
+        assert!(passed.is_empty());
+        assert_eq!(failed.len(), 2);
+        assert!(failed[0].1.contains("oh no"));
         assert!(!failed[1].1.contains("oh no"));
+    }
+
+    #[test]
+    fn cases_after_a_failed_one_have_a_machine_of_their_own() {
+        let output = "test a ... ok\ntest b ... FAILED\nwhy\n";
+        let (passed, failed, left) = judge_boot(&["a", "b", "c", "d"], output, Ending::Exit(1));
+        assert_eq!(passed, ["prog::a"]);
+        assert_eq!(failed, [("prog::b".into(), "why\n".into())]);
+        assert_eq!(left, ["c", "d"]);
     }
 
     #[test]
