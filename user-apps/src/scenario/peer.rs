@@ -2,17 +2,23 @@
 
 use alloc::boxed::Box;
 
-use libipc::abi::ThreadState;
-use libipc::object::{clock, yield_now};
+use libipc::abi::{Error, ThreadState};
+use libipc::object::{clock, cpus, yield_now};
 use libipc::services::procd::Ended;
 use libipc::thread::{PRIORITY, Running, Supervisor, spawn_at};
-use libipc::{PageBuffer, Thread, process};
+use libipc::{Endpoint, PageBuffer, Rights, Thread, process};
 
 /// Size of a peer thread's stack in bytes.
 const STACK: usize = 64 * 1024;
 
-/// How long a condition may take that others bring about, in nanoseconds: far more than any does.
-const PATIENCE_NS: u64 = 60_000_000_000;
+/// How long a condition may take that others bring about, in nanoseconds: far more than any does, on
+/// a host that has other things to do as well.
+const PATIENCE_NS: u64 = 120_000_000_000;
+
+/// How long who waits for a condition leaves its CPU alone between two looks, in nanoseconds: at first,
+/// and in the end.
+const REST_NS: u64 = 100_000;
+const LONG_REST_NS: u64 = 3_000_000;
 
 type Body = Box<dyn FnOnce()>;
 
@@ -56,11 +62,17 @@ pub fn until(what: &str, condition: impl FnMut() -> bool) {
 }
 
 /// Lets others run until the condition holds, but not for longer than this. Returns whether it does.
+///
+/// With several CPUs, to yield is to go on at once: a CPU that does nothing else takes time from the
+/// others, as they may be threads of one host. So who has yielded some times rests, and its CPU halts.
+/// That takes the thread's timer.
 pub fn wait_for(limit_ns: u64, mut condition: impl FnMut() -> bool) -> bool {
-    /// Turns between two looks at the clock.
-    const TURNS: u32 = 64;
+    /// Turns between two rests, or two looks at the clock.
+    const TURNS: u32 = 2;
+    let has_others = cpus().is_ok_and(|cpus| cpus.count_ones() > 1);
     let now = || clock().expect("clock").0;
     let end = now() + limit_ns;
+    let mut rest_ns = REST_NS;
     loop {
         for _ in 0..TURNS {
             if condition() {
@@ -71,6 +83,42 @@ pub fn wait_for(limit_ns: u64, mut condition: impl FnMut() -> bool) -> bool {
         if now() > end {
             return condition();
         }
+        if has_others {
+            // With no memory for that, it goes on yielding.
+            let _ = try_rest(rest_ns);
+            rest_ns = (2 * rest_ns).min(LONG_REST_NS);
+        }
+    }
+}
+
+/// Lets a time pass, in nanoseconds, without taking a CPU from anybody. Replaces the thread's timer.
+///
+/// # Panics
+/// When there is no endpoint to be had.
+#[track_caller]
+pub fn rest(ns: u64) {
+    try_rest(ns).expect("rest");
+}
+
+fn try_rest(ns: u64) -> Result<(), Error> {
+    let endpoint = Endpoint::create()?;
+    let notify = endpoint.copy(Rights::NOTIFY, 1)?;
+    notify.timer(clock()?.0 + ns)?;
+    endpoint.recv(&mut []).map(|_| ())
+}
+
+/// Waits for a condition as [`until`] does, but rests between two looks also with one CPU, so that
+/// threads of lower priority run.
+///
+/// # Panics
+/// When the condition does not hold in a time that no condition needs.
+#[track_caller]
+pub fn rest_until(what: &str, condition: impl Fn() -> bool) {
+    let now = || clock().expect("clock").0;
+    let end = now() + PATIENCE_NS;
+    while !condition() {
+        assert!(now() <= end, "waited in vain: {what}");
+        rest(REST_NS);
     }
 }
 

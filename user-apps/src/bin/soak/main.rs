@@ -14,10 +14,10 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use libipc::object::clock;
 use libipc::services::procd::Reason;
-use libipc::{Endpoint, PAGE_SIZE, PageBuffer, Rights, println, process, start};
+use libipc::{PAGE_SIZE, PageBuffer, println, process, start};
 use user_apps::scenario::cpus;
 use user_apps::scenario::frames::{self, Frames};
-use user_apps::scenario::peer::{child, status_of};
+use user_apps::scenario::peer::{child, rest, status_of};
 use user_apps::scenario::rng::Rng;
 
 libipc::program!(run);
@@ -153,12 +153,4 @@ fn judge_end(pid: u64) -> Result<(), Flaw> {
         status if status == Reason::Killed.status() => Ok(()),
         status => Err(Flaw::Status(status)),
     }
-}
-
-/// Lets a time pass without taking a CPU from anybody.
-fn rest(ns: u64) {
-    let endpoint = Endpoint::create().expect("endpoint");
-    let notify = endpoint.copy(Rights::NOTIFY, 1).expect("copy");
-    notify.timer(now() + ns).expect("timer");
-    endpoint.recv(&mut []).expect("the timer");
 }

@@ -3,25 +3,22 @@
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use libipc::abi::ThreadState;
-use libipc::object::clock;
 use libipc::thread::{Running, Supervisor};
-use libipc::{Endpoint, Message, PageBuffer, Received, Rights};
+use libipc::{Endpoint, Message, PageBuffer, Received};
 use user_apps::scenario::frames::assert_exact;
 use user_apps::scenario::memory::peek;
-use user_apps::scenario::peer::thread_with;
+use user_apps::scenario::peer::{rest_until, thread_with};
 
 use crate::endpoint;
+
+/// What the client's memory is full of.
+const MARK: u64 = 0x5a5a_5a5a_5a5a_5a5a;
 
 /// A priority below that of the thread that looks on.
 const LOW: u8 = 8;
 /// So many bytes take long; they do not lie alike on both sides, so they are copied.
 const LEN: usize = 16 << 20;
 const FROM: usize = 1;
-/// How long the thread that looks on sleeps.
-const WAIT_NS: u64 = 200_000;
-
-/// What the client's memory is full of.
-const MARK: u64 = 0x5a5a_5a5a_5a5a_5a5a;
 
 /// How many bytes the server has received.
 static RECEIVED: AtomicU64 = AtomicU64::new(0);
@@ -35,19 +32,19 @@ pub(crate) fn lesson_20_a_long_message_lets_others_run_and_kill_wins() {
             data.fill(MARK as u8);
             buffer.fill(0);
             let server = server(&service, buffer.addr());
-            sleep_until(|| state(&server) == ThreadState::Receiving);
+            rest_until("the receiver", || state(&server) == ThreadState::Receiving);
             let client = client(&service, data.addr());
-            sleep_until(|| peek(buffer.addr()) == MARK);
+            rest_until("the first step", || peek(buffer.addr()) == MARK);
             let last = peek(buffer.addr() + LEN as u64 - 16);
             assert_ne!(last, MARK, "all of it came at once");
             assert_eq!(state(&client), ThreadState::Runnable);
             if kills_server {
                 // The message waits for another one who receives.
                 server.thread().kill().expect("kill");
-                sleep_until(|| state(&client) == ThreadState::Sending);
+                rest_until("the sender", || state(&client) == ThreadState::Sending);
             } else {
                 client.thread().kill().expect("kill");
-                sleep_until(|| state(&server) == ThreadState::Receiving);
+                rest_until("the receiver", || state(&server) == ThreadState::Receiving);
                 service.send(Message::new(1), &[7], &mut []).expect("send");
                 assert_eq!(RECEIVED.load(SeqCst), 1);
             }
@@ -79,16 +76,4 @@ fn client(service: &Endpoint, data: u64) -> Running {
 
 fn state(thread: &Running) -> ThreadState {
     thread.thread().info().expect("info").state
-}
-
-/// Sleeps, so that threads of lower priority run, and wakes, until the condition holds.
-fn sleep_until(condition: impl Fn() -> bool) {
-    let ears = endpoint();
-    let bell = ears.copy(Rights::NOTIFY, 1).expect("copy");
-    while !condition() {
-        let (now, _) = clock().expect("clock");
-        bell.timer(now + WAIT_NS).expect("timer");
-        let rang = ears.recv(&mut []).expect("recv");
-        assert!(matches!(rang, Received::Notification(_)));
-    }
 }

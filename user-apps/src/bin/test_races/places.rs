@@ -5,9 +5,9 @@ use core::sync::atomic::Ordering::SeqCst;
 use alloc::vec::Vec;
 
 use libipc::thread::Running;
-use libipc::{Endpoint, Rights, Thread, start};
+use libipc::{Thread, start};
 use user_apps::scenario::cpus;
-use user_apps::scenario::peer::{thread, until, wait_for};
+use user_apps::scenario::peer::{rest, thread, until, wait_for};
 use user_apps::scenario::rng::Rng;
 
 use super::*;
@@ -50,14 +50,6 @@ fn turns(who: usize) -> u64 {
 
 fn place(who: usize) -> u64 {
     SPINNERS[who].cpu.load(SeqCst)
-}
-
-/// Lets a time pass without taking a CPU from anybody.
-fn rest(ns: u64) {
-    let endpoint = Endpoint::create().expect("endpoint");
-    let notify = endpoint.copy(Rights::NOTIFY, 1).expect("copy");
-    notify.timer(now() + ns).expect("timer");
-    endpoint.recv(&mut []).expect("the timer");
 }
 
 /// The hardware's numbers of all CPUs, in the order of the kernel's.

@@ -1,6 +1,5 @@
 //! Thousands of generations, each of which ends when the next one is there.
 
-use libipc::object::yield_now;
 use libipc::services::procd;
 use libipc::{Endpoint, PAGE_SIZE, PageBuffer, Space, getpid, getppid, process, start};
 use user_apps::scenario::frames::{Frames, available};
@@ -70,11 +69,11 @@ fn descend(born: u64) {
 fn settled() -> u64 {
     let mut frames = available();
     let mut nr_alike = 0;
-    while nr_alike < 20 {
-        yield_now();
+    until("no change", || {
         let now = available();
         nr_alike = if now == frames { nr_alike + 1 } else { 0 };
         frames = now;
-    }
+        nr_alike == 20
+    });
     frames
 }

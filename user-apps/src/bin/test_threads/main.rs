@@ -13,7 +13,7 @@ use state::*;
 use user_apps::scenario::assert_err;
 use user_apps::scenario::frames::assert_exact;
 use user_apps::scenario::memory::{Mapped, PAGE, SCRATCH, map, peek, poke};
-use user_apps::scenario::peer::{join, thread, thread_with, until, until_state};
+use user_apps::scenario::peer::{join, rest_until, thread, thread_with, until, until_state};
 use user_apps::scenario::syscall::refused;
 use user_apps::scenario::twin::system;
 
@@ -159,6 +159,7 @@ fn information_tells_what_a_thread_does() {
 }
 
 fn yielding_lets_others_of_the_same_priority_run() {
+    stay_on_one_cpu();
     let _board = board();
     poke(slot(0), 0);
     let others = [1, 2, 3].map(|who| {
@@ -233,20 +234,6 @@ fn a_higher_priority_runs_first() {
     drop(high);
 }
 
-/// Waits for a condition and leaves the CPU to lower priorities meanwhile.
-fn rest_until(condition: impl Fn() -> bool) {
-    let endpoint = Endpoint::create().expect("endpoint");
-    let notify = endpoint.copy(Rights::NOTIFY, 1).expect("copy");
-    while !condition() {
-        let (now, _) = clock().expect("clock");
-        notify.timer(now + 1_000_000).expect("timer");
-        assert!(matches!(
-            endpoint.recv(&mut []),
-            Ok(Received::Notification(1))
-        ));
-    }
-}
-
 fn a_lower_priority_waits() {
     stay_on_one_cpu();
     let _board = board();
@@ -260,7 +247,7 @@ fn a_lower_priority_waits() {
             "a lower priority ran while a higher one could"
         );
     }
-    rest_until(|| peek(slot(0)) == 1);
+    rest_until("the lower priority's turn", || peek(slot(0)) == 1);
     drop(low);
 }
 
@@ -293,7 +280,7 @@ fn senders_lend_their_priority() {
             let _ = incoming.token.reply(Message::new(0).with_words(words), &[]);
         }
     });
-    rest_until(|| {
+    rest_until("the server", || {
         server
             .thread()
             .info()
