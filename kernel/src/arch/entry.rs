@@ -265,7 +265,12 @@ resume:
     test rax, rax
     jnz 2b
     jmp 4b
-10: call {fast_send_bytes}
+10: cmp r8, {page}
+    jae 22f
+    call {fast_send_bytes}
+    test rax, rax
+    jnz 2b
+22: call {fast_send_pages}
     test rax, rax
     jnz 2b
     jmp 4b
@@ -289,7 +294,12 @@ resume:
     test rax, rax
     jnz 2b
     jmp 4b
-14: call {fast_reply_recv_bytes}
+14: cmp r8, {page}
+    jae 23f
+    call {fast_reply_recv_bytes}
+    test rax, rax
+    jnz 2b
+23: call {fast_reply_recv_pages}
     test rax, rax
     jnz 2b
     jmp 4b
@@ -423,9 +433,11 @@ fatal_entry:
     fast_send_room = sym trap::fast_send_room,
     fast_reply_recv_room = sym trap::fast_reply_recv_room,
     fast_send_bytes = sym trap::fast_send_bytes,
+    fast_send_pages = sym trap::fast_send_pages,
     fast_send_handle = sym trap::fast_send_handle,
     fast_reply_recv = sym trap::fast_reply_recv,
     fast_reply_recv_bytes = sym trap::fast_reply_recv_bytes,
+    fast_reply_recv_pages = sym trap::fast_reply_recv_pages,
     fast_reply_recv_handle = sym trap::fast_reply_recv_handle,
     has_handles = const !(Tag(0).moving_pages().0 >> 32) as u32,
     page = const PAGE_SIZE,

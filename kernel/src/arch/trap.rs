@@ -1,16 +1,17 @@
 //! What comes through the entry code: system calls, faults, interrupts; and the switch to whoever
 //! runs next.
 //!
-//! The kernel's objects are behind one lock, which every entry takes and every exit releases. It is
-//! free while a CPU is idle or between two steps of a long call, the only times when interrupts are on in
-//! the kernel. What other CPUs ask for is answered without it.
+//! The kernel's objects are behind one lock. Ordinary messages and notifications share it with other CPUs; every other
+//! entry takes it alone, and so does one that does not get what it needs. It is free while a CPU is idle or between two
+//! steps of a long call, the only times when interrupts are on in the kernel. What other CPUs ask for is answered
+//! without it.
 
 use core::{hint, mem, ptr::NonNull};
 
 use cowslip_abi::Access;
 use kernel::{
     mm::{Flush, FlushPages, Frame, phys::FRAME_SIZE},
-    object::{Fault, Kernel, Registers, Special, Thread},
+    object::{Fault, Here, Kernel, Registers, Special, Thread},
     sync::{self, Lock},
     sys, vm,
 };
@@ -46,7 +47,7 @@ type Guard = sync::Guard<'static, Kernel>;
 #[inline(always)]
 fn lock() -> Guard {
     KERNEL
-        .retake(PerCpu::number())
+        .retake(PerCpu::number(), smp::wait_a_little)
         .unwrap_or_else(lock_after_others)
 }
 
@@ -83,6 +84,7 @@ pub fn run(start: impl FnOnce(&mut Kernel)) -> ! {
 
 /// Runs threads for ever on another CPU.
 pub fn run_other() -> ! {
+    KERNEL.admit(PerCpu::number());
     let mut guard = lock();
     guard.bring_online(PerCpu::number());
     let registers = leave(guard);
@@ -97,17 +99,22 @@ type Resumed = Option<NonNull<Registers>>;
 /// A thread sends label and words: if it is an ordinary message, returns the registers of the
 /// receiver, who runs next.
 pub extern "C" fn fast_send() -> Resumed {
-    fast(|kernel| kernel.fast_send(clock::ticks, switch_fast))
+    share(|mut here| here.fast_send(clock::ticks, switch_fast))
 }
 
 /// The same for a message without bytes, but with room for some.
 pub extern "C" fn fast_send_room() -> Resumed {
-    fast(|kernel| kernel.fast_send_room(clock::ticks, switch_fast))
+    share(|mut here| here.fast_send_room(clock::ticks, switch_fast))
 }
 
-/// The same for a message with bytes.
+/// The same for a message with bytes that can be copied where they are.
 pub extern "C" fn fast_send_bytes() -> Resumed {
-    fast(|kernel| kernel.fast_send_bytes(clock::ticks, switch_fast))
+    share(|mut here| here.fast_send_bytes(clock::ticks, switch_fast))
+}
+
+/// The same for a message with bytes, wherever they are.
+pub extern "C" fn fast_send_pages() -> Resumed {
+    fast(|kernel| kernel.here().fast_send_pages(clock::ticks, switch_fast))
 }
 
 /// The same for a message with handles: an ordinary one has one, which moves. The word with the
@@ -118,23 +125,32 @@ pub extern "C" fn fast_send_handle() -> Resumed {
 
 /// The same as [`fast_send`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv() -> Resumed {
-    fast(|kernel| kernel.fast_reply_recv(clock::ticks, switch_fast))
+    share(|mut here| here.fast_reply_recv(clock::ticks, switch_fast))
 }
 
 /// The same for a reply that ends a fault: returns the registers of the thread that had it, which
 /// are complete.
 pub extern "C" fn fast_verdict() -> Resumed {
-    fast(|kernel| kernel.fast_verdict(clock::ticks, switch_fast))
+    share(|mut here| here.fast_verdict(clock::ticks, switch_fast))
 }
 
 /// The same as [`fast_send_room`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_room() -> Resumed {
-    fast(|kernel| kernel.fast_reply_recv_room(clock::ticks, switch_fast))
+    share(|mut here| here.fast_reply_recv_room(clock::ticks, switch_fast))
 }
 
 /// The same as [`fast_send_bytes`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_bytes() -> Resumed {
-    fast(|kernel| kernel.fast_reply_recv_bytes(clock::ticks, switch_fast))
+    share(|mut here| here.fast_reply_recv_bytes(clock::ticks, switch_fast))
+}
+
+/// The same as [`fast_send_pages`] for a reply that is followed by a receive.
+pub extern "C" fn fast_reply_recv_pages() -> Resumed {
+    fast(|kernel| {
+        kernel
+            .here()
+            .fast_reply_recv_pages(clock::ticks, switch_fast)
+    })
 }
 
 /// The same as [`fast_send_handle`] for a reply that is followed by a receive.
@@ -144,13 +160,25 @@ pub extern "C" fn fast_reply_recv_handle() -> Resumed {
 
 /// A thread raises bits: if that is all there is to it, returns its own registers.
 pub extern "C" fn fast_notify() -> Resumed {
-    fast(|kernel| Some(NonNull::from(&kernel.fast_notify()?.regs)))
+    share(|mut here| Some(NonNull::from(&here.fast_notify()?.regs)))
 }
 
 /// A thread receives a notification, or waits and lets another run: returns the registers of
 /// whoever runs now, which are complete.
 pub extern "C" fn fast_recv() -> Resumed {
-    fast(|kernel| kernel.fast_recv(clock::ticks).map(switch_fast))
+    share(|mut here| here.fast_recv(clock::ticks).map(switch_fast))
+}
+
+/// Does what a thread asks for at the same time as other CPUs, unless one of them has the kernel alone.
+#[inline(always)]
+fn share(call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
+    let number = PerCpu::number();
+    let shared = KERNEL.share(number)?;
+    // SAFETY: the kernel is shared, and no other CPU has this number.
+    let here = unsafe { Here::share(shared.as_ptr(), number) };
+    // SAFETY: nobody takes a thread from a CPU that has not waited.
+    unsafe { hint::assert_unchecked(here.running.id().is_some()) };
+    call(here)
 }
 
 #[inline(always)]
@@ -166,7 +194,8 @@ fn fast(call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
 #[inline(always)]
 fn lock_for_thread() -> Option<Guard> {
     // Nobody takes a thread from a CPU that has not waited.
-    KERNEL.retake(PerCpu::number()).or_else(|| {
+    let again = KERNEL.retake(PerCpu::number(), smp::wait_a_little);
+    again.or_else(|| {
         let guard = lock_after_others();
         guard.current().is_some().then_some(guard)
     })
@@ -235,7 +264,7 @@ pub extern "C" fn page_fault(registers: *const Registers) -> Resumed {
 #[inline(never)]
 fn report(mut guard: Guard, fault: Fault) -> Resumed {
     let kernel = &mut *guard;
-    match kernel.fast_fault(fault, clock::ticks) {
+    match kernel.here().fast_fault(fault, clock::ticks) {
         Some(special) if special.is_empty() => return kernel.threads.pinned().map(switch_fast),
         Some(_) => {}
         None => sys::report(kernel, fault),

@@ -1,6 +1,6 @@
 //! The fast path: an ordinary message between two threads, when both sides are there.
 //!
-//! [`Kernel::fast_send`] does what [`Kernel::send`] does, and [`Kernel::fast_reply_recv`] what
+//! [`Here::fast_send`] does what [`Kernel::send`] does, and [`Here::fast_reply_recv`] what
 //! [`Kernel::reply`] and [`Kernel::receive`] do, for the case that matters most, in one go: no list
 //! is walked, no scheduler is asked, and the words stay in their registers. It first looks, and if
 //! anything is out of the ordinary it has changed nothing and says so; then the general path does
@@ -19,18 +19,23 @@
 //! The receiver runs next in both paths: a sender lends its priority, so nobody who can run has a
 //! higher one.
 //!
+//! A CPU that sends words, or bytes that are copied where they are, shares the kernel with others. It claims the endpoint
+//! and the partner. Handles and pages change spaces: who moves those has the kernel alone.
+//!
 //! Each function comes once for each kind of payload, and the entry code chooses, by the tag and the
 //! lengths. So the one for a label and words, whose thread goes the way that it went last time, need
 //! not know that there are others: it calls nothing, and all it works with is in registers.
+
+use core::ops::Deref;
 
 use cowslip_abi::{FaultVerdict, Handle, Tag};
 
 use super::deliver::MOVE_MARKS;
 use crate::mm::Mm;
-use crate::object::{Kernel, Registers, Spaces, Special, State, Thread, Way};
+use crate::object::{Here, Kernel, Registers, Spaces, Special, State, Thread, Way};
 use crate::vm::{self, ByteRange, Effort, Passage, Transfer};
 
-impl Kernel {
+impl<S: Deref<Target = Spaces>> Here<'_, S> {
     /// Does the send in the running thread's registers, if it is an ordinary one, and hands the
     /// thread that runs next to `switch`. Its results are in its registers but for two things: `rax`
     /// is to be 0, and the words are still where the caller had them.
@@ -42,7 +47,7 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.send_with::<PLAIN, R>(now_ticks, switch)
+        self.send_with::<PLAIN, R>(now_ticks, switch, nothing)
     }
 
     /// The same for a message without bytes, but with room for some in the reply: only the upper half of
@@ -53,28 +58,19 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.send_with::<ROOM, R>(now_ticks, switch)
+        self.send_with::<ROOM, R>(now_ticks, switch, room)
     }
 
-    /// The same for a message with bytes.
+    /// The same for a message with bytes that can be copied where they are.
     #[inline(always)]
     pub fn fast_send_bytes<R>(
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.send_with::<BYTES, R>(now_ticks, switch)
-    }
-
-    /// The same for a message with one handle, which moves, and no bytes. The third word is in the
-    /// frame, before and after, and the fourth is to be 0.
-    #[inline(always)]
-    pub fn fast_send_handle<R>(
-        &mut self,
-        now_ticks: impl Fn() -> u64,
-        switch: impl Fn(&Thread) -> R,
-    ) -> Option<R> {
-        self.send_with::<HANDLE, R>(now_ticks, switch)
+        let mm = self.mm;
+        let pass = |_: &mut S, from: &mut Thread, to: &mut Thread| copy_in_place(mm, from, to);
+        self.send_with::<BYTES, R>(now_ticks, switch, pass)
     }
 
     /// Like [`fast_send`](Self::fast_send), for a reply and receive.
@@ -84,7 +80,7 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.reply_recv_with::<PLAIN, R>(now_ticks, switch)
+        self.reply_recv_with::<PLAIN, R>(now_ticks, switch, nothing)
     }
 
     /// Like [`fast_send_room`](Self::fast_send_room), for a reply and receive.
@@ -94,7 +90,7 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.reply_recv_with::<ROOM, R>(now_ticks, switch)
+        self.reply_recv_with::<ROOM, R>(now_ticks, switch, room)
     }
 
     /// Like [`fast_send_bytes`](Self::fast_send_bytes), for a reply and receive.
@@ -104,17 +100,9 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.reply_recv_with::<BYTES, R>(now_ticks, switch)
-    }
-
-    /// Like [`fast_send_handle`](Self::fast_send_handle), for a reply and receive.
-    #[inline(always)]
-    pub fn fast_reply_recv_handle<R>(
-        &mut self,
-        now_ticks: impl Fn() -> u64,
-        switch: impl Fn(&Thread) -> R,
-    ) -> Option<R> {
-        self.reply_recv_with::<HANDLE, R>(now_ticks, switch)
+        let mm = self.mm;
+        let pass = |_: &mut S, from: &mut Thread, to: &mut Thread| copy_in_place(mm, from, to);
+        self.reply_recv_with::<BYTES, R>(now_ticks, switch, pass)
     }
 
     /// The same for a reply of label and words that lets a faulted thread go on. All of its registers
@@ -125,10 +113,10 @@ impl Kernel {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        if self.threads.pinned()?.regs.rsi != RESUME {
+        if self.running.get()?.regs.rsi != RESUME {
             return None;
         }
-        self.reply_recv_with::<VERDICT, R>(now_ticks, switch)
+        self.reply_recv_with::<VERDICT, R>(now_ticks, switch, nothing)
     }
 
     #[inline(always)]
@@ -136,11 +124,12 @@ impl Kernel {
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
+        pass: impl Pass<S>,
     ) -> Option<R> {
         if self.knows_way(Way::Send) {
-            self.send_ordinary::<PAYLOAD, R>(now_ticks, switch)
+            self.send_ordinary::<PAYLOAD, R>(now_ticks, switch, pass)
         } else {
-            self.send_elsewhere::<PAYLOAD, R>(now_ticks, switch)
+            self.send_elsewhere::<PAYLOAD, R>(now_ticks, switch, pass)
         }
     }
 
@@ -149,11 +138,12 @@ impl Kernel {
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
+        pass: impl Pass<S>,
     ) -> Option<R> {
         if self.knows_way(Way::Receive) {
-            self.reply_recv_ordinary::<PAYLOAD, R>(now_ticks, switch)
+            self.reply_recv_ordinary::<PAYLOAD, R>(now_ticks, switch, pass)
         } else {
-            self.reply_recv_elsewhere::<PAYLOAD, R>(now_ticks, switch)
+            self.reply_recv_elsewhere::<PAYLOAD, R>(now_ticks, switch, pass)
         }
     }
 
@@ -162,9 +152,10 @@ impl Kernel {
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
+        pass: impl Pass<S>,
     ) -> Option<R> {
         self.find_way(Way::Send)?;
-        self.send_ordinary::<PAYLOAD, R>(now_ticks, switch)
+        self.send_ordinary::<PAYLOAD, R>(now_ticks, switch, pass)
     }
 
     #[inline(never)]
@@ -172,9 +163,10 @@ impl Kernel {
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
+        pass: impl Pass<S>,
     ) -> Option<R> {
         self.find_way(Way::Receive)?;
-        self.reply_recv_ordinary::<PAYLOAD, R>(now_ticks, switch)
+        self.reply_recv_ordinary::<PAYLOAD, R>(now_ticks, switch, pass)
     }
 
     #[inline(always)]
@@ -182,31 +174,27 @@ impl Kernel {
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
+        pass: impl Pass<S>,
     ) -> Option<R> {
-        let sender = self.threads.pinned()?;
+        let sender = self.running.get_mut()?;
         if !has_payload::<PAYLOAD>(&sender.regs) {
             return None;
         }
-        let (_, endpoint) = self
-            .endpoints
-            .hinted_mut(sender.route(Way::Send).endpoint)?;
-        let mut pair = self.threads.pair(endpoint.receivers.first()?)?;
-        let (sender, receiver) = pair.both();
+        let way = sender.route(Way::Send).endpoint;
+        let mut endpoint = self.endpoints.claim_hinted(way)?;
+        let mut receiver = self.threads.claim(endpoint.receivers.first()?)?;
         if !(sender.special | receiver.special).is_empty() {
             return None;
         }
-        let ends_epoch = pass::<PAYLOAD>(self.mm, &mut self.spaces, sender, receiver)?;
+        pass(&mut self.spaces, sender, &mut receiver)?;
         endpoint.receivers.take_first();
-        if ends_epoch {
-            self.endpoints.end_epoch();
-        }
 
-        let token = sender.hand_over(receiver, now_ticks());
+        let token = sender.hand_over(&mut receiver, now_ticks());
         receiver.regs.rdi = sender.route(Way::Send).badge;
         receiver.regs.rsi = sender.regs.rsi & tag_mask(PAYLOAD);
         receiver.regs.rdx = if PAYLOAD == BYTES { sender.regs.r8 } else { 0 };
         receiver.regs.r8 = token;
-        Some(switch(pair.pin_other()))
+        Some(switch(self.running.replace(receiver)))
     }
 
     #[inline(always)]
@@ -214,34 +202,32 @@ impl Kernel {
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
+        pass: impl Pass<S>,
     ) -> Option<R> {
-        let server = self.threads.pinned()?;
+        let caller = self.running.id()?;
+        let server = self.running.get_mut()?;
         if !has_payload::<PAYLOAD>(&server.regs) {
             return None;
         }
         let token = server.regs.rdi;
-        let (id, endpoint) = self
-            .endpoints
-            .hinted_mut(server.route(Way::Receive).endpoint)?;
+        let way = server.route(Way::Receive).endpoint;
+        let mut endpoint = self.endpoints.claim_hinted(way)?;
         if !endpoint.is_quiet() {
             return None;
         }
-        let mut pair = self.threads.pair_at(token)?;
-        let caller = pair.pinned_id();
-        let (server, client) = pair.both();
+        let mut client = self.threads.claim_at(token)?;
         if !(server.special | client.special ^ expected_special(PAYLOAD)).is_empty()
             || !client.awaits(token, server.space)
-            || self.cpus.here().run_queue.any_above(client.priority)
+            || self.cpu.run_queue.any_above(client.priority)
         {
             return None;
         }
-        let ends_epoch = pass::<PAYLOAD>(self.mm, &mut self.spaces, server, client)?;
+        pass(&mut self.spaces, server, &mut client)?;
         endpoint.receivers.set_only(caller);
-        if ends_epoch {
-            self.endpoints.end_epoch();
-        }
 
-        server.state = State::Receiving { endpoint: id };
+        server.state = State::Receiving {
+            endpoint: endpoint.id(),
+        };
         server.priority = server.base_priority;
         server.unanswered -= 1;
         let now_ticks = now_ticks();
@@ -254,9 +240,83 @@ impl Kernel {
             client.regs.rsi = server.regs.rsi & tag_mask(PAYLOAD);
             client.regs.rdx = if PAYLOAD == BYTES { server.regs.r8 } else { 0 };
         }
-        Some(switch(pair.pin_other()))
+        Some(switch(self.running.replace(client)))
     }
 }
+
+impl Here<'_, &mut Spaces> {
+    /// The same as [`fast_send`](Self::fast_send) for a message with bytes, wherever they are.
+    #[inline(always)]
+    pub fn fast_send_pages<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        let mm = self.mm;
+        self.send_with::<BYTES, R>(now_ticks, switch, |spaces, from, to| {
+            copy_in_place(mm, from, to).or_else(|| copy_pages(mm, spaces, from, to))
+        })
+    }
+
+    /// Like [`fast_send_pages`](Self::fast_send_pages), for a reply and receive.
+    #[inline(always)]
+    pub fn fast_reply_recv_pages<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        let mm = self.mm;
+        self.reply_recv_with::<BYTES, R>(now_ticks, switch, |spaces, from, to| {
+            copy_in_place(mm, from, to).or_else(|| copy_pages(mm, spaces, from, to))
+        })
+    }
+}
+
+impl Kernel {
+    /// The same as [`Here::fast_send`] for a message with one handle, which moves, and no bytes. The third word is in the
+    /// frame, before and after, and the fourth is to be 0.
+    #[inline(always)]
+    pub fn fast_send_handle<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        let (mm, mut ends_epoch) = (self.mm, false);
+        let next = self
+            .here()
+            .send_with::<HANDLE, R>(now_ticks, switch, |spaces, from, to| {
+                move_handle(mm, spaces, from, to, &mut ends_epoch)
+            });
+        if ends_epoch {
+            self.endpoints.end_epoch();
+        }
+        next
+    }
+
+    /// Like [`fast_send_handle`](Self::fast_send_handle), for a reply and receive.
+    #[inline(always)]
+    pub fn fast_reply_recv_handle<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        let (mm, mut ends_epoch) = (self.mm, false);
+        let next =
+            self.here()
+                .reply_recv_with::<HANDLE, R>(now_ticks, switch, |spaces, from, to| {
+                    move_handle(mm, spaces, from, to, &mut ends_epoch)
+                });
+        if ends_epoch {
+            self.endpoints.end_epoch();
+        }
+        next
+    }
+}
+
+/// Passes what a message has besides label and words. `None`: it is not possible, and nothing has changed.
+trait Pass<S>: FnOnce(&mut S, &mut Thread, &mut Thread) -> Option<()> {}
+
+impl<S, F: FnOnce(&mut S, &mut Thread, &mut Thread) -> Option<()>> Pass<S> for F {}
 
 /// What a message has besides label and words: nothing.
 const PLAIN: u8 = 0;
@@ -302,26 +362,32 @@ fn has_payload<const PAYLOAD: u8>(regs: &Registers) -> bool {
     }
 }
 
-/// Passes the payload of a message, and says whether that ends the epoch of the endpoints. `None`:
-/// it is not possible, and nothing has changed.
+/// Passes nothing.
 #[inline(always)]
-fn pass<const PAYLOAD: u8>(
+fn nothing<S>(_: &mut S, _: &mut Thread, _: &mut Thread) -> Option<()> {
+    Some(())
+}
+
+/// Passes nothing, as long as the sender offers a good buffer for a reply or the next message.
+#[inline(always)]
+fn room<S>(_: &mut S, from: &mut Thread, _: &mut Thread) -> Option<()> {
+    offers_good_buffer(from).then_some(())
+}
+
+/// Moves the handle of a message, and notes whether that ends the epoch of the endpoints.
+#[inline(always)]
+fn move_handle(
     mm: &Mm,
     spaces: &mut Spaces,
     from: &mut Thread,
     to: &mut Thread,
-) -> Option<bool> {
-    match PAYLOAD {
-        ROOM => offers_good_buffer(from).then_some(false),
-        BYTES => copy_bytes(mm, spaces, from, to).then_some(false),
-        HANDLE => {
-            let handle = Handle(from.regs.r14 as u32);
-            let (moved, ends_epoch) = spaces.move_handle(mm, from, to.space, handle)?;
-            to.regs.r14 = moved.0.into();
-            Some(ends_epoch)
-        }
-        _ => Some(false),
-    }
+    ends_epoch: &mut bool,
+) -> Option<()> {
+    let handle = Handle(from.regs.r14 as u32);
+    let (moved, ends) = spaces.move_handle(mm, from, to.space, handle)?;
+    to.regs.r14 = moved.0.into();
+    *ends_epoch = ends;
+    Some(())
 }
 
 /// Whether the buffer is a good one that a thread offers for a reply or the next message.
@@ -330,28 +396,31 @@ fn offers_good_buffer(thread: &Thread) -> bool {
     ByteRange::is_good(thread.regs.r9, thread.regs.r10)
 }
 
-/// Copies the bytes of a message, if its sender offers a good buffer in turn. The receiver's is one,
-/// or it would not wait.
+/// Whether the bytes of a message fit the receiver's buffer, and the sender offers a good buffer in turn. The receiver's
+/// is one, or it would not wait.
 #[inline(always)]
-fn copy_bytes(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
+fn fits(from: &Thread, to: &Thread) -> bool {
     debug_assert!(offers_good_buffer(to));
     let (data, len) = (from.regs.rdx, from.regs.r8);
-    let (buffer, capacity) = (to.regs.r9, to.regs.r10);
-    // Pages that move are whole ones, and none of those is copied in place.
-    offers_good_buffer(from)
-        && len != 0
-        && len <= capacity
-        && ByteRange::is_good(data, len)
-        && (vm::copy_in_place(mm, to.root, buffer, from.root, data, len)
-            || copy_pages(mm, spaces, from, to))
+    offers_good_buffer(from) && len != 0 && len <= to.regs.r10 && ByteRange::is_good(data, len)
+}
+
+/// Copies the bytes of a message where they are and go, if all of that is mapped. Pages that move are whole ones, and
+/// none of those is copied in place.
+#[inline(always)]
+fn copy_in_place(mm: &Mm, from: &Thread, to: &Thread) -> Option<()> {
+    let (data, len) = (from.regs.rdx, from.regs.r8);
+    (fits(from, to) && vm::copy_in_place(mm, to.root, to.regs.r9, from.root, data, len))
+        .then_some(())
 }
 
 /// Copies the bytes of a message however many there are.
 #[inline(never)]
-fn copy_pages(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
-    let (Some(source), Some(target)) = (spaces.get(from.space), spaces.get(to.space)) else {
-        return false;
-    };
+fn copy_pages(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> Option<()> {
+    if !fits(from, to) {
+        return None;
+    }
+    let (source, target) = (spaces.get(from.space)?, spaces.get(to.space)?);
     let passage = Passage {
         mm,
         dst: &target.table,
@@ -363,5 +432,5 @@ fn copy_pages(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> bool {
     };
     let is_copied = passage.copy_within(Effort::STEP) == Ok(true);
     vm::reap(mm);
-    is_copied
+    is_copied.then_some(())
 }

@@ -4,42 +4,43 @@
 //!
 //! | notify | receive |
 //! | --- | --- |
-//! | nobody receives, or the first receiver has no higher priority than the caller | bits are raised; or no sender and no other receiver waits at the endpoint, |
-//! | | the time slice goes on, one thread alone has the highest priority, and neither is [special](Thread::special) |
+//! | nobody receives; or the first receiver has no higher priority than the caller, | bits are raised; or no sender and no other receiver waits at the endpoint, |
+//! | none of those that wait for the CPU has its priority, it may run on every CPU, and none is idle | the time slice goes on, one thread alone has the highest priority, and neither is [special](Thread::special) |
 
-use crate::object::{Kernel, State, Thread, Way};
+use core::ops::Deref;
+
+use crate::object::{Here, Spaces, Special, State, Thread, Way};
 use crate::vm::ByteRange;
 
-impl Kernel {
+impl<S: Deref<Target = Spaces>> Here<'_, S> {
     /// Raises the bits that the running thread's call names, and returns the thread, which goes on;
     /// its `rax` is to be 0.
     #[inline(always)]
     pub fn fast_notify(&mut self) -> Option<&Thread> {
         self.find_way(Way::Notify)?;
-        let caller = self.threads.pinned()?;
-        let (_, endpoint) = self
-            .endpoints
-            .hinted_mut(caller.route(Way::Notify).endpoint)?;
-        let bits = caller.route(Way::Notify).badge;
+        let caller = self.running.get()?;
+        let way = caller.route(Way::Notify);
+        let mut endpoint = self.endpoints.claim_hinted(way.endpoint)?;
         if endpoint.receivers.is_empty() {
-            endpoint.bits |= bits;
-            return self.threads.pinned();
+            endpoint.bits |= way.badge;
+            return self.running.get();
         }
-        let id = endpoint.receivers.first()?;
-        let priority = caller.priority;
-        let receiver = self.threads.get_mut(id)?;
-        if receiver.priority > priority {
+        let mut receiver = self.threads.claim(endpoint.receivers.first()?)?;
+        if receiver.priority > caller.priority
+            || receiver.special.contains(Special::BOUND)
+            || *self.idle != 0
+        {
+            return None;
+        }
+        let id = receiver.id();
+        if !self.cpu.run_queue.push_only(&mut receiver, id) {
             return None;
         }
         endpoint.receivers.take_first();
-        let bits = core::mem::take(&mut endpoint.bits) | bits;
+        let bits = core::mem::take(&mut endpoint.bits) | way.badge;
         receiver.regs.set_notification(bits);
         receiver.state = State::Runnable;
-        self.cpus
-            .here_mut()
-            .run_queue
-            .push_back(&mut self.threads, id);
-        self.threads.pinned()
+        self.running.get()
     }
 
     /// Receives for the running thread, whose frame has all but the words, and returns the thread
@@ -47,34 +48,34 @@ impl Kernel {
     #[inline(always)]
     pub fn fast_recv(&mut self, now_ticks: impl Fn() -> u64) -> Option<&Thread> {
         self.find_way(Way::Receive)?;
-        let caller = self.threads.pinned_mut()?;
-        let (id, endpoint) = self
-            .endpoints
-            .hinted_mut(caller.route(Way::Receive).endpoint)?;
+        let caller_id = self.running.id()?;
+        let caller = self.running.get_mut()?;
+        let way = caller.route(Way::Receive).endpoint;
+        let mut endpoint = self.endpoints.claim_hinted(way)?;
         let regs = &mut caller.regs;
         if regs.rsi != 0 || !ByteRange::is_good(regs.r9, regs.r10) {
             return None;
         }
         if endpoint.bits != 0 {
             regs.set_notification(core::mem::take(&mut endpoint.bits));
-            return self.threads.pinned();
+            return self.running.get();
         }
-        let next = self.cpus.here().run_queue.first()?;
-        if !endpoint.is_quiet() || self.cpus.here_mut().turn.expired {
+        let next = self.cpu.run_queue.first()?;
+        if !endpoint.is_quiet() || self.cpu.turn.expired {
             return None;
         }
-        let mut pair = self.threads.pair(next)?;
-        let caller_id = pair.pinned_id();
-        let (caller, next_thread) = pair.both();
-        let is_special = !(caller.special | next_thread.special).is_empty();
-        if is_special || !self.cpus.here_mut().run_queue.pop_only(next_thread) {
+        let mut next = self.threads.claim(next)?;
+        let is_special = !(caller.special | next.special).is_empty();
+        if is_special || !self.cpu.run_queue.pop_only(&mut next) {
             return None;
         }
         endpoint.receivers.set_only(caller_id);
-        caller.state = State::Receiving { endpoint: id };
+        caller.state = State::Receiving {
+            endpoint: endpoint.id(),
+        };
         let now_ticks = now_ticks();
         caller.stop_clock(now_ticks);
-        next_thread.start_clock(now_ticks);
-        Some(pair.pin_other())
+        next.start_clock(now_ticks);
+        Some(self.running.replace(next))
     }
 }

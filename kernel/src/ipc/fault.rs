@@ -4,9 +4,13 @@
 //! waits for the verdict as for a reply. Its registers stay as they were, so resuming it repeats
 //! the instruction.
 
+use core::ops::Deref;
+
 use cowslip_abi::{FaultVerdict, MessageKind, Tag};
 
-use crate::object::{Fault, Id, Kernel, Outgoing, Registers, Special, State, Supervisor, Thread};
+use crate::object::{
+    Fault, Here, Id, Kernel, Outgoing, Registers, Spaces, Special, State, Supervisor, Thread,
+};
 use crate::vm::ByteRange;
 
 impl Fault {
@@ -22,26 +26,28 @@ impl Fault {
     }
 }
 
-impl Kernel {
+impl<S: Deref<Target = Spaces>> Here<'_, S> {
     /// Reports a fault of the running thread to its supervisor, if that waits for one: then it runs.
     /// Otherwise nothing has happened. Returns what is special about the two.
     #[inline(always)]
     pub fn fast_fault(&mut self, fault: Fault, now_ticks: impl Fn() -> u64) -> Option<Special> {
-        let Supervisor { endpoint, badge } = self.threads.pinned()?.supervisor?;
-        let endpoint = self.endpoints.get_mut(endpoint)?;
-        let mut pair = self.threads.pair(endpoint.receivers.first()?)?;
+        let thread = self.running.get_mut()?;
+        let Supervisor { endpoint, badge } = thread.supervisor?;
+        let mut endpoint = self.endpoints.claim(endpoint)?;
+        let mut receiver = self.threads.claim(endpoint.receivers.first()?)?;
         endpoint.receivers.take_first();
-        let (thread, receiver) = pair.both();
         let special = thread.special | receiver.special;
         thread.set_fault(Some(fault));
-        let token = thread.hand_over(receiver, now_ticks());
+        let token = thread.hand_over(&mut receiver, now_ticks());
         receiver.regs.set_message(fault.tag(), 0);
         (receiver.regs.rdi, receiver.regs.r8) = (badge, token);
         receiver.regs.set_words(fault.words(&thread.regs));
-        pair.pin_other();
+        self.running.replace(receiver);
         Some(special)
     }
+}
 
+impl Kernel {
     /// Reports a fault of a running thread to its supervisor; without one the thread ends.
     pub fn report_fault(&mut self, id: Id<Thread>, fault: Fault) {
         let Some(thread) = self.threads.get_mut(id) else {

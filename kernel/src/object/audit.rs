@@ -53,7 +53,9 @@ impl Kernel {
     }
 }
 
-fn every<T, const CHUNKS: usize>(pool: &Pool<T, CHUNKS>) -> impl Iterator<Item = &T> {
+fn every<T, const CHUNKS: usize, const PINS: usize>(
+    pool: &Pool<T, CHUNKS, PINS>,
+) -> impl Iterator<Item = &T> {
     let next = |id: &Id<T>| pool.next_id(id.index() + 1);
     successors(pool.next_id(0), next).filter_map(|id| pool.get(id))
 }

@@ -1,6 +1,6 @@
 //! What the scheduler knows of each CPU.
 //!
-//! Whoever has the kernel acts on one CPU, *here*. Others may be given threads and told to look
+//! The thread that runs on a CPU is [pinned](super::Pool) there. Whoever has the kernel acts on one CPU, *here*. Others may be given threads and told to look
 //! ([`Platform::kick`]), and while one of them waits for the kernel its thread may be taken from it
 //! ([`Platform::halt`]).
 //!
@@ -30,8 +30,6 @@ pub struct Turn {
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Cpu {
-    /// The thread that runs there, unless this is [here](Cpus::here): that one is pinned in its pool.
-    pub(super) current: Option<Id<Thread>>,
     /// Something has happened that may change who runs next, or when the timer is wanted.
     pub reschedule: bool,
     /// When the running thread's time slice ends.
@@ -45,7 +43,6 @@ pub struct Cpu {
 impl Cpu {
     const fn new(number: u8) -> Self {
         Self {
-            current: None,
             reschedule: true,
             turn: Turn {
                 slice_end_ns: 0,
@@ -110,6 +107,20 @@ impl Cpus {
         unsafe { &mut *self.all.as_mut_ptr().byte_add(self.here_offset) }
     }
 
+    /// One of them, and those of them all that are idle.
+    ///
+    /// # Safety
+    ///
+    /// As long as what is returned is used, nobody else uses that one, and nobody changes who is idle.
+    #[inline(always)]
+    pub(super) unsafe fn share<'k>(cpus: *mut Self, number: usize) -> (&'k mut Cpu, &'k Affinity) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let all = (&raw mut (*cpus).all).cast::<Cpu>();
+            (&mut *all.add(number), &(*cpus).idle)
+        }
+    }
+
     /// Lets another CPU act.
     fn set_here(&mut self, number: usize) {
         self.here = number % MAX_CPUS;
@@ -164,9 +175,8 @@ impl Kernel {
 
     #[inline(never)]
     fn change_cpu(&mut self, number: usize) {
-        self.cpus.here_mut().current = self.current();
         self.cpus.set_here(number);
-        self.set_current(self.cpus.here().current);
+        self.threads.enter(number);
     }
 
     /// A CPU runs threads from now on.
@@ -176,20 +186,14 @@ impl Kernel {
 
     /// The thread that runs on a CPU.
     pub(super) fn running_on(&self, number: usize) -> Option<&Thread> {
-        if number == self.cpus.here {
-            self.threads.pinned()
-        } else {
-            self.threads.get(self.cpus[number].current?)
-        }
+        self.threads.get(self.threads.pinned_on(number)?)
     }
 
     /// The CPU that a thread runs on.
     pub(crate) fn cpu_of(&self, id: Id<Thread>) -> Option<usize> {
-        if self.current() == Some(id) {
-            return Some(self.cpus.here);
-        }
-        let others = self.cpus.online & !(1 << self.cpus.here);
-        numbers(others).find(|&cpu| self.cpus[cpu].current == Some(id))
+        self.cpus
+            .online()
+            .find(|&cpu| self.threads.pinned_on(cpu) == Some(id))
     }
 
     /// Takes the CPU from a thread that may be running, wherever that is. Its registers are complete
@@ -206,7 +210,7 @@ impl Kernel {
             if let Some(thread) = self.threads.get_mut(id) {
                 thread.stop_clock(now_ticks);
             }
-            self.cpus[cpu].current = None;
+            self.threads.unpin_on(cpu);
         }
         self.cpus[cpu].reschedule = true;
         true

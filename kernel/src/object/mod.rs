@@ -1,7 +1,7 @@
 //! Kernel objects: spaces, threads, endpoints, and the handles that name them.
 //!
-//! All objects are in [`Kernel`], behind one lock (as in seL4): a system call has them to itself, and
-//! the borrow checker sees to the rest. Frames, reference counts and statistics are in
+//! All objects are in [`Kernel`], behind one lock. A system call has them to itself, and the borrow checker sees to
+//! the rest; but the calls that matter most share them with other CPUs and [claim](Here) those that they need. Frames, reference counts and statistics are in
 //! [`Mm`], which has locks and atomics of its own.
 
 #[cfg(any(not(target_os = "none"), debug_assertions))]
@@ -9,6 +9,7 @@ mod audit;
 mod cpus;
 mod death;
 mod handle;
+mod here;
 mod long;
 mod pool;
 mod queue;
@@ -22,8 +23,9 @@ mod token;
 
 pub use cpus::{Affinity, Cpu, Cpus, Turn};
 pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object};
+pub use here::Here;
 pub use long::{Long, Phase, Work};
-pub use pool::{Hint, Id, Pool, PoolError};
+pub use pool::{Claim, Claims, Hint, Id, Pinned, Pool, PoolError};
 pub use queue::{MEMBER, Queue, WAIT};
 pub use receivers::Receivers;
 pub use registers::Registers;
@@ -36,6 +38,7 @@ use cowslip_abi::{Error, Handle, Rights};
 
 use crate::mm::Mm;
 use crate::platform::Platform;
+use crate::sync::MAX_CPUS;
 use crate::vm::PageTable;
 use token::PastTokens;
 
@@ -45,7 +48,7 @@ pub const MAX_LINES: usize = 64;
 const MAX_CHUNKS: usize = 2048;
 
 /// The pool of threads.
-pub type Threads = Pool<Thread, MAX_CHUNKS>;
+pub type Threads = Pool<Thread, MAX_CHUNKS, MAX_CPUS>;
 /// The pool of spaces.
 pub type Spaces = Pool<Space, MAX_CHUNKS>;
 /// The pool of endpoints.

@@ -4,15 +4,22 @@
 //! generation of its life. An `Id` that outlived its object finds nothing, so queues, handles and
 //! tokens hold plain ids and no reference counts. A frame of slots goes back to the allocator with
 //! its last object: a pool never keeps memory that it does not use.
+//!
+//! Whoever has a pool alone uses its objects as the borrow checker lets him. CPUs that [share](Claims) it use those
+//! that they have claimed.
 
+mod claim;
+
+use core::cell::UnsafeCell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::{MaybeUninit, size_of};
 use core::num::NonZeroU64;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::mm::{Frame, Mm};
+pub use claim::{Claim, Claims, Pinned};
 
 /// Bits of an id that say where its object is.
 pub(super) const PLACE_BITS: u32 = 24;
@@ -203,7 +210,20 @@ const HEAD_ONLY: u64 = 1;
 struct Slot<T> {
     /// The bits of the object's id; 0: empty.
     id: u64,
+    /// [`CLAIMED`] while a CPU has claimed the object.
+    claim: AtomicU32,
     object: MaybeUninit<T>,
+}
+
+/// A bit, as setting and testing it is one instruction.
+const CLAIMED: u32 = 1;
+
+/// The object that a CPU has pinned: in a line of the cache that no other CPU uses.
+#[repr(align(128))]
+struct Pin<T>(UnsafeCell<Option<NonNull<Slot<T>>>>);
+
+impl<T> Pin<T> {
+    const NONE: Self = Self(UnsafeCell::new(None));
 }
 
 /// What stands for a chunk that there is not: its slots are empty.
@@ -227,22 +247,25 @@ const fn no_chunk() -> NonNull<Chunk> {
 /// as empty. So every place can be looked at, and one comparison tells whether it holds what an id
 /// names.
 ///
-/// One object can be *pinned*: it is found without looking, until it is removed.
-pub struct Pool<T, const CHUNKS: usize> {
+/// Each of `PINS` CPUs can have *pinned* an object: then it is found without looking, claimed by that CPU, and not
+/// removed.
+pub struct Pool<T, const CHUNKS: usize, const PINS: usize = 0> {
     chunks: [NonNull<Chunk>; CHUNKS],
     /// No chunk below this one has a free slot.
     first_free: usize,
     next_generation: u64,
     len: usize,
-    /// Holds an object, if it is a slot at all.
-    pinned: Option<NonNull<Slot<T>>>,
+    /// Each holds an object, if it is a slot at all.
+    pins: [Pin<T>; PINS],
+    /// How many bytes into `pins` that of the CPU is which acts.
+    here: usize,
     epoch: u64,
 }
 
 // SAFETY: a pool owns its chunks as a `Vec` owns its buffer; they move with it.
-unsafe impl<T: Send, const CHUNKS: usize> Send for Pool<T, CHUNKS> {}
+unsafe impl<T: Send, const CHUNKS: usize, const PINS: usize> Send for Pool<T, CHUNKS, PINS> {}
 
-impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
+impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
     const SLOT_BYTES: usize = 1 << slot_shift::<T>();
 
     /// Slots in one frame, its head among them.
@@ -274,7 +297,8 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
             first_free: 0,
             next_generation: 1,
             len: 0,
-            pinned: None,
+            pins: [const { Pin::NONE }; PINS],
+            here: 0,
             epoch: NO_EPOCH,
         }
     }
@@ -319,6 +343,7 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         may_go: impl FnOnce(Id<T>, &T) -> bool,
     ) -> Option<Id<T>> {
         let slot = self.occupied(index)?;
+        debug_assert!(!Self::is_claimed(slot));
         // SAFETY: the slot holds an object, borrowed like the pool.
         let (id, object) = unsafe { slot.as_ref().content() };
         if !may_go(id, object) {
@@ -347,6 +372,7 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         let id = generation << PLACE_BITS | place as u64;
         let content = Slot {
             id,
+            claim: AtomicU32::new(0),
             object: MaybeUninit::new(make()),
         };
         // SAFETY: the slot is within the chunk and held no object.
@@ -354,9 +380,13 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         Id::from_bits(id).expect("a generation is not 0")
     }
 
-    /// Moves an object out of the pool.
+    /// Moves an object out of the pool that is not pinned.
     pub fn remove(&mut self, mm: &Mm, id: Id<T>) -> Option<T> {
         let slot = self.find(id)?;
+        if Self::is_claimed(slot) {
+            debug_assert!(false, "{id:?} is pinned");
+            return None;
+        }
         // SAFETY: `find` returns a slot that holds an object, which nothing reads here again, as the
         // slot is vacated.
         let object = unsafe { slot.as_ref().object.assume_init_read() };
@@ -367,9 +397,6 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
     /// Lets the slot with this index hold nothing, whose object has been moved out.
     #[inline(always)]
     fn vacate(&mut self, mm: &Mm, mut slot: NonNull<Slot<T>>, index: usize) {
-        if self.pinned == Some(slot) {
-            self.pinned = None;
-        }
         self.end_epoch();
         // SAFETY: the slot is one of this pool. It says from here on that it holds nothing, and neither
         // pin nor hint finds it.
@@ -439,23 +466,6 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
     }
 
     /// The object that a hint of this epoch is about.
-    #[inline(always)]
-    pub fn hinted_mut(&mut self, hint: Hint<T>) -> Option<(Id<T>, &mut T)> {
-        if hint.epoch != self.epoch {
-            return None;
-        }
-        let mut slot = hint.slot;
-        // SAFETY: the epoch is this pool's, and it has lost no object since the slot held one. The
-        // object is borrowed like the pool.
-        unsafe {
-            Some((
-                slot.as_ref().occupant(),
-                slot.as_mut().object.assume_init_mut(),
-            ))
-        }
-    }
-
-    /// The object that a hint of this epoch is about.
     #[must_use]
     #[inline(always)]
     pub fn hinted(&self, hint: Hint<T>) -> Option<(Id<T>, &T)> {
@@ -471,67 +481,83 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         self.epoch = new_epoch();
     }
 
-    /// Pins an object in place of the one that is pinned; `None` pins nothing.
-    pub fn pin(&mut self, id: Option<Id<T>>) {
-        self.pinned = id.and_then(|id| self.find(id));
+    /// Whether an object is claimed, which is then pinned if nobody shares the pool.
+    fn is_claimed(slot: NonNull<Slot<T>>) -> bool {
+        // SAFETY: the slot is one of a pool and holds an object.
+        unsafe { slot.as_ref().claim.load(Relaxed) == CLAIMED }
     }
 
-    /// The pinned object's id.
+    /// Lets another CPU act, whose number is below `PINS`.
+    pub fn enter(&mut self, cpu: usize) {
+        assert!(cpu < PINS);
+        self.here = cpu * size_of::<Pin<T>>();
+    }
+
+    /// What the CPU that acts has pinned.
+    #[inline(always)]
+    fn pin_here(&self) -> *mut Option<NonNull<Slot<T>>> {
+        const { assert!(PINS > 0) };
+        // SAFETY: there is a pin.
+        let pin = unsafe { &*self.pins.as_ptr().byte_add(self.here) };
+        pin.0.get()
+    }
+
+    #[inline(always)]
+    fn slot_here(&self) -> Option<NonNull<Slot<T>>> {
+        // SAFETY: nobody writes it while the pool is borrowed.
+        unsafe { *self.pin_here() }
+    }
+
+    /// Pins an object for the CPU that acts, in place of the one that it has pinned; `None` pins nothing.
+    pub fn pin(&mut self, id: Option<Id<T>>) {
+        let slot = id.and_then(|id| self.find(id));
+        // SAFETY: the pool is ours alone.
+        let old = unsafe { core::mem::replace(&mut *self.pin_here(), slot) };
+        Self::set_claimed(old, false);
+        Self::set_claimed(slot, true);
+    }
+
+    /// Lets another CPU have nothing pinned.
+    pub fn unpin_on(&mut self, cpu: usize) {
+        Self::set_claimed(self.pins[cpu].0.get_mut().take(), false);
+    }
+
+    fn set_claimed(slot: Option<NonNull<Slot<T>>>, is_claimed: bool) {
+        if let Some(slot) = slot {
+            debug_assert_ne!(Self::is_claimed(slot), is_claimed);
+            // SAFETY: it is a slot that holds an object.
+            unsafe { slot.as_ref().claim.store(is_claimed.into(), Relaxed) };
+        }
+    }
+
+    /// The id of what a CPU has pinned.
+    #[must_use]
+    pub fn pinned_on(&self, cpu: usize) -> Option<Id<T>> {
+        // SAFETY: nobody writes it while the pool is borrowed, and a pinned slot holds an object.
+        unsafe { (*self.pins.get(cpu)?.0.get()).map(|slot| slot.as_ref().occupant()) }
+    }
+
+    /// The id of what the CPU that acts has pinned.
     #[must_use]
     #[inline]
     pub fn pinned_id(&self) -> Option<Id<T>> {
         // SAFETY: a pinned slot holds an object.
-        Some(unsafe { self.pinned?.as_ref().occupant() })
+        Some(unsafe { self.slot_here()?.as_ref().occupant() })
     }
 
-    /// The pinned object.
+    /// What the CPU that acts has pinned.
     #[must_use]
     #[inline]
     pub fn pinned(&self) -> Option<&T> {
         // SAFETY: a pinned slot holds an object, borrowed like the pool.
-        Some(unsafe { self.pinned?.as_ref().object.assume_init_ref() })
+        Some(unsafe { self.slot_here()?.as_ref().object.assume_init_ref() })
     }
 
-    /// The pinned object.
+    /// What the CPU that acts has pinned.
     #[inline]
     pub fn pinned_mut(&mut self) -> Option<&mut T> {
         // SAFETY: a pinned slot holds an object, borrowed like the pool.
-        Some(unsafe { self.pinned?.as_mut().object.assume_init_mut() })
-    }
-
-    /// The pinned object and another one.
-    #[inline(always)]
-    pub fn pair(&mut self, other: Id<T>) -> Option<Pair<'_, T>> {
-        let slot = self.at(other.place());
-        // The order of the two conditions is what the compiler makes the best code of.
-        let pair = self.pair_with(slot)?;
-        // SAFETY: as in `find`.
-        (unsafe { slot.as_ref().id } == other.bits.get()).then_some(pair)
-    }
-
-    /// The pinned object and the one at a place, whatever that says.
-    #[inline(always)]
-    pub fn pair_at(&mut self, place: u64) -> Option<Pair<'_, T>> {
-        let other = self.at(place);
-        // SAFETY: the head and every slot begin with an id.
-        let is_empty = unsafe { other.as_ref().id } == 0;
-        if is_empty {
-            return None;
-        }
-        self.pair_with(other)
-    }
-
-    #[inline(always)]
-    fn pair_with(&mut self, other: NonNull<Slot<T>>) -> Option<Pair<'_, T>> {
-        let pinned = self.pinned?;
-        if pinned == other {
-            return None;
-        }
-        Some(Pair {
-            pin: &mut self.pinned,
-            pinned,
-            other,
-        })
+        Some(unsafe { self.slot_here()?.as_mut().object.assume_init_mut() })
     }
 
     /// The id of the object in a slot, whatever the number.
@@ -647,47 +673,11 @@ impl<T, const CHUNKS: usize> Pool<T, CHUNKS> {
         let slot = self.at(id.place());
         // SAFETY: the place is that of an id, so the head or a slot is there, which begins with an
         // id; and where that is not 0 the slot holds an object.
-        (unsafe { slot.as_ref().id } == id.bits.get()).then_some(slot)
+        (unsafe { (*slot.as_ptr()).id } == id.bits.get()).then_some(slot)
     }
 }
 
-/// The pinned object of a pool, and another one.
-pub struct Pair<'p, T> {
-    pin: &'p mut Option<NonNull<Slot<T>>>,
-    pinned: NonNull<Slot<T>>,
-    other: NonNull<Slot<T>>,
-}
-
-impl<'p, T> Pair<'p, T> {
-    /// Both objects, the pinned one first.
-    #[inline(always)]
-    pub fn both(&mut self) -> (&mut T, &mut T) {
-        // SAFETY: the slots hold objects, borrowed like the pool, and are not the same.
-        unsafe {
-            (
-                self.pinned.as_mut().object.assume_init_mut(),
-                self.other.as_mut().object.assume_init_mut(),
-            )
-        }
-    }
-
-    /// The pinned object's id.
-    #[inline(always)]
-    pub fn pinned_id(&self) -> Id<T> {
-        // SAFETY: the slot holds an object.
-        unsafe { self.pinned.as_ref().occupant() }
-    }
-
-    /// Pins the other object, and returns it.
-    #[inline(always)]
-    pub fn pin_other(self) -> &'p T {
-        *self.pin = Some(self.other);
-        // SAFETY: the slot holds an object, borrowed like the pool.
-        unsafe { self.other.as_ref().object.assume_init_ref() }
-    }
-}
-
-impl<T, const CHUNKS: usize> Default for Pool<T, CHUNKS> {
+impl<T, const CHUNKS: usize, const PINS: usize> Default for Pool<T, CHUNKS, PINS> {
     fn default() -> Self {
         Self::new()
     }

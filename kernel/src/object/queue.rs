@@ -91,6 +91,22 @@ impl<const KIND: usize> Queue<KIND> {
         Some(first)
     }
 
+    /// Adds a thread where there is none.
+    #[inline(always)]
+    pub(super) fn push_only(&mut self, thread: &mut Thread, id: Id<Thread>) {
+        let link = &mut thread.links[KIND];
+        debug_assert!(self.is_empty() && !link.linked);
+        *link = Link {
+            next: None,
+            previous: None,
+            linked: true,
+        };
+        *self = Self {
+            head: Some(id),
+            tail: Some(id),
+        };
+    }
+
     /// Takes out the first thread, which is given, if it is the only one.
     #[inline(always)]
     pub(super) fn pop_only(&mut self, first: &mut Thread) -> bool {

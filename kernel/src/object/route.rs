@@ -92,6 +92,15 @@ impl Thread {
         &self.routes[way as usize]
     }
 
+    /// Remembers where the call in its registers goes.
+    pub(super) fn learn_way(&mut self, way: Way, endpoint: Hint<Endpoint>, badge: u64) {
+        self.routes[way as usize] = Route {
+            call: self.regs.rax,
+            endpoint,
+            badge,
+        };
+    }
+
     /// Forgets that a handle, which leaves the table, named an object.
     #[inline(always)]
     pub(super) fn forget(&mut self, handle: Handle, object: Object) {
@@ -182,38 +191,18 @@ impl Kernel {
     pub(crate) fn space_at(&self, route: SpaceRoute) -> Result<(Id<Space>, &Space), Error> {
         self.spaces.hinted(route.space).ok_or(Error::Died)
     }
+}
 
-    /// Whether the running thread knows where its call goes.
-    #[inline(always)]
-    pub(crate) fn knows_way(&self, way: Way) -> bool {
-        self.threads.pinned().is_some_and(|thread| {
-            let route = thread.route(way);
-            route.fits(&thread.regs) && self.endpoints.is_current(route.endpoint)
-        })
-    }
-
-    /// Sees to it that the running thread knows where its call goes.
-    #[inline(always)]
-    pub(crate) fn find_way(&mut self, way: Way) -> Option<()> {
-        if !self.knows_way(way) {
-            let route = self.find_route(way.right())?;
-            self.threads.pinned_mut()?.routes[way as usize] = route;
-        }
-        Some(())
-    }
-
-    /// Finds the way of the running thread's call, for which its handle must have a right.
+impl Space {
+    /// Where a call in these registers goes, for which its handle must have a right, and the handle's badge.
     #[inline(never)]
-    fn find_route(&self, right: Rights) -> Option<Route> {
-        let Thread { regs, space, .. } = self.threads.pinned()?;
+    pub(super) fn way(&self, way: Way, regs: &Registers) -> Option<(Id<Endpoint>, u64)> {
         let handle = Handle((regs.rax >> 32) as u32);
-        let (_, entry) = self.spaces.get(*space)?.handles.find(handle)?;
+        let (_, entry) = self.handles.find(handle)?;
         match entry.object {
-            Object::Endpoint(endpoint) if entry.rights.contains(right) => Some(Route {
-                call: regs.rax,
-                endpoint: self.endpoints.hint(endpoint)?,
-                badge: entry.badge,
-            }),
+            Object::Endpoint(endpoint) if entry.rights.contains(way.right()) => {
+                Some((endpoint, entry.badge))
+            }
             _ => None,
         }
     }

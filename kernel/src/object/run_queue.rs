@@ -87,6 +87,20 @@ impl RunQueue {
         was_only
     }
 
+    /// Adds a thread, if no other in the queue has its priority. Returns whether it did.
+    #[inline(always)]
+    pub(crate) fn push_only(&mut self, thread: &mut Thread, id: Id<Thread>) -> bool {
+        let priority = thread.priority as usize;
+        let list = &mut self.lists[priority];
+        if !list.is_empty() {
+            return false;
+        }
+        list.push_only(thread, id);
+        thread.cpu = self.cpu;
+        self.set_occupied(self.occupied | 1 << priority);
+        true
+    }
+
     /// Takes the first thread of the highest priority that may run on another CPU, if it is near the
     /// front of its list.
     pub(super) fn pop_for(&mut self, threads: &mut Threads, cpu: usize) -> Option<Id<Thread>> {

@@ -1,6 +1,11 @@
-//! A lock that knows who had it last.
+//! A lock that one CPU has alone, or several share.
 //!
-//! Whoever had it last can [have it again](Lock::retake) for less: nobody else has had it meanwhile, so
+//! To [share](Lock::share) it, a CPU says in a place of its own that it is inside, and looks whether another has it
+//! alone: it writes nothing that others write. To have it alone, a CPU says so in one word, and
+//! then looks at the places of all others. This is known as a big-reader lock; only that those who share it may
+//! change what they have [claimed](crate::object::Claim).
+//!
+//! Whoever had it alone last can [have it again](Lock::retake) for less: nobody else has had it so meanwhile, and
 //! there is no need to look at what others may have changed.
 //!
 //! The lock is not handed on in the order in which it was asked for: of those who wait, whoever looks first
@@ -13,49 +18,90 @@ use core::ops::{Deref, DerefMut};
 use super::atomic::{
     AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
 };
 
 use super::MAX_CPUS;
 
-/// Something that one CPU at a time has.
+/// Something that one CPU has alone, or several share.
 pub struct Lock<T: ?Sized> {
-    /// The number of the CPU that had it last, and [`TAKEN`] more while it has it.
+    /// The number of the CPU that had it alone last, and [`TAKEN`] more while it has it.
     state: AtomicUsize,
-    /// The CPUs that wait, a bit each.
+    /// The CPUs that wait to have it alone, a bit each.
     waiting: AtomicU64,
+    /// The CPUs that may share it, a bit each.
+    sharers: AtomicU64,
+    places: [Place; MAX_CPUS],
     value: UnsafeCell<T>,
 }
+
+/// Where a CPU says whether it is inside with others: a line of the cache that nobody else writes.
+#[repr(align(128))]
+struct Place(AtomicUsize);
 
 const TAKEN: usize = 1 << 8;
 const _: () = assert!(MAX_CPUS <= TAKEN);
 
-// SAFETY: the lock gives the value to one CPU at a time.
+// SAFETY: the lock gives the value to one CPU at a time, or says to several where it is.
 unsafe impl<T: ?Sized + Send> Sync for Lock<T> {}
 
-/// The locked value, until this is dropped.
+/// The locked value, which nobody else has, until this is dropped.
 pub struct Guard<'l, T: ?Sized> {
     lock: &'l Lock<T>,
 }
 
+/// The locked value, which nobody has alone until this is dropped.
+pub struct Shared<'l, T: ?Sized> {
+    lock: &'l Lock<T>,
+    place: &'l Place,
+}
+
 impl<T> Lock<T> {
-    /// A lock that is free, as if CPU 0 had had it last.
+    /// A lock that is free, as if CPU 0 had had it last. Only that one may share it so far.
     #[must_use]
     pub const fn new(value: T) -> Self {
         Self {
             state: AtomicUsize::new(0),
             waiting: AtomicU64::new(0),
+            sharers: AtomicU64::new(1),
+            places: [const { Place(AtomicUsize::new(0)) }; MAX_CPUS],
             value: UnsafeCell::new(value),
         }
     }
 
-    /// Takes the lock for a CPU if it is free and that CPU had it last.
+    /// Lets a CPU share the lock from now on.
+    pub fn admit(&self, cpu: usize) {
+        self.sharers.fetch_or(1 << cpu, SeqCst);
+    }
+
+    /// Shares the lock, for a CPU that was admitted and neither shares nor has it. `None`: somebody has it alone.
     #[inline(always)]
-    pub fn retake(&self, cpu: usize) -> Option<Guard<'_, T>> {
+    pub fn share(&self, cpu: usize) -> Option<Shared<'_, T>> {
+        let place = &self.places[cpu % MAX_CPUS];
+        place.0.store(1, Relaxed);
+        // Whoever takes the lock sees that, or it is seen here that it was taken.
+        fence(SeqCst);
+        if self.state.load(Acquire) < TAKEN {
+            Some(Shared { lock: self, place })
+        } else {
+            place.0.store(0, Relaxed);
+            None
+        }
+    }
+
+    /// Takes the lock for a CPU if nobody has it alone and that CPU had it last. While others share it, the CPU does
+    /// `wait` again and again.
+    #[inline(always)]
+    pub fn retake(&self, cpu: usize, wait: impl FnMut()) -> Option<Guard<'_, T>> {
         let taken = self
             .state
             .compare_exchange(cpu, cpu + TAKEN, Acquire, Relaxed);
+        if taken.is_err() {
+            return None;
+        }
+        self.wait_for_sharers(cpu, wait);
         // Only then: a guard that is dropped gives the lock back.
-        taken.is_ok().then(|| Guard { lock: self })
+        Some(Guard { lock: self })
     }
 
     /// Takes the lock for a CPU, which does `wait` again and again until it is free.
@@ -88,14 +134,35 @@ impl<T> Lock<T> {
                     .compare_exchange_weak(last, cpu + TAKEN, Acquire, Relaxed)
                     .is_ok()
             {
-                self.waiting.fetch_and(!(1 << cpu), Relaxed);
-                return;
+                break;
             }
             wait();
         }
+        self.wait_for_sharers(cpu, wait);
+        self.waiting.fetch_and(!(1 << cpu), Relaxed);
     }
 
-    /// Whether a CPU waits for the lock. If the caller has it, the other one goes on waiting.
+    /// Waits until nobody else shares the lock, after it was taken.
+    #[inline(always)]
+    fn wait_for_sharers(&self, cpu: usize, wait: impl FnMut()) {
+        if self.sharers.load(Relaxed) != 1 {
+            self.wait_for_others(cpu, wait);
+        }
+    }
+
+    #[inline(never)]
+    fn wait_for_others(&self, cpu: usize, mut wait: impl FnMut()) {
+        fence(SeqCst);
+        let mut others = self.sharers.load(Relaxed) & !(1 << cpu);
+        while let Some(number) = others.checked_ilog2() {
+            while self.places[number as usize].0.load(Acquire) != 0 {
+                wait();
+            }
+            others &= !(1 << number);
+        }
+    }
+
+    /// Whether a CPU waits to have the lock alone. If the caller has it, the other one goes on waiting.
     #[must_use]
     pub fn is_waiting(&self, cpu: usize) -> bool {
         self.waiting.load(SeqCst) >> cpu & 1 != 0
@@ -129,6 +196,21 @@ impl<T: ?Sized> Drop for Guard<'_, T> {
     }
 }
 
+impl<T> Shared<'_, T> {
+    /// Where the value is. What of it others may use at the same time is for the caller to know.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut T {
+        self.lock.value.get()
+    }
+}
+
+impl<T: ?Sized> Drop for Shared<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.place.0.store(0, Release);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,7 +225,7 @@ mod tests {
                 let lock = &lock;
                 scope.spawn(move || {
                     for _ in 0..ROUNDS {
-                        let again = lock.retake(cpu);
+                        let again = lock.retake(cpu, thread::yield_now);
                         let mut guard = again.unwrap_or_else(|| lock.lock(cpu, thread::yield_now));
                         let value = *guard;
                         *guard = value + 1;
@@ -159,16 +241,64 @@ mod tests {
     fn it_is_retaken_only_by_who_had_it_last_and_not_while_it_is_taken() {
         let lock = Lock::new(());
         let guard = lock.lock(3, || unreachable!("it is free"));
-        assert!(lock.retake(3).is_none());
+        assert!(lock.retake(3, thread::yield_now).is_none());
         drop(guard);
-        assert!(lock.retake(0).is_none());
-        assert!(lock.retake(3).is_some() && lock.retake(3).is_some());
+        assert!(lock.retake(0, thread::yield_now).is_none());
+        assert!(
+            lock.retake(3, thread::yield_now).is_some()
+                && lock.retake(3, thread::yield_now).is_some()
+        );
+    }
+
+    #[test]
+    fn nobody_shares_what_one_has_alone() {
+        const ROUNDS: u64 = 10_000;
+        let lock = Lock::new([0_u64; 2]);
+        (0..4).for_each(|cpu| lock.admit(cpu));
+        thread::scope(|scope| {
+            for cpu in 0..4 {
+                let lock = &lock;
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        if round % 4 == 0 {
+                            let again = lock.retake(cpu, thread::yield_now);
+                            let mut guard =
+                                again.unwrap_or_else(|| lock.lock(cpu, thread::yield_now));
+                            guard[0] += 1;
+                            guard[1] += 1;
+                        } else if let Some(shared) = lock.share(cpu) {
+                            // SAFETY: nobody writes what several share.
+                            let [a, b] = unsafe { shared.as_ptr().read_volatile() };
+                            assert_eq!(a, b);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(*lock.lock(0, || unreachable!("it is free")), [ROUNDS; 2]);
+    }
+
+    #[test]
+    fn several_share_it_and_whoever_wants_it_alone_waits_for_them() {
+        let lock = Lock::new(());
+        lock.admit(1);
+        let (first, second) = (lock.share(0).unwrap(), lock.share(1).unwrap());
+        drop(first);
+        thread::scope(|scope| {
+            let alone = scope.spawn(|| drop(lock.lock(0, thread::yield_now)));
+            while lock.share(0).is_some() {
+                thread::yield_now();
+            }
+            assert!(lock.is_waiting(0) && !alone.is_finished());
+            drop(second);
+        });
+        assert!(lock.share(0).is_some() && lock.share(1).is_some());
     }
 
     #[test]
     fn waiting_is_seen() {
         let lock = Lock::new(());
-        let guard = lock.retake(0).expect("it is free");
+        let guard = lock.retake(0, thread::yield_now).expect("it is free");
         thread::scope(|scope| {
             scope.spawn(|| drop(lock.lock(5, thread::yield_now)));
             while !lock.is_waiting(5) {
@@ -178,6 +308,6 @@ mod tests {
             drop(guard);
         });
         assert!(!lock.is_waiting(5));
-        assert!(lock.retake(5).is_some());
+        assert!(lock.retake(5, thread::yield_now).is_some());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | [`Lock`] | one CPU at a time has what is locked; it is known who waits |
+//! | [`Lock`] | one CPU has what is locked alone, or several share it; it is known who waits |
 //! | [`Mailboxes`] | one CPU asks others to do something, and waits until they have |
 //!
 //! **Whoever waits answers.** A CPU that waits for a lock or for answers goes on answering requests
@@ -14,7 +14,7 @@ mod mailbox;
 // The parts below take their atomics from here, because `kernel/models` gives them others.
 use core::sync::atomic;
 
-pub use lock::{Guard, Lock};
+pub use lock::{Guard, Lock, Shared};
 pub use mailbox::Mailboxes;
 
 /// The most CPUs that can take part: a bit of a word each.

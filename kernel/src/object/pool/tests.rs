@@ -1,7 +1,9 @@
+use core::sync::atomic::AtomicPtr;
+
 use super::*;
 use crate::mm::sim::SimMemory;
 
-type Small = Pool<[u64; 60], 4>;
+type Small = Pool<[u64; 60], 4, 2>;
 
 #[test]
 fn an_id_that_outlived_its_object_finds_nothing() {
@@ -86,7 +88,7 @@ fn next_id_visits_every_object_once() {
 }
 
 #[test]
-fn a_pinned_object_is_found_until_it_is_removed() {
+fn a_pinned_object_is_found_until_another_is_pinned_there() {
     let memory = SimMemory::new(16);
     let mut pool = Small::new();
     assert!(pool.pinned().is_none() && pool.pinned_id().is_none());
@@ -94,18 +96,91 @@ fn a_pinned_object_is_found_until_it_is_removed() {
     pool.pin(Some(a));
     assert_eq!((pool.pinned_id(), pool.pinned()), (Some(a), Some(&[1; 60])));
 
-    assert!(pool.pair(a).is_none(), "an object is no pair");
-    let mut pair = pool.pair(b).unwrap();
-    let (first, second) = pair.both();
-    core::mem::swap(first, second);
-    assert_eq!(pair.pin_other(), &[1; 60]);
-    assert_eq!((pool.pinned_id(), pool.get(a)), (Some(b), Some(&[2; 60])));
-
-    pool.remove(memory.mm(), a);
-    assert_eq!(pool.pinned_id(), Some(b));
-    assert!(pool.pair(a).is_none());
-    pool.remove(memory.mm(), b);
+    pool.enter(1);
+    assert_eq!((pool.pinned_id(), pool.pinned_on(0)), (None, Some(a)));
+    pool.pin(Some(b));
+    pool.pinned_mut().unwrap()[0] = 3;
+    assert_eq!(pool.get(b).unwrap()[0], 3);
+    pool.unpin_on(0);
+    assert_eq!((pool.pinned_on(0), pool.pinned_on(1)), (None, Some(b)));
+    assert_eq!(pool.remove(memory.mm(), a), Some([1; 60]));
+    pool.pin(None);
     assert!(pool.pinned().is_none() && pool.pinned_mut().is_none());
+    assert!(pool.remove(memory.mm(), b).is_some());
+}
+
+#[test]
+#[should_panic(expected = "is pinned")]
+fn what_is_pinned_is_not_removed() {
+    let memory = SimMemory::new(16);
+    let mut pool = Small::new();
+    let id = pool.insert(memory.mm(), [1; 60]).unwrap();
+    pool.pin(Some(id));
+    pool.remove(memory.mm(), id);
+}
+
+/// What a CPU has of a pool that it has alone.
+fn share(pool: &mut Small, cpu: usize) -> (Claims<'_, [u64; 60], 4, 2>, Pinned<'_, [u64; 60]>) {
+    // SAFETY: the pool is ours alone as long as it is borrowed.
+    unsafe { Small::share(pool, cpu) }
+}
+
+#[test]
+fn what_is_claimed_or_pinned_cannot_be_claimed() {
+    let memory = SimMemory::new(16);
+    let mut pool = Small::new();
+    let [a, b] = [1, 2].map(|n| pool.insert(memory.mm(), [n; 60]).unwrap());
+    pool.pin(Some(a));
+    let hint = pool.hint(b).unwrap();
+    let (claims, mut pinned) = share(&mut pool, 0);
+    assert!(claims.claim(a).is_none() && claims.claim_at(a.place()).is_none());
+    let mut claim = claims.claim(b).unwrap();
+    assert!(claims.claim(b).is_none() && claims.claim_hinted(hint).is_none());
+    claim[0] = 7;
+    assert_eq!(pinned.replace(claim)[0], 7);
+    assert_eq!((pinned.id(), pinned.get_mut().unwrap()[0]), (Some(b), 7));
+    assert!(claims.claim(b).is_none());
+    drop(claims.claim(a).unwrap());
+    assert!(claims.claim(a).is_some() && claims.claim_at(a.place()).is_some());
+    assert_eq!((pool.pinned_id(), pool.get(b).unwrap()[0]), (Some(b), 7));
+}
+
+#[test]
+fn one_cpu_at_a_time_has_an_object() {
+    const ROUNDS: u64 = 10_000;
+    let memory = SimMemory::new(16);
+    let mut pool = Small::new();
+    let ids = [0, 0].map(|n| pool.insert(memory.mm(), [n; 60]).unwrap());
+    let place = AtomicPtr::new(&raw mut pool);
+    std::thread::scope(|scope| {
+        for cpu in 0..2 {
+            let place = &place;
+            scope.spawn(move || {
+                // SAFETY: the pool is shared by these two until both have ended.
+                let (claims, mut pinned) = unsafe { Small::share(place.load(Relaxed), cpu) };
+                let mut nr_done = 0;
+                while nr_done < ROUNDS {
+                    let id = ids[(nr_done % 2) as usize];
+                    let Some(mut object) = claims.claim(id) else {
+                        // The other one may want what is pinned here.
+                        pinned.release();
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    let before = *object;
+                    *object = before.map(|n| n + 1);
+                    nr_done += 1;
+                    if nr_done % 4 == 0 {
+                        pinned.replace(object);
+                    }
+                }
+                pinned.release();
+            });
+        }
+    });
+    for id in ids {
+        assert_eq!(pool.get(id), Some(&[ROUNDS; 60]));
+    }
 }
 
 #[test]
@@ -114,16 +189,15 @@ fn a_hint_finds_nothing_once_anything_is_removed() {
     let (mut pool, mut other) = (Small::new(), Small::new());
     let [a, b] = [1, 2].map(|n| pool.insert(memory.mm(), [n; 60]).unwrap());
     let hint = pool.hint(a).unwrap();
-    assert_eq!(pool.hinted_mut(hint), Some((a, &mut [1; 60])));
     assert_eq!(pool.hinted(hint), Some((a, &[1; 60])));
-    assert!(
-        other.hinted_mut(hint).is_none(),
-        "epochs belong to one pool"
-    );
-    assert!(pool.hinted_mut(Hint::NONE).is_none());
+    assert_eq!(share(&mut pool, 0).0.claim_hinted(hint).unwrap().id(), a);
+    assert!(other.hinted(hint).is_none(), "epochs belong to one pool");
+    assert!(share(&mut other, 0).0.claim_hinted(hint).is_none());
+    assert!(pool.hinted(Hint::NONE).is_none());
 
     pool.remove(memory.mm(), b);
-    assert!(pool.hinted_mut(hint).is_none() && !pool.is_current(hint));
+    assert!(pool.hinted(hint).is_none() && !pool.is_current(hint));
+    assert!(share(&mut pool, 0).0.claim_hinted(hint).is_none());
     let hint = pool.hint(a).unwrap();
     pool.end_epoch();
     assert!(pool.hinted(hint).is_none());
@@ -140,7 +214,8 @@ fn any_number_is_a_place_and_never_within_an_object() {
     for place in (0..5 << CHUNK_SHIFT).step_by(8).chain([u64::MAX, 1 << 40]) {
         let found = pool.id_at_place(place);
         assert!(found.is_none_or(|id| id == a || id == b), "{place:#x}");
-        let other = pool.pair_at(place).map(|mut pair| *pair.both().1);
+        let (claims, _) = share(&mut pool, 1);
+        let other = claims.claim_at(place).map(|claim| *claim);
         assert!(other.is_none_or(|object| object == [7; 60]), "{place:#x}");
     }
     assert_eq!(pool.id_at_place(b.place()), Some(b));

@@ -174,20 +174,28 @@ impl World {
         let has_handles = (regs.rsi & !Tag(0).moving_pages().0) >> 32 != 0;
         let call = Call::from_number(regs.rax as u32);
         let is_done = match call {
-            Some(Call::Send) if is_plain => kernel.fast_send(|| 0, |_| ()).is_some(),
+            Some(Call::Send) if is_plain => kernel.here().fast_send(|| 0, |_| ()).is_some(),
             Some(Call::Send) if has_handles => kernel.fast_send_handle(|| 0, |_| ()).is_some(),
-            Some(Call::Send) if regs.r8 == 0 => kernel.fast_send_room(|| 0, |_| ()).is_some(),
-            Some(Call::Send) => kernel.fast_send_bytes(|| 0, |_| ()).is_some(),
-            Some(Call::ReplyRecv) if is_plain => kernel.fast_reply_recv(|| 0, |_| ()).is_some(),
+            Some(Call::Send) if regs.r8 == 0 => {
+                kernel.here().fast_send_room(|| 0, |_| ()).is_some()
+            }
+            Some(Call::Send) => {
+                let in_place = kernel.here().fast_send_bytes(|| 0, |_| ());
+                let next = in_place.or_else(|| kernel.here().fast_send_pages(|| 0, |_| ()));
+                next.is_some()
+            }
+            Some(Call::ReplyRecv) if is_plain => {
+                kernel.here().fast_reply_recv(|| 0, |_| ()).is_some()
+            }
             Some(Call::ReplyRecv) if has_handles => {
                 kernel.fast_reply_recv_handle(|| 0, |_| ()).is_some()
             }
             Some(Call::ReplyRecv) if regs.r8 == 0 => {
-                kernel.fast_reply_recv_room(|| 0, |_| ()).is_some()
+                kernel.here().fast_reply_recv_room(|| 0, |_| ()).is_some()
             }
-            Some(Call::ReplyRecv) => kernel.fast_reply_recv_bytes(|| 0, |_| ()).is_some(),
-            Some(Call::Notify) => kernel.fast_notify().is_some(),
-            Some(Call::Recv) => kernel.fast_recv(|| 0).is_some(),
+            Some(Call::ReplyRecv) => kernel.here().fast_reply_recv_pages(|| 0, |_| ()).is_some(),
+            Some(Call::Notify) => kernel.here().fast_notify().is_some(),
+            Some(Call::Recv) => kernel.here().fast_recv(|| 0).is_some(),
             _ => return false,
         };
         if !is_done {
@@ -545,7 +553,7 @@ fn a_fault_and_the_verdict_on_it_take_the_fast_path() {
 
     let fault = sys::page_fault(&machine.kernel, 0x6666_0000, Access::Write).unwrap();
     assert_eq!(
-        machine.kernel.fast_fault(fault, || 0),
+        machine.kernel.here().fast_fault(fault, || 0),
         Some(Special::empty())
     );
     assert_eq!(machine.kernel.current(), Some(server.thread));
@@ -555,8 +563,14 @@ fn a_fault_and_the_verdict_on_it_take_the_fast_path() {
     let regs = &mut machine.kernel.threads.get_mut(server.thread).unwrap().regs;
     regs.rax = Call::ReplyRecv as u64 | u64::from(receive.0) << 32;
     [regs.rdi, regs.rsi, regs.r8, regs.r10] = [got.r8, 0, 0, 0];
-    assert!(machine.kernel.fast_reply_recv(|| 0, |_| ()).is_none());
-    assert!(machine.kernel.fast_verdict(|| 0, |_| ()).is_some());
+    assert!(
+        machine
+            .kernel
+            .here()
+            .fast_reply_recv(|| 0, |_| ())
+            .is_none()
+    );
+    assert!(machine.kernel.here().fast_verdict(|| 0, |_| ()).is_some());
     assert_eq!(machine.kernel.current(), Some(client.thread));
     let thread = machine.kernel.threads.get(client.thread).unwrap();
     assert_eq!((thread.regs, thread.fault()), (before, None));

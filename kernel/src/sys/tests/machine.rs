@@ -201,7 +201,7 @@ impl Machine {
     /// Lets the running thread fault at an address, as the entry code would.
     pub(super) fn page_fault(&mut self, address: u64, access: Access) {
         if let Some(fault) = sys::page_fault(&self.kernel, address, access)
-            && self.kernel.fast_fault(fault, || 0).is_none()
+            && self.kernel.here().fast_fault(fault, || 0).is_none()
         {
             sys::report(&mut self.kernel, fault);
         }

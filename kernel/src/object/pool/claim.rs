@@ -1,0 +1,189 @@
+//! Pools that several CPUs share.
+//!
+//! None of them may add or remove objects meanwhile, and each uses only the objects that it has claimed. **Nobody waits
+//! for a claim**: who does not get one gives up and asks to have everything alone. So claims can be made in any
+//! order.
+
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering::{Acquire, Release};
+
+use super::{CLAIMED, Hint, Id, Pool, Slot};
+
+/// A pool whose objects are used by who has claimed them.
+pub struct Claims<'p, T, const CHUNKS: usize, const PINS: usize = 0>(&'p Pool<T, CHUNKS, PINS>);
+
+/// An object that nobody else uses until this is dropped.
+pub struct Claim<'p, T> {
+    slot: NonNull<Slot<T>>,
+    pool: PhantomData<&'p Slot<T>>,
+}
+
+/// What a CPU has pinned.
+pub struct Pinned<'p, T>(&'p mut Option<NonNull<Slot<T>>>);
+
+impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
+    /// A pool that a CPU shares with others, or has alone, and what that CPU has pinned.
+    ///
+    /// # Safety
+    ///
+    /// Until both are gone nobody else acts for the CPU, and the pool is used by nothing but the like.
+    #[inline(always)]
+    pub unsafe fn share<'p>(
+        pool: *const Self,
+        cpu: usize,
+    ) -> (Claims<'p, T, CHUNKS, PINS>, Pinned<'p, T>) {
+        // SAFETY: as the caller promises: others, too, have nothing but shared references to the pool, and the
+        // place of this CPU's pin is a cell that they do not look at.
+        unsafe {
+            let pool = &*pool;
+            let pin = &*pool.pins.as_ptr().add(cpu);
+            (Claims(pool), Pinned(&mut *pin.0.get()))
+        }
+    }
+
+    /// The same of a pool in which nothing is pinned.
+    ///
+    /// # Safety
+    ///
+    /// As for [`share`](Self::share).
+    #[inline(always)]
+    pub unsafe fn share_unpinned<'p>(pool: *const Self) -> Claims<'p, T, CHUNKS, PINS> {
+        // SAFETY: as above.
+        Claims(unsafe { &*pool })
+    }
+}
+
+impl<'p, T, const CHUNKS: usize, const PINS: usize> Claims<'p, T, CHUNKS, PINS> {
+    /// Claims an object, if it still lives and nobody else has it.
+    #[inline(always)]
+    pub fn claim(&self, id: Id<T>) -> Option<Claim<'p, T>> {
+        Claim::of(self.0.find(id)?)
+    }
+
+    /// Claims the object at a [place](Id::place), whatever that says.
+    #[inline(always)]
+    pub fn claim_at(&self, place: u64) -> Option<Claim<'p, T>> {
+        let slot = self.0.at(place);
+        // SAFETY: the head and every slot begin with an id.
+        let is_empty = unsafe { (*slot.as_ptr()).id } == 0;
+        if is_empty { None } else { Claim::of(slot) }
+    }
+
+    /// Claims the object that a hint of this epoch is about.
+    #[inline(always)]
+    pub fn claim_hinted(&self, hint: Hint<T>) -> Option<Claim<'p, T>> {
+        if self.0.is_current(hint) {
+            Claim::of(hint.slot)
+        } else {
+            None
+        }
+    }
+
+    /// Where an object is, for this epoch.
+    #[must_use]
+    pub fn hint(&self, id: Id<T>) -> Option<Hint<T>> {
+        self.0.hint(id)
+    }
+
+    /// Whether a hint still finds something.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_current(&self, hint: Hint<T>) -> bool {
+        self.0.is_current(hint)
+    }
+}
+
+impl<'p, T> Claim<'p, T> {
+    /// Claims the object in a slot, which holds one as long as `'p`.
+    #[inline(always)]
+    fn of(slot: NonNull<Slot<T>>) -> Option<Self> {
+        // SAFETY: the slot is one of a pool.
+        let claim = unsafe { &(*slot.as_ptr()).claim };
+        if claim.fetch_or(CLAIMED, Acquire) & CLAIMED != 0 {
+            return None;
+        }
+        Some(Self {
+            slot,
+            pool: PhantomData,
+        })
+    }
+
+    /// The object's id.
+    #[must_use]
+    #[inline(always)]
+    pub fn id(&self) -> Id<T> {
+        // SAFETY: the slot holds an object, which is ours.
+        unsafe { self.slot.as_ref().occupant() }
+    }
+}
+
+impl<T> Deref for Claim<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: the slot holds an object, which is ours.
+        unsafe { (*self.slot.as_ptr()).object.assume_init_ref() }
+    }
+}
+
+impl<T> DerefMut for Claim<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above.
+        unsafe { (*self.slot.as_ptr()).object.assume_init_mut() }
+    }
+}
+
+impl<T> Drop for Claim<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: the slot is one of a pool.
+        unsafe { &(*self.slot.as_ptr()).claim }.store(0, Release);
+    }
+}
+
+impl<'p, T> Pinned<'p, T> {
+    /// The pinned object's id.
+    #[must_use]
+    #[inline(always)]
+    pub fn id(&self) -> Option<Id<T>> {
+        // SAFETY: a pinned slot holds an object.
+        Some(unsafe { (*self.0)?.as_ref().occupant() })
+    }
+
+    /// The pinned object.
+    #[must_use]
+    #[inline(always)]
+    pub fn get(&self) -> Option<&T> {
+        // SAFETY: the slot holds an object, which is this CPU's.
+        Some(unsafe { (*(*self.0)?.as_ptr()).object.assume_init_ref() })
+    }
+
+    /// The pinned object.
+    #[inline(always)]
+    pub fn get_mut(&mut self) -> Option<&mut T> {
+        // SAFETY: as above.
+        Some(unsafe { (*(*self.0)?.as_ptr()).object.assume_init_mut() })
+    }
+
+    /// Pins another object, and lets go of the one that was pinned.
+    #[inline(always)]
+    pub fn replace(&mut self, other: Claim<'p, T>) -> &T {
+        let slot = core::mem::ManuallyDrop::new(other).slot;
+        self.release();
+        *self.0 = Some(slot);
+        // SAFETY: the slot holds an object, which is this CPU's.
+        unsafe { (*slot.as_ptr()).object.assume_init_ref() }
+    }
+    /// Pins nothing, and lets go of the object that was pinned.
+    #[inline(always)]
+    pub fn release(&mut self) {
+        if let Some(old) = self.0.take() {
+            // SAFETY: the slot is one of a pool. The object was claimed for this CPU, which does not use it any more.
+            unsafe { &(*old.as_ptr()).claim }.store(0, Release);
+        }
+    }
+}
