@@ -5,6 +5,7 @@
 
 use core::{
     cell::{Cell, UnsafeCell},
+    hint,
     mem::{MaybeUninit, offset_of},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
@@ -14,8 +15,8 @@ use kernel::{
         PhysAddr,
         layout::{STACKS, STACKS_STRIDE},
     },
-    object::{Id, Registers, Thread},
-    sync::MAX_CPUS,
+    object::{Cpu, Id, Pin, Registers, Seat, Thread},
+    sync::{MAX_CPUS, Place},
 };
 use x86_64::{
     VirtAddr,
@@ -23,6 +24,17 @@ use x86_64::{
 };
 
 use super::segments::Segments;
+
+/// A word of what the CPU that runs this has of its own.
+macro_rules! own {
+    ($field:ident) => {{
+        let value;
+        core::arch::asm!("mov {}, gs:[{offset}]", out(reg) value,
+            offset = const offset_of!(PerCpu, $field),
+            options(pure, readonly, nostack, preserves_flags));
+        value
+    }};
+}
 
 /// Bytes of a CPU's kernel stack.
 const STACK_LEN: usize = 32 * 1024;
@@ -156,6 +168,12 @@ pub struct PerCpu {
     pub fpu_owner: Cell<Option<Id<Thread>>>,
     /// When the timer is set to interrupt, in nanoseconds since boot.
     pub timer: Cell<Option<u64>>,
+    /// Where it says that it shares the kernel.
+    place: Cell<*const Place>,
+    /// Where it is said which thread runs on it.
+    running: Cell<*const Pin<Thread>>,
+    /// What the scheduler knows of it.
+    cpu: Cell<*mut Cpu>,
     /// Descriptor tables.
     pub segments: Segments,
 }
@@ -188,6 +206,9 @@ impl PerCpu {
             fs_base: Cell::new(0),
             fpu_owner: Cell::new(None),
             timer: Cell::new(None),
+            place: Cell::new(core::ptr::null()),
+            running: Cell::new(core::ptr::null()),
+            cpu: Cell::new(core::ptr::null_mut()),
             segments: Segments::new(),
         }
     }
@@ -206,14 +227,45 @@ impl PerCpu {
     /// The number of the CPU that runs this.
     #[inline(always)]
     pub fn number() -> usize {
-        let number;
-        // SAFETY: this is the field `number`.
+        // SAFETY: this is the field, and the number that of a CPU.
         unsafe {
-            core::arch::asm!("mov {}, gs:[{offset}]", out(reg) number,
-                offset = const offset_of!(PerCpu, number),
-                options(nostack, readonly, preserves_flags));
+            let number = own!(number);
+            hint::assert_unchecked(number < MAX_CPUS);
+            number
         }
-        number
+    }
+
+    /// Says where the CPU finds what it has of the kernel.
+    pub fn set_seat(&self, place: &'static Place, seat: Seat) {
+        self.place.set(place);
+        self.running.set(seat.running);
+        self.cpu.set(seat.cpu);
+    }
+
+    /// Where the CPU that runs this says that it shares the kernel.
+    ///
+    /// # Safety
+    ///
+    /// It has [been told](Self::set_seat).
+    #[inline(always)]
+    pub unsafe fn place() -> &'static Place {
+        // SAFETY: as the caller promises, the field holds what was a reference.
+        unsafe {
+            let place: *const Place = own!(place);
+            &*place
+        }
+    }
+
+    /// What the CPU that runs this has of the kernel.
+    #[inline(always)]
+    pub fn seat() -> Seat {
+        // SAFETY: these are the fields.
+        unsafe {
+            Seat {
+                running: own!(running),
+                cpu: own!(cpu),
+            }
+        }
     }
 
     /// The physical address of the page-table root that a CPU uses.

@@ -11,7 +11,7 @@ use core::{hint, mem, ptr::NonNull};
 use cowslip_abi::Access;
 use kernel::{
     mm::{Flush, FlushPages, Frame, phys::FRAME_SIZE},
-    object::{Fault, Here, Kernel, Registers, Special, Thread},
+    object::{Fault, Here, Kernel, Registers, Special, Thread, Way},
     sync::{self, Lock},
     sys, vm,
 };
@@ -43,15 +43,23 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel::new(&MM, &Machine));
 
 type Guard = sync::Guard<'static, Kernel>;
 
-/// Waits for the kernel, to act for this CPU. The thread that ran here may be gone then.
+/// Waits for the kernel, to act for this CPU, which runs threads. The one that ran here may be gone then.
 #[inline(always)]
 fn lock() -> Guard {
     KERNEL
-        .retake(PerCpu::number(), smp::wait_a_little)
+        .retake(PerCpu::number(), wait_for_sharers)
         .unwrap_or_else(lock_after_others)
 }
 
-/// The same if another CPU had it last, or has it.
+/// Waits until other CPUs do not share the kernel, which this one has taken. Who calls this has nothing to keep meanwhile,
+/// so it needs no stack.
+#[cold]
+#[inline(never)]
+fn wait_for_sharers() {
+    KERNEL.wait_for_sharers(PerCpu::number(), smp::wait_a_little);
+}
+
+/// Waits for the kernel if another CPU had it last, or has it, or this one was idle.
 #[inline(always)]
 fn lock_after_others() -> Guard {
     take_after_others();
@@ -59,7 +67,7 @@ fn lock_after_others() -> Guard {
     unsafe { KERNEL.taken() }
 }
 
-/// Takes the kernel. Who calls this has nothing to keep meanwhile, so it needs no stack.
+/// Takes the kernel. Who calls this has nothing to keep either.
 #[cold]
 #[inline(never)]
 fn take_after_others() {
@@ -72,9 +80,18 @@ fn take_after_others() {
     mem::forget(guard);
 }
 
+/// Waits for the kernel for a CPU that runs threads from now on.
+fn join() -> Guard {
+    let number = PerCpu::number();
+    let mut guard = lock_after_others();
+    guard.admit(number, true);
+    PerCpu::get().set_seat(KERNEL.place(number), guard.seat(number));
+    guard
+}
+
 /// Runs threads for ever: `start` makes the first one.
 pub fn run(start: impl FnOnce(&mut Kernel)) -> ! {
-    let mut guard = lock();
+    let mut guard = join();
     start(&mut guard);
     smp::release_others();
     let registers = leave(guard);
@@ -84,8 +101,7 @@ pub fn run(start: impl FnOnce(&mut Kernel)) -> ! {
 
 /// Runs threads for ever on another CPU.
 pub fn run_other() -> ! {
-    KERNEL.admit(PerCpu::number());
-    let mut guard = lock();
+    let mut guard = join();
     guard.bring_online(PerCpu::number());
     let registers = leave(guard);
     // SAFETY: as above.
@@ -99,49 +115,67 @@ type Resumed = Option<NonNull<Registers>>;
 /// A thread sends label and words: if it is an ordinary message, returns the registers of the
 /// receiver, who runs next.
 pub extern "C" fn fast_send() -> Resumed {
-    share(|mut here| here.fast_send(clock::ticks, switch_fast))
+    share(Way::Send, fast_send, |mut here| {
+        here.fast_send(clock::ticks, switch_fast)
+    })
 }
 
 /// The same for a message without bytes, but with room for some.
 pub extern "C" fn fast_send_room() -> Resumed {
-    share(|mut here| here.fast_send_room(clock::ticks, switch_fast))
+    share(Way::Send, fast_send_room, |mut here| {
+        here.fast_send_room(clock::ticks, switch_fast)
+    })
 }
 
 /// The same for a message with bytes that can be copied where they are.
 pub extern "C" fn fast_send_bytes() -> Resumed {
-    share(|mut here| here.fast_send_bytes(clock::ticks, switch_fast))
+    share(Way::Send, fast_send_bytes, |mut here| {
+        here.fast_send_bytes(clock::ticks, switch_fast)
+    })
 }
 
 /// The same for a message with bytes, wherever they are.
 pub extern "C" fn fast_send_pages() -> Resumed {
-    fast(|kernel| kernel.here().fast_send_pages(clock::ticks, switch_fast))
+    alone(Way::Send, fast_send_pages, |kernel| {
+        kernel.here().fast_send_pages(clock::ticks, switch_fast)
+    })
 }
 
 /// The same for a message with handles: an ordinary one has one, which moves. The word with the
 /// handle is in the frame, before and after.
 pub extern "C" fn fast_send_handle() -> Resumed {
-    fast(|kernel| kernel.fast_send_handle(clock::ticks, switch_fast))
+    alone(Way::Send, fast_send_handle, |kernel| {
+        kernel.fast_send_handle(clock::ticks, switch_fast)
+    })
 }
 
 /// The same as [`fast_send`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv() -> Resumed {
-    share(|mut here| here.fast_reply_recv(clock::ticks, switch_fast))
+    share(Way::Receive, fast_reply_recv, |mut here| {
+        here.fast_reply_recv(clock::ticks, switch_fast)
+    })
 }
 
 /// The same for a reply that ends a fault: returns the registers of the thread that had it, which
 /// are complete.
 pub extern "C" fn fast_verdict() -> Resumed {
-    share(|mut here| here.fast_verdict(clock::ticks, switch_fast))
+    share(Way::Receive, fast_verdict, |mut here| {
+        here.fast_verdict(clock::ticks, switch_fast)
+    })
 }
 
 /// The same as [`fast_send_room`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_room() -> Resumed {
-    share(|mut here| here.fast_reply_recv_room(clock::ticks, switch_fast))
+    share(Way::Receive, fast_reply_recv_room, |mut here| {
+        here.fast_reply_recv_room(clock::ticks, switch_fast)
+    })
 }
 
 /// The same as [`fast_send_bytes`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_bytes() -> Resumed {
-    share(|mut here| here.fast_reply_recv_bytes(clock::ticks, switch_fast))
+    share(Way::Receive, fast_reply_recv_bytes, |mut here| {
+        here.fast_reply_recv_bytes(clock::ticks, switch_fast)
+    })
 }
 
 /// The same as [`fast_send_pages`] for a reply that is followed by a receive.
@@ -155,30 +189,74 @@ pub extern "C" fn fast_reply_recv_pages() -> Resumed {
 
 /// The same as [`fast_send_handle`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_handle() -> Resumed {
-    fast(|kernel| kernel.fast_reply_recv_handle(clock::ticks, switch_fast))
+    alone(Way::Receive, fast_reply_recv_handle, |kernel| {
+        kernel.fast_reply_recv_handle(clock::ticks, switch_fast)
+    })
 }
 
 /// A thread raises bits: if that is all there is to it, returns its own registers.
 pub extern "C" fn fast_notify() -> Resumed {
-    share(|mut here| Some(NonNull::from(&here.fast_notify()?.regs)))
+    share(Way::Notify, fast_notify, |mut here| {
+        Some(NonNull::from(&here.fast_notify()?.regs))
+    })
 }
 
 /// A thread receives a notification, or waits and lets another run: returns the registers of
 /// whoever runs now, which are complete.
 pub extern "C" fn fast_recv() -> Resumed {
-    share(|mut here| here.fast_recv(clock::ticks).map(switch_fast))
+    share(Way::Receive, fast_recv, |mut here| {
+        here.fast_recv(clock::ticks).map(switch_fast)
+    })
 }
 
-/// Does what a thread asks for at the same time as other CPUs, unless one of them has the kernel alone.
+/// Does what a thread asks of an endpoint at the same time as other CPUs, unless one of them has the kernel alone. If the
+/// thread goes another way than last time, it finds it and does it `again`.
 #[inline(always)]
-fn share(call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
-    let number = PerCpu::number();
-    let shared = KERNEL.share(number)?;
-    // SAFETY: the kernel is shared, and no other CPU has this number.
-    let here = unsafe { Here::share(shared.as_ptr(), number) };
+fn share(
+    way: Way,
+    again: extern "C" fn() -> Resumed,
+    call: impl FnOnce(Here<'_>) -> Resumed,
+) -> Resumed {
+    // SAFETY: threads run here.
+    let shared = KERNEL.share(unsafe { PerCpu::place() })?;
+    // SAFETY: the kernel is shared, and no other CPU has this seat.
+    let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
     // SAFETY: nobody takes a thread from a CPU that has not waited.
     unsafe { hint::assert_unchecked(here.running.id().is_some()) };
-    call(here)
+    if here.knows_way(way) {
+        return call(here);
+    }
+    drop(shared);
+    elsewhere(way, again)
+}
+
+/// Does what a thread asks of an endpoint, and has the kernel alone.
+#[inline(always)]
+fn alone(
+    way: Way,
+    again: extern "C" fn() -> Resumed,
+    call: impl FnOnce(&mut Kernel) -> Resumed,
+) -> Resumed {
+    let mut guard = lock_for_thread()?;
+    // SAFETY: as `lock_for_thread` says.
+    unsafe { hint::assert_unchecked(guard.current().is_some()) };
+    if guard.here().knows_way(way) {
+        return call(&mut guard);
+    }
+    drop(guard);
+    elsewhere(way, again)
+}
+
+/// Lets a thread find out where its call goes, and make it `again`.
+#[cold]
+#[inline(never)]
+fn elsewhere(way: Way, again: extern "C" fn() -> Resumed) -> Resumed {
+    // SAFETY: as above.
+    let is_found = unsafe {
+        let shared = KERNEL.share(PerCpu::place())?;
+        Here::share(shared.as_ptr(), PerCpu::seat()).find_way(way)
+    };
+    if is_found { again() } else { None }
 }
 
 #[inline(always)]
@@ -194,7 +272,7 @@ fn fast(call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
 #[inline(always)]
 fn lock_for_thread() -> Option<Guard> {
     // Nobody takes a thread from a CPU that has not waited.
-    let again = KERNEL.retake(PerCpu::number(), smp::wait_a_little);
+    let again = KERNEL.retake(PerCpu::number(), wait_for_sharers);
     again.or_else(|| {
         let guard = lock_after_others();
         guard.current().is_some().then_some(guard)
@@ -311,7 +389,7 @@ pub extern "C" fn from_kernel(registers: &Registers) {
             smp::answer();
             apic::end_of_interrupt();
         }
-        vector => interrupt(PerCpu::get(), &mut lock(), vector),
+        vector => interrupt(PerCpu::get(), &mut lock_after_others(), vector),
     }
 }
 
@@ -436,12 +514,14 @@ fn reschedule(mut guard: Guard) -> *const Registers {
             !kernel.is_stuck(),
             "no thread can run, and nothing will ever wake one"
         );
-        // An idle CPU need not be asked to forget anything.
+        // An idle CPU need not be asked to forget anything, nor be waited for.
         use_root(paging::root());
+        guard.admit(PerCpu::number(), false);
         drop(guard);
         interrupts::enable_and_hlt();
         interrupts::disable();
-        guard = lock();
+        guard = lock_after_others();
+        guard.admit(PerCpu::number(), true);
     }
 }
 

@@ -7,8 +7,8 @@
 //! the call, and reports what is wrong with it. So nothing here decides an error. The bytes move
 //! last, as that may fail too, and then nothing has changed either.
 //!
-//! Ordinary means: the tag is a label, the bytes fit the buffer, nobody is
-//! [special](Thread::special), and
+//! Ordinary means: the thread [knows](Here::knows_way) where its call goes, the tag is a label, the bytes fit the buffer,
+//! nobody is [special](Thread::special), and
 //!
 //! | send | reply and receive |
 //! | --- | --- |
@@ -23,8 +23,8 @@
 //! and the partner. Handles and pages change spaces: who moves those has the kernel alone.
 //!
 //! Each function comes once for each kind of payload, and the entry code chooses, by the tag and the
-//! lengths. So the one for a label and words, whose thread goes the way that it went last time, need
-//! not know that there are others: it calls nothing, and all it works with is in registers.
+//! lengths. So the one for a label and words need not know that there are others: it calls nothing, and all it works
+//! with is in registers.
 
 use core::ops::Deref;
 
@@ -47,7 +47,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.send_with::<PLAIN, R>(now_ticks, switch, nothing)
+        self.send_ordinary::<PLAIN, R>(now_ticks, switch, nothing)
     }
 
     /// The same for a message without bytes, but with room for some in the reply: only the upper half of
@@ -58,7 +58,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.send_with::<ROOM, R>(now_ticks, switch, room)
+        self.send_ordinary::<ROOM, R>(now_ticks, switch, room)
     }
 
     /// The same for a message with bytes that can be copied where they are.
@@ -70,7 +70,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
     ) -> Option<R> {
         let mm = self.mm;
         let pass = |_: &mut S, from: &mut Thread, to: &mut Thread| copy_in_place(mm, from, to);
-        self.send_with::<BYTES, R>(now_ticks, switch, pass)
+        self.send_ordinary::<BYTES, R>(now_ticks, switch, pass)
     }
 
     /// Like [`fast_send`](Self::fast_send), for a reply and receive.
@@ -80,7 +80,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.reply_recv_with::<PLAIN, R>(now_ticks, switch, nothing)
+        self.reply_recv_ordinary::<PLAIN, R>(now_ticks, switch, nothing)
     }
 
     /// Like [`fast_send_room`](Self::fast_send_room), for a reply and receive.
@@ -90,7 +90,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.reply_recv_with::<ROOM, R>(now_ticks, switch, room)
+        self.reply_recv_ordinary::<ROOM, R>(now_ticks, switch, room)
     }
 
     /// Like [`fast_send_bytes`](Self::fast_send_bytes), for a reply and receive.
@@ -102,7 +102,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
     ) -> Option<R> {
         let mm = self.mm;
         let pass = |_: &mut S, from: &mut Thread, to: &mut Thread| copy_in_place(mm, from, to);
-        self.reply_recv_with::<BYTES, R>(now_ticks, switch, pass)
+        self.reply_recv_ordinary::<BYTES, R>(now_ticks, switch, pass)
     }
 
     /// The same for a reply of label and words that lets a faulted thread go on. All of its registers
@@ -116,57 +116,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         if self.running.get()?.regs.rsi != RESUME {
             return None;
         }
-        self.reply_recv_with::<VERDICT, R>(now_ticks, switch, nothing)
-    }
-
-    #[inline(always)]
-    fn send_with<const PAYLOAD: u8, R>(
-        &mut self,
-        now_ticks: impl Fn() -> u64,
-        switch: impl Fn(&Thread) -> R,
-        pass: impl Pass<S>,
-    ) -> Option<R> {
-        if self.knows_way(Way::Send) {
-            self.send_ordinary::<PAYLOAD, R>(now_ticks, switch, pass)
-        } else {
-            self.send_elsewhere::<PAYLOAD, R>(now_ticks, switch, pass)
-        }
-    }
-
-    #[inline(always)]
-    fn reply_recv_with<const PAYLOAD: u8, R>(
-        &mut self,
-        now_ticks: impl Fn() -> u64,
-        switch: impl Fn(&Thread) -> R,
-        pass: impl Pass<S>,
-    ) -> Option<R> {
-        if self.knows_way(Way::Receive) {
-            self.reply_recv_ordinary::<PAYLOAD, R>(now_ticks, switch, pass)
-        } else {
-            self.reply_recv_elsewhere::<PAYLOAD, R>(now_ticks, switch, pass)
-        }
-    }
-
-    #[inline(never)]
-    fn send_elsewhere<const PAYLOAD: u8, R>(
-        &mut self,
-        now_ticks: impl Fn() -> u64,
-        switch: impl Fn(&Thread) -> R,
-        pass: impl Pass<S>,
-    ) -> Option<R> {
-        self.find_way(Way::Send)?;
-        self.send_ordinary::<PAYLOAD, R>(now_ticks, switch, pass)
-    }
-
-    #[inline(never)]
-    fn reply_recv_elsewhere<const PAYLOAD: u8, R>(
-        &mut self,
-        now_ticks: impl Fn() -> u64,
-        switch: impl Fn(&Thread) -> R,
-        pass: impl Pass<S>,
-    ) -> Option<R> {
-        self.find_way(Way::Receive)?;
-        self.reply_recv_ordinary::<PAYLOAD, R>(now_ticks, switch, pass)
+        self.reply_recv_ordinary::<VERDICT, R>(now_ticks, switch, nothing)
     }
 
     #[inline(always)]
@@ -176,6 +126,9 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         switch: impl Fn(&Thread) -> R,
         pass: impl Pass<S>,
     ) -> Option<R> {
+        if !self.knows_way(Way::Send) {
+            return None;
+        }
         let sender = self.running.get_mut()?;
         if !has_payload::<PAYLOAD>(&sender.regs) {
             return None;
@@ -204,6 +157,9 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         switch: impl Fn(&Thread) -> R,
         pass: impl Pass<S>,
     ) -> Option<R> {
+        if !self.knows_way(Way::Receive) {
+            return None;
+        }
         let caller = self.running.id()?;
         let server = self.running.get_mut()?;
         if !has_payload::<PAYLOAD>(&server.regs) {
@@ -253,7 +209,7 @@ impl Here<'_, &mut Spaces> {
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
         let mm = self.mm;
-        self.send_with::<BYTES, R>(now_ticks, switch, |spaces, from, to| {
+        self.send_ordinary::<BYTES, R>(now_ticks, switch, |spaces, from, to| {
             copy_in_place(mm, from, to).or_else(|| copy_pages(mm, spaces, from, to))
         })
     }
@@ -266,7 +222,7 @@ impl Here<'_, &mut Spaces> {
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
         let mm = self.mm;
-        self.reply_recv_with::<BYTES, R>(now_ticks, switch, |spaces, from, to| {
+        self.reply_recv_ordinary::<BYTES, R>(now_ticks, switch, |spaces, from, to| {
             copy_in_place(mm, from, to).or_else(|| copy_pages(mm, spaces, from, to))
         })
     }
@@ -284,7 +240,7 @@ impl Kernel {
         let (mm, mut ends_epoch) = (self.mm, false);
         let next = self
             .here()
-            .send_with::<HANDLE, R>(now_ticks, switch, |spaces, from, to| {
+            .send_ordinary::<HANDLE, R>(now_ticks, switch, |spaces, from, to| {
                 move_handle(mm, spaces, from, to, &mut ends_epoch)
             });
         if ends_epoch {
@@ -303,7 +259,7 @@ impl Kernel {
         let (mm, mut ends_epoch) = (self.mm, false);
         let next =
             self.here()
-                .reply_recv_with::<HANDLE, R>(now_ticks, switch, |spaces, from, to| {
+                .reply_recv_ordinary::<HANDLE, R>(now_ticks, switch, |spaces, from, to| {
                     move_handle(mm, spaces, from, to, &mut ends_epoch)
                 });
         if ends_epoch {

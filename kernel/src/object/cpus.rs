@@ -107,20 +107,6 @@ impl Cpus {
         unsafe { &mut *self.all.as_mut_ptr().byte_add(self.here_offset) }
     }
 
-    /// One of them, and those of them all that are idle.
-    ///
-    /// # Safety
-    ///
-    /// As long as what is returned is used, nobody else uses that one, and nobody changes who is idle.
-    #[inline(always)]
-    pub(super) unsafe fn share<'k>(cpus: *mut Self, number: usize) -> (&'k mut Cpu, &'k Affinity) {
-        // SAFETY: as the caller promises.
-        unsafe {
-            let all = (&raw mut (*cpus).all).cast::<Cpu>();
-            (&mut *all.add(number), &(*cpus).idle)
-        }
-    }
-
     /// Lets another CPU act.
     fn set_here(&mut self, number: usize) {
         self.here = number % MAX_CPUS;

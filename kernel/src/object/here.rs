@@ -5,10 +5,19 @@
 
 use core::ops::Deref;
 
-use super::pool::{Claims, Pinned};
-use super::{Affinity, Cpu, Cpus, Endpoint, Kernel, MAX_CHUNKS, Spaces, Thread, Way};
+use super::pool::{Claims, Pin, Pinned};
+use super::{Affinity, Cpu, Endpoint, Endpoints, Kernel, MAX_CHUNKS, Spaces, Thread, Threads, Way};
 use crate::mm::Mm;
 use crate::sync::MAX_CPUS;
+
+/// Where it is said what is a CPU's own.
+#[derive(Clone, Copy)]
+pub struct Seat {
+    /// Which thread runs there.
+    pub running: *const Pin<Thread>,
+    /// What the scheduler knows of it.
+    pub cpu: *mut Cpu,
+}
 
 /// One CPU's part in the kernel.
 pub struct Here<'k, S = &'k Spaces> {
@@ -28,49 +37,66 @@ pub struct Here<'k, S = &'k Spaces> {
     pub(crate) idle: &'k Affinity,
 }
 
-impl Here<'_> {
-    /// The part of the CPU with this number.
+impl<'k, S> Here<'k, S> {
+    /// The part of the CPU whose seat this is, with spaces that are known elsewhere.
     ///
     /// # Safety
     ///
-    /// As long as it is used, the kernel is not used but by CPUs that share it in this way, each with its number.
+    /// As for [`share`](Here::share).
     #[inline(always)]
-    pub unsafe fn share(kernel: *mut Kernel, number: usize) -> Self {
+    unsafe fn with_spaces(kernel: *mut Kernel, seat: Seat, spaces: S) -> Self {
         // SAFETY: as the caller promises, nobody changes what is shared here, and the rest is the CPU's own.
         unsafe {
-            let (threads, running) = super::Threads::share(&raw const (*kernel).threads, number);
-            let (cpu, idle) = Cpus::share(&raw mut (*kernel).cpus, number);
+            let (threads, running) = Threads::share(&raw const (*kernel).threads, seat.running);
             Here {
                 mm: (*kernel).mm,
-                spaces: &(*kernel).spaces,
-                endpoints: super::Endpoints::share_unpinned(&raw const (*kernel).endpoints),
+                spaces,
+                endpoints: Endpoints::share_unpinned(&raw const (*kernel).endpoints),
                 threads,
                 running,
-                cpu,
-                idle,
+                cpu: &mut *seat.cpu,
+                idle: &(*kernel).cpus.idle,
             }
         }
     }
 }
 
+impl Here<'_> {
+    /// The part of the CPU whose [seat](Kernel::seat) this is.
+    ///
+    /// # Safety
+    ///
+    /// As long as it is used, the kernel is not used but by CPUs that share it in this way, each with its own seat.
+    #[inline(always)]
+    pub unsafe fn share(kernel: *mut Kernel, seat: Seat) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe { Self::with_spaces(kernel, seat, &(*kernel).spaces) }
+    }
+}
+
 impl Kernel {
+    /// Where it is said what is a CPU's own, as long as the kernel is not moved.
+    pub fn seat(&mut self, number: usize) -> Seat {
+        Seat {
+            running: self.threads.pin_of(number),
+            cpu: &raw mut self.cpus[number],
+        }
+    }
+
     /// The part of the CPU that acts, and has the kernel alone.
     #[inline(always)]
     pub fn here(&mut self) -> Here<'_, &mut Spaces> {
-        let number = self.cpus.number();
+        let seat = self.seat_here();
+        let kernel = &raw mut *self;
         // SAFETY: the kernel is borrowed as long as its parts are, and is ours alone.
-        unsafe {
-            let (threads, running) = super::Threads::share(&raw const self.threads, number);
-            let (cpu, idle) = Cpus::share(&raw mut self.cpus, number);
-            Here {
-                mm: self.mm,
-                spaces: &mut self.spaces,
-                endpoints: super::Endpoints::share_unpinned(&raw const self.endpoints),
-                threads,
-                running,
-                cpu,
-                idle,
-            }
+        unsafe { Here::with_spaces(kernel, seat, &mut (*kernel).spaces) }
+    }
+
+    #[inline(always)]
+    fn seat_here(&mut self) -> Seat {
+        Seat {
+            running: self.threads.pin_here(),
+            cpu: self.cpus.here_mut(),
         }
     }
 }
@@ -78,21 +104,23 @@ impl Kernel {
 impl<S: Deref<Target = Spaces>> Here<'_, S> {
     /// Whether the running thread knows where its call goes.
     #[inline(always)]
-    pub(crate) fn knows_way(&self, way: Way) -> bool {
+    pub fn knows_way(&self, way: Way) -> bool {
         self.running.get().is_some_and(|thread| {
             let route = thread.route(way);
             route.fits(&thread.regs) && self.endpoints.is_current(route.endpoint)
         })
     }
 
-    /// Sees to it that the running thread knows where its call goes.
-    #[inline(always)]
-    pub(crate) fn find_way(&mut self, way: Way) -> Option<()> {
-        if !self.knows_way(way) {
-            let thread = self.running.get_mut()?;
-            let (endpoint, badge) = self.spaces.get(thread.space)?.way(way, &thread.regs)?;
-            thread.learn_way(way, self.endpoints.hint(endpoint)?, badge);
-        }
+    /// Lets the running thread find out where its call goes. Returns whether it has the right to go there.
+    #[inline(never)]
+    pub fn find_way(&mut self, way: Way) -> bool {
+        self.try_find_way(way).is_some()
+    }
+
+    fn try_find_way(&mut self, way: Way) -> Option<()> {
+        let thread = self.running.get_mut()?;
+        let (endpoint, badge) = self.spaces.get(thread.space)?.way(way, &thread.regs)?;
+        thread.learn_way(way, self.endpoints.hint(endpoint)?, badge);
         Some(())
     }
 }

@@ -23,14 +23,14 @@ mod token;
 
 pub use cpus::{Affinity, Cpu, Cpus, Turn};
 pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object};
-pub use here::Here;
+pub use here::{Here, Seat};
 pub use long::{Long, Phase, Work};
-pub use pool::{Claim, Claims, Hint, Id, Pinned, Pool, PoolError};
+pub use pool::{Claim, Claims, Hint, Id, Pin, Pinned, Pool, PoolError};
 pub use queue::{MEMBER, Queue, WAIT};
 pub use receivers::Receivers;
 pub use registers::Registers;
-pub use route::Route;
-pub(crate) use route::{Place, SpaceRoute, Way};
+pub(crate) use route::{Place, SpaceRoute};
+pub use route::{Route, Way};
 pub use run_queue::RunQueue;
 pub use thread::{Fault, MAX_PRIORITY, Outgoing, Special, State, Supervisor, Thread, Timer};
 

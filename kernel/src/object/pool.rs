@@ -220,7 +220,7 @@ const CLAIMED: u32 = 1;
 
 /// The object that a CPU has pinned: in a line of the cache that no other CPU uses.
 #[repr(align(128))]
-struct Pin<T>(UnsafeCell<Option<NonNull<Slot<T>>>>);
+pub struct Pin<T>(UnsafeCell<Option<NonNull<Slot<T>>>>);
 
 impl<T> Pin<T> {
     const NONE: Self = Self(UnsafeCell::new(None));
@@ -481,6 +481,11 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         self.epoch = new_epoch();
     }
 
+    /// Where it is said what a CPU has pinned.
+    pub fn pin_of(&self, cpu: usize) -> *const Pin<T> {
+        &raw const self.pins[cpu]
+    }
+
     /// Whether an object is claimed, which is then pinned if nobody shares the pool.
     fn is_claimed(slot: NonNull<Slot<T>>) -> bool {
         // SAFETY: the slot is one of a pool and holds an object.
@@ -493,26 +498,25 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         self.here = cpu * size_of::<Pin<T>>();
     }
 
-    /// What the CPU that acts has pinned.
+    /// Where it is said what the CPU that acts has pinned.
     #[inline(always)]
-    fn pin_here(&self) -> *mut Option<NonNull<Slot<T>>> {
+    pub(super) fn pin_here(&self) -> &Pin<T> {
         const { assert!(PINS > 0) };
         // SAFETY: there is a pin.
-        let pin = unsafe { &*self.pins.as_ptr().byte_add(self.here) };
-        pin.0.get()
+        unsafe { &*self.pins.as_ptr().byte_add(self.here) }
     }
 
     #[inline(always)]
     fn slot_here(&self) -> Option<NonNull<Slot<T>>> {
         // SAFETY: nobody writes it while the pool is borrowed.
-        unsafe { *self.pin_here() }
+        unsafe { *self.pin_here().0.get() }
     }
 
     /// Pins an object for the CPU that acts, in place of the one that it has pinned; `None` pins nothing.
     pub fn pin(&mut self, id: Option<Id<T>>) {
         let slot = id.and_then(|id| self.find(id));
         // SAFETY: the pool is ours alone.
-        let old = unsafe { core::mem::replace(&mut *self.pin_here(), slot) };
+        let old = unsafe { core::mem::replace(&mut *self.pin_here().0.get(), slot) };
         Self::set_claimed(old, false);
         Self::set_claimed(slot, true);
     }

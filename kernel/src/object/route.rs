@@ -62,7 +62,7 @@ pub struct Route {
 
 /// What a thread does with an endpoint.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
+pub enum Way {
     /// It sends a message there.
     Send,
     /// It receives there, perhaps after a reply.
@@ -195,7 +195,6 @@ impl Kernel {
 
 impl Space {
     /// Where a call in these registers goes, for which its handle must have a right, and the handle's badge.
-    #[inline(never)]
     pub(super) fn way(&self, way: Way, regs: &Registers) -> Option<(Id<Endpoint>, u64)> {
         let handle = Handle((regs.rax >> 32) as u32);
         let (_, entry) = self.handles.find(handle)?;

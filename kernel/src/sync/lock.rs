@@ -31,13 +31,15 @@ pub struct Lock<T: ?Sized> {
     waiting: AtomicU64,
     /// The CPUs that may share it, a bit each.
     sharers: AtomicU64,
+    /// How many these are.
+    nr_sharers: AtomicUsize,
     places: [Place; MAX_CPUS],
     value: UnsafeCell<T>,
 }
 
 /// Where a CPU says whether it is inside with others: a line of the cache that nobody else writes.
 #[repr(align(128))]
-struct Place(AtomicUsize);
+pub struct Place(AtomicUsize);
 
 const TAKEN: usize = 1 << 8;
 const _: () = assert!(MAX_CPUS <= TAKEN);
@@ -57,27 +59,28 @@ pub struct Shared<'l, T: ?Sized> {
 }
 
 impl<T> Lock<T> {
-    /// A lock that is free, as if CPU 0 had had it last. Only that one may share it so far.
+    /// A lock that is free, as if CPU 0 had had it last. Nobody may share it so far.
     #[must_use]
     pub const fn new(value: T) -> Self {
         Self {
             state: AtomicUsize::new(0),
             waiting: AtomicU64::new(0),
-            sharers: AtomicU64::new(1),
+            sharers: AtomicU64::new(0),
+            nr_sharers: AtomicUsize::new(0),
             places: [const { Place(AtomicUsize::new(0)) }; MAX_CPUS],
             value: UnsafeCell::new(value),
         }
     }
 
-    /// Lets a CPU share the lock from now on.
-    pub fn admit(&self, cpu: usize) {
-        self.sharers.fetch_or(1 << cpu, SeqCst);
+    /// The place of a CPU.
+    pub fn place(&self, cpu: usize) -> &Place {
+        &self.places[cpu]
     }
 
-    /// Shares the lock, for a CPU that was admitted and neither shares nor has it. `None`: somebody has it alone.
+    /// Shares the lock, for the CPU whose place this is. It has been [admitted](Guard::admit), and neither shares nor has
+    /// the lock. `None`: somebody has it alone.
     #[inline(always)]
-    pub fn share(&self, cpu: usize) -> Option<Shared<'_, T>> {
-        let place = &self.places[cpu % MAX_CPUS];
+    pub fn share<'l>(&'l self, place: &'l Place) -> Option<Shared<'l, T>> {
         place.0.store(1, Relaxed);
         // Whoever takes the lock sees that, or it is seen here that it was taken.
         fence(SeqCst);
@@ -89,17 +92,19 @@ impl<T> Lock<T> {
         }
     }
 
-    /// Takes the lock for a CPU if nobody has it alone and that CPU had it last. While others share it, the CPU does
-    /// `wait` again and again.
+    /// Takes the lock for a CPU that may share it, if nobody has it alone and that CPU had it last. If others may share it,
+    /// too, `wait_for_sharers` must see to it that they do not.
     #[inline(always)]
-    pub fn retake(&self, cpu: usize, wait: impl FnMut()) -> Option<Guard<'_, T>> {
+    pub fn retake(&self, cpu: usize, wait_for_sharers: impl FnOnce()) -> Option<Guard<'_, T>> {
         let taken = self
             .state
             .compare_exchange(cpu, cpu + TAKEN, Acquire, Relaxed);
         if taken.is_err() {
             return None;
         }
-        self.wait_for_sharers(cpu, wait);
+        if self.nr_sharers.load(Relaxed) > 1 {
+            wait_for_sharers();
+        }
         // Only then: a guard that is dropped gives the lock back.
         Some(Guard { lock: self })
     }
@@ -142,16 +147,8 @@ impl<T> Lock<T> {
         self.waiting.fetch_and(!(1 << cpu), Relaxed);
     }
 
-    /// Waits until nobody else shares the lock, after it was taken.
-    #[inline(always)]
-    fn wait_for_sharers(&self, cpu: usize, wait: impl FnMut()) {
-        if self.sharers.load(Relaxed) != 1 {
-            self.wait_for_others(cpu, wait);
-        }
-    }
-
-    #[inline(never)]
-    fn wait_for_others(&self, cpu: usize, mut wait: impl FnMut()) {
+    /// Waits until nobody else shares the lock that this CPU has taken.
+    pub fn wait_for_sharers(&self, cpu: usize, mut wait: impl FnMut()) {
         fence(SeqCst);
         let mut others = self.sharers.load(Relaxed) & !(1 << cpu);
         while let Some(number) = others.checked_ilog2() {
@@ -166,6 +163,21 @@ impl<T> Lock<T> {
     #[must_use]
     pub fn is_waiting(&self, cpu: usize) -> bool {
         self.waiting.load(SeqCst) >> cpu & 1 != 0
+    }
+}
+
+impl<T: ?Sized> Guard<'_, T> {
+    /// Lets a CPU share the lock, or does so no longer.
+    pub fn admit(&mut self, cpu: usize, may_share: bool) {
+        let before = self.lock.sharers.load(Relaxed);
+        let sharers = if may_share {
+            before | 1 << cpu
+        } else {
+            before & !(1 << cpu)
+        };
+        self.lock.sharers.store(sharers, Relaxed);
+        let nr_sharers = sharers.count_ones() as usize;
+        self.lock.nr_sharers.store(nr_sharers, Relaxed);
     }
 }
 
@@ -196,7 +208,7 @@ impl<T: ?Sized> Drop for Guard<'_, T> {
     }
 }
 
-impl<T> Shared<'_, T> {
+impl<T: ?Sized> Shared<'_, T> {
     /// Where the value is. What of it others may use at the same time is for the caller to know.
     #[inline(always)]
     pub fn as_ptr(&self) -> *mut T {
@@ -216,6 +228,11 @@ mod tests {
     use super::*;
     use std::thread;
 
+    fn admit<T>(lock: &Lock<T>, nr_cpus: usize) {
+        let mut guard = lock.lock(0, || unreachable!("it is free"));
+        (0..nr_cpus).for_each(|cpu| guard.admit(cpu, true));
+    }
+
     #[test]
     fn one_at_a_time_has_it_whether_it_takes_or_retakes() {
         const ROUNDS: u64 = 10_000;
@@ -225,7 +242,7 @@ mod tests {
                 let lock = &lock;
                 scope.spawn(move || {
                     for _ in 0..ROUNDS {
-                        let again = lock.retake(cpu, thread::yield_now);
+                        let again = lock.retake(cpu, || unreachable!());
                         let mut guard = again.unwrap_or_else(|| lock.lock(cpu, thread::yield_now));
                         let value = *guard;
                         *guard = value + 1;
@@ -241,12 +258,12 @@ mod tests {
     fn it_is_retaken_only_by_who_had_it_last_and_not_while_it_is_taken() {
         let lock = Lock::new(());
         let guard = lock.lock(3, || unreachable!("it is free"));
-        assert!(lock.retake(3, thread::yield_now).is_none());
+        assert!(lock.retake(3, || unreachable!()).is_none());
         drop(guard);
-        assert!(lock.retake(0, thread::yield_now).is_none());
+        assert!(lock.retake(0, || unreachable!()).is_none());
         assert!(
-            lock.retake(3, thread::yield_now).is_some()
-                && lock.retake(3, thread::yield_now).is_some()
+            lock.retake(3, || unreachable!()).is_some()
+                && lock.retake(3, || unreachable!()).is_some()
         );
     }
 
@@ -254,19 +271,21 @@ mod tests {
     fn nobody_shares_what_one_has_alone() {
         const ROUNDS: u64 = 10_000;
         let lock = Lock::new([0_u64; 2]);
-        (0..4).for_each(|cpu| lock.admit(cpu));
+        admit(&lock, 4);
         thread::scope(|scope| {
             for cpu in 0..4 {
                 let lock = &lock;
                 scope.spawn(move || {
                     for round in 0..ROUNDS {
                         if round % 4 == 0 {
-                            let again = lock.retake(cpu, thread::yield_now);
+                            let again = lock.retake(cpu, || {
+                                lock.wait_for_sharers(cpu, thread::yield_now);
+                            });
                             let mut guard =
                                 again.unwrap_or_else(|| lock.lock(cpu, thread::yield_now));
                             guard[0] += 1;
                             guard[1] += 1;
-                        } else if let Some(shared) = lock.share(cpu) {
+                        } else if let Some(shared) = lock.share(lock.place(cpu)) {
                             // SAFETY: nobody writes what several share.
                             let [a, b] = unsafe { shared.as_ptr().read_volatile() };
                             assert_eq!(a, b);
@@ -281,24 +300,27 @@ mod tests {
     #[test]
     fn several_share_it_and_whoever_wants_it_alone_waits_for_them() {
         let lock = Lock::new(());
-        lock.admit(1);
-        let (first, second) = (lock.share(0).unwrap(), lock.share(1).unwrap());
+        admit(&lock, 2);
+        let (first, second) = (
+            lock.share(lock.place(0)).unwrap(),
+            lock.share(lock.place(1)).unwrap(),
+        );
         drop(first);
         thread::scope(|scope| {
             let alone = scope.spawn(|| drop(lock.lock(0, thread::yield_now)));
-            while lock.share(0).is_some() {
+            while lock.share(lock.place(0)).is_some() {
                 thread::yield_now();
             }
             assert!(lock.is_waiting(0) && !alone.is_finished());
             drop(second);
         });
-        assert!(lock.share(0).is_some() && lock.share(1).is_some());
+        assert!(lock.share(lock.place(0)).is_some() && lock.share(lock.place(1)).is_some());
     }
 
     #[test]
     fn waiting_is_seen() {
         let lock = Lock::new(());
-        let guard = lock.retake(0, thread::yield_now).expect("it is free");
+        let guard = lock.retake(0, || unreachable!()).expect("it is free");
         thread::scope(|scope| {
             scope.spawn(|| drop(lock.lock(5, thread::yield_now)));
             while !lock.is_waiting(5) {
@@ -308,6 +330,6 @@ mod tests {
             drop(guard);
         });
         assert!(!lock.is_waiting(5));
-        assert!(lock.retake(5, thread::yield_now).is_some());
+        assert!(lock.retake(5, || unreachable!()).is_some());
     }
 }

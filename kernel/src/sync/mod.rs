@@ -14,7 +14,7 @@ mod mailbox;
 // The parts below take their atomics from here, because `kernel/models` gives them others.
 use core::sync::atomic;
 
-pub use lock::{Guard, Lock, Shared};
+pub use lock::{Guard, Lock, Place, Shared};
 pub use mailbox::Mailboxes;
 
 /// The most CPUs that can take part: a bit of a word each.

@@ -9,7 +9,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering::{Acquire, Release};
 
-use super::{CLAIMED, Hint, Id, Pool, Slot};
+use super::{CLAIMED, Hint, Id, Pin, Pool, Slot};
 
 /// A pool whose objects are used by who has claimed them.
 pub struct Claims<'p, T, const CHUNKS: usize, const PINS: usize = 0>(&'p Pool<T, CHUNKS, PINS>);
@@ -21,25 +21,29 @@ pub struct Claim<'p, T> {
 }
 
 /// What a CPU has pinned.
-pub struct Pinned<'p, T>(&'p mut Option<NonNull<Slot<T>>>);
+pub struct Pinned<'p, T> {
+    pin: &'p mut Option<NonNull<Slot<T>>>,
+    /// What `pin` says, as the compiler does not know that nobody else writes there.
+    slot: Option<NonNull<Slot<T>>>,
+}
 
 impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
-    /// A pool that a CPU shares with others, or has alone, and what that CPU has pinned.
+    /// A pool that a CPU shares with others, or has alone, and what that CPU has pinned, as this pin of the pool says.
     ///
     /// # Safety
     ///
-    /// Until both are gone nobody else acts for the CPU, and the pool is used by nothing but the like.
+    /// Until both are gone nobody else uses the pin, and the pool is used by nothing but the like.
     #[inline(always)]
     pub unsafe fn share<'p>(
         pool: *const Self,
-        cpu: usize,
+        pin: *const Pin<T>,
     ) -> (Claims<'p, T, CHUNKS, PINS>, Pinned<'p, T>) {
         // SAFETY: as the caller promises: others, too, have nothing but shared references to the pool, and the
         // place of this CPU's pin is a cell that they do not look at.
         unsafe {
-            let pool = &*pool;
-            let pin = &*pool.pins.as_ptr().add(cpu);
-            (Claims(pool), Pinned(&mut *pin.0.get()))
+            let pin = &mut *(*pin).0.get();
+            let slot = *pin;
+            (Claims(&*pool), Pinned { pin, slot })
         }
     }
 
@@ -151,7 +155,7 @@ impl<'p, T> Pinned<'p, T> {
     #[inline(always)]
     pub fn id(&self) -> Option<Id<T>> {
         // SAFETY: a pinned slot holds an object.
-        Some(unsafe { (*self.0)?.as_ref().occupant() })
+        Some(unsafe { self.slot?.as_ref().occupant() })
     }
 
     /// The pinned object.
@@ -159,29 +163,33 @@ impl<'p, T> Pinned<'p, T> {
     #[inline(always)]
     pub fn get(&self) -> Option<&T> {
         // SAFETY: the slot holds an object, which is this CPU's.
-        Some(unsafe { (*(*self.0)?.as_ptr()).object.assume_init_ref() })
+        Some(unsafe { (*self.slot?.as_ptr()).object.assume_init_ref() })
     }
 
     /// The pinned object.
     #[inline(always)]
     pub fn get_mut(&mut self) -> Option<&mut T> {
         // SAFETY: as above.
-        Some(unsafe { (*(*self.0)?.as_ptr()).object.assume_init_mut() })
+        Some(unsafe { (*self.slot?.as_ptr()).object.assume_init_mut() })
     }
 
     /// Pins another object, and lets go of the one that was pinned.
     #[inline(always)]
     pub fn replace(&mut self, other: Claim<'p, T>) -> &T {
         let slot = core::mem::ManuallyDrop::new(other).slot;
-        self.release();
-        *self.0 = Some(slot);
+        self.set(Some(slot));
         // SAFETY: the slot holds an object, which is this CPU's.
         unsafe { (*slot.as_ptr()).object.assume_init_ref() }
     }
     /// Pins nothing, and lets go of the object that was pinned.
-    #[inline(always)]
     pub fn release(&mut self) {
-        if let Some(old) = self.0.take() {
+        self.set(None);
+    }
+
+    #[inline(always)]
+    fn set(&mut self, slot: Option<NonNull<Slot<T>>>) {
+        *self.pin = slot;
+        if let Some(old) = core::mem::replace(&mut self.slot, slot) {
             // SAFETY: the slot is one of a pool. The object was claimed for this CPU, which does not use it any more.
             unsafe { &(*old.as_ptr()).claim }.store(0, Release);
         }

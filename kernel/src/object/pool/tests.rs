@@ -122,7 +122,7 @@ fn what_is_pinned_is_not_removed() {
 /// What a CPU has of a pool that it has alone.
 fn share(pool: &mut Small, cpu: usize) -> (Claims<'_, [u64; 60], 4, 2>, Pinned<'_, [u64; 60]>) {
     // SAFETY: the pool is ours alone as long as it is borrowed.
-    unsafe { Small::share(pool, cpu) }
+    unsafe { Small::share(pool, pool.pin_of(cpu)) }
 }
 
 #[test]
@@ -157,7 +157,10 @@ fn one_cpu_at_a_time_has_an_object() {
             let place = &place;
             scope.spawn(move || {
                 // SAFETY: the pool is shared by these two until both have ended.
-                let (claims, mut pinned) = unsafe { Small::share(place.load(Relaxed), cpu) };
+                let (claims, mut pinned) = unsafe {
+                    let pool = place.load(Relaxed);
+                    Small::share(pool, (*pool).pin_of(cpu))
+                };
                 let mut nr_done = 0;
                 while nr_done < ROUNDS {
                     let id = ids[(nr_done % 2) as usize];
