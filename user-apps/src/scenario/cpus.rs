@@ -23,6 +23,17 @@ pub fn count() -> u64 {
     count
 }
 
+/// Lets this thread, and those that it makes from now on, run on the first CPU only: elsewhere a lower
+/// priority need not wait, nor anybody take turns.
+///
+/// # Panics
+/// When a thread cannot be bound to CPUs.
+#[track_caller]
+pub fn stay_on_one() {
+    let own = Thread::borrow(start::thread());
+    bind(&own, 1).expect("the first CPU is there");
+}
+
 /// Lets a thread run on these CPUs only, a bit each.
 ///
 /// # Errors

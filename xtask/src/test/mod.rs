@@ -15,6 +15,7 @@ mod report;
 mod scenarios;
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
@@ -64,6 +65,10 @@ pub(crate) struct TestArgs {
 /// The numbers of CPUs that tests run with, unless the command line says otherwise.
 const CPUS: &[u32] = &[1, 4];
 
+/// The test program that is about CPUs that meet, and the numbers of CPUs that it runs with besides.
+const RACES: &str = "test_races";
+const CPUS_OF_RACES: &[u32] = &[2, 8];
+
 /// How much longer a machine may take that has several CPUs, which may be more than the host's.
 const SLOWER: u32 = 3;
 
@@ -110,22 +115,12 @@ pub(crate) fn main(args: &TestArgs) -> Result<ExitCode> {
 
 /// The boots that the filters ask for.
 fn jobs(args: &TestArgs, built: &Built) -> Result<VecDeque<Job>> {
-    let own_choice = [args.smp.unwrap_or(1)];
-    let cpus = if args.smp.is_some() {
-        &own_choice
-    } else {
-        CPUS
-    };
+    let own_choice = args.smp.map(|smp| [smp]);
+    let cpus = own_choice.as_ref().map_or(CPUS, |own| own);
     let mut jobs = VecDeque::new();
     for &smp in cpus {
         for program in &built.programs {
-            let cases = archive::scenarios(program)?;
-            let name = program
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            jobs.extend(ProgramRun::new(name, cases, smp, &args.filters).map(Job::Program));
+            jobs.extend(program_run(program, smp, &args.filters)?);
         }
         for scenario in SCENARIOS {
             // They are about what is built for use.
@@ -137,7 +132,20 @@ fn jobs(args: &TestArgs, built: &Built) -> Result<VecDeque<Job>> {
             }
         }
     }
+    let races = built.programs.iter().find(|path| path.ends_with(RACES));
+    if let (Some(races), None) = (races, own_choice) {
+        for &smp in CPUS_OF_RACES {
+            jobs.extend(program_run(races, smp, &args.filters)?);
+        }
+    }
     Ok(jobs)
+}
+
+/// The boot of a program with the cases that the filters ask for, if it has any.
+fn program_run(program: &Path, smp: u32, filters: &[String]) -> Result<Option<Job>> {
+    let cases = archive::scenarios(program)?;
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    Ok(ProgramRun::new(name.into_owned(), cases, smp, filters).map(Job::Program))
 }
 
 /// Runs the boots: a few at a time of those with one CPU, then the others one by one, as the CPUs of a

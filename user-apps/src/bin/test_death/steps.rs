@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use libipc::abi::ThreadState;
 use libipc::thread::{Running, Supervisor};
 use libipc::{Endpoint, Message, PageBuffer, Received};
+use user_apps::scenario::cpus;
 use user_apps::scenario::frames::assert_exact;
 use user_apps::scenario::memory::peek;
 use user_apps::scenario::peer::{rest_until, thread_with};
@@ -24,6 +25,8 @@ const FROM: usize = 1;
 static RECEIVED: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) fn lesson_20_a_long_message_lets_others_run_and_kill_wins() {
+    // Who looks on comes between two steps.
+    cpus::stay_on_one();
     assert_exact(|| {
         let service = endpoint();
         for kills_server in [false, true] {

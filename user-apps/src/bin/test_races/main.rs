@@ -16,6 +16,7 @@ use core::hint::spin_loop;
 use core::sync::atomic::AtomicU64;
 
 use libipc::object::clock;
+use libipc::println;
 use user_apps::scenario::memory::{PAGE, SCRATCH};
 use user_apps::scenario::peer::until;
 use user_apps::scenario::rng::Rng;
@@ -56,10 +57,17 @@ const TABLE: u64 = 512 * PAGE;
 /// Where [`SCRATCH`] appears a second time, congruent in every way.
 const OTHER: u64 = SCRATCH + (1 << 40);
 
-/// The numbers from 1 to `most`, as many as come in the time that a case has.
+/// The numbers from 1 to `most`, as many as come in the time that a case has. In the end it says how many
+/// that were.
 fn rounds(most: u64) -> impl Iterator<Item = u64> {
     let end = now() + ROUNDS_NS;
-    (1..=most).take_while(move |&round| round == 1 || now() < end)
+    (1..=most).take_while(move |&round| {
+        let goes_on = round == 1 || now() < end;
+        if round == most || !goes_on {
+            println!("    {} rounds", round - u64::from(!goes_on));
+        }
+        goes_on
+    })
 }
 
 fn now() -> u64 {

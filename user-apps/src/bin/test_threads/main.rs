@@ -11,6 +11,7 @@ use libipc::thread::{PRIORITY, Supervisor};
 use libipc::{Endpoint, Message, Received, Rights, Space, Thread, start};
 use state::*;
 use user_apps::scenario::assert_err;
+use user_apps::scenario::cpus;
 use user_apps::scenario::frames::assert_exact;
 use user_apps::scenario::memory::{Mapped, PAGE, SCRATCH, map, peek, poke};
 use user_apps::scenario::peer::{join, rest_until, thread, thread_with, until, until_state};
@@ -159,7 +160,7 @@ fn information_tells_what_a_thread_does() {
 }
 
 fn yielding_lets_others_of_the_same_priority_run() {
-    stay_on_one_cpu();
+    cpus::stay_on_one();
     let _board = board();
     poke(slot(0), 0);
     let others = [1, 2, 3].map(|who| {
@@ -196,17 +197,9 @@ fn a_spinning_thread_does_not_stop_its_equals() {
     drop(spinners);
 }
 
-/// Lets this thread, and those that it makes from now on, run on the first CPU only: elsewhere a lower
-/// priority need not wait.
-fn stay_on_one_cpu() {
-    let own = Thread::borrow(start::thread());
-    own.set(ThreadField::Affinity, 1)
-        .expect("the first CPU is there");
-}
-
 /// A thread of a higher priority preempts one that spins, as soon as it can run.
 fn a_higher_priority_runs_first() {
-    stay_on_one_cpu();
+    cpus::stay_on_one();
     let _board = board();
     let endpoint = Endpoint::create().expect("endpoint");
     let notify = endpoint.copy(Rights::NOTIFY, 1).expect("copy");
@@ -235,7 +228,7 @@ fn a_higher_priority_runs_first() {
 }
 
 fn a_lower_priority_waits() {
-    stay_on_one_cpu();
+    cpus::stay_on_one();
     let _board = board();
     poke(slot(0), 0);
     let low = thread_with(3, Supervisor::Process, || poke(slot(0), 1));
@@ -252,7 +245,7 @@ fn a_lower_priority_waits() {
 }
 
 fn lowering_ones_priority_lets_others_run() {
-    stay_on_one_cpu();
+    cpus::stay_on_one();
     let _board = board();
     let middle = thread_with(8, Supervisor::Process, || {
         for count in 1..=1000 {
