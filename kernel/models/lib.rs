@@ -28,12 +28,19 @@ use std::{cell::Cell, sync::Arc};
 
 use loom::{cell::UnsafeCell, model::Builder, thread};
 
-/// A free lock that all threads may use which start from now on.
+/// A free lock that all threads may use which start from now on, the first so many CPUs together.
 #[must_use]
-pub fn new_lock<T>(value: T) -> Arc<sync::Lock<T>> {
+pub fn new_lock<T>(value: T, nr_sharers: usize) -> Arc<sync::Lock<T>> {
     let lock = sync::Lock::new(value);
     let _ = lock.is_waiting(0);
-    drop(lock.retake(0));
+    let mut guard = lock.retake(0, || ()).expect("it is free");
+    for cpu in 0..sync::MAX_CPUS {
+        guard.admit(cpu, cpu < nr_sharers);
+    }
+    drop(guard);
+    for cpu in 0..sync::MAX_CPUS {
+        drop(lock.share(lock.place(cpu)));
+    }
     Arc::new(lock)
 }
 

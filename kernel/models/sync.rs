@@ -7,7 +7,7 @@ mod lock;
 #[path = "../src/sync/mailbox.rs"]
 mod mailbox;
 
-pub use lock::{Guard, Lock};
+pub use lock::{Guard, Lock, Place, Shared};
 pub use mailbox::Mailboxes;
 
 /// The most CPUs that a model has.

@@ -15,7 +15,7 @@ fn lock<T>(lock: &Lock<T>, cpu: usize) -> Guard<'_, T> {
 
 /// Takes the lock as the kernel does, and adds one.
 fn add_one(lock: &Lock<Watched>, cpu: usize) {
-    let again = lock.retake(cpu);
+    let again = lock.retake(cpu, || unreachable!());
     let guard = again.unwrap_or_else(|| self::lock(lock, cpu));
     guard.set(guard.get() + 1);
 }
@@ -26,7 +26,7 @@ fn read(lock: &Lock<Watched>, cpu: usize) -> u64 {
 
 /// Every CPU adds so many times.
 fn they_add(nr_times: &'static [u64]) {
-    let lock = new_lock(Watched::default());
+    let lock = new_lock(Watched::default(), 0);
     let others: Vec<_> = (1..nr_times.len())
         .map(|cpu| {
             let lock = Arc::clone(&lock);
@@ -72,14 +72,14 @@ fn taking_it_must_be_one_step() {
 
 /// CPU 0 has the lock twice. If it could retake it, nobody else had it between.
 fn it_retakes(other: usize) {
-    let lock = new_lock(Watched::default());
+    let lock = new_lock(Watched::default(), 0);
     add_one(&lock, 0);
     let thread = {
         let lock = Arc::clone(&lock);
         thread::spawn(move || add_one(&lock, other))
     };
     let before = read(&lock, 0);
-    if let Some(guard) = lock.retake(0) {
+    if let Some(guard) = lock.retake(0, || unreachable!()) {
         assert_eq!(guard.get(), before);
     }
     thread.join().unwrap();
@@ -99,9 +99,9 @@ fn no_two_cpus_may_have_the_same_number() {
 /// CPU 1 writes something and then waits for the lock; or it says first that it waits. CPU 0, which has the
 /// lock, reads what was written when it finds CPU 1 waiting.
 fn it_waits(writes_first: bool) {
-    let lock = new_lock(());
+    let lock = new_lock((), 0);
     let state = Arc::new(Watched::default());
-    let guard = lock.retake(0).expect("it is free");
+    let guard = lock.retake(0, || unreachable!()).expect("it is free");
     let waiting = {
         let (lock, state) = (Arc::clone(&lock), Arc::clone(&state));
         let write = move || state.set(7);
@@ -151,4 +151,58 @@ fn finding_it_waiting_must_acquire() {
 fn waiting_must_release() {
     Weakness::Release.prevails();
     check(4, || it_waits(true));
+}
+
+/// CPU 0 has the lock alone and writes, twice, while the others share it and read.
+fn they_share(nr_sharers: usize) {
+    let lock = new_lock(Watched::default(), nr_sharers);
+    let others: Vec<_> = (1..nr_sharers)
+        .map(|cpu| {
+            let lock = Arc::clone(&lock);
+            thread::spawn(move || {
+                if let Some(shared) = lock.share(lock.place(cpu)) {
+                    // SAFETY: loom checks that nobody writes it.
+                    unsafe { &*shared.as_ptr() }.get();
+                }
+            })
+        })
+        .collect();
+    for _ in 0..2 {
+        let patience = Patience::default();
+        let wait = || lock.wait_for_sharers(0, || patience.wait());
+        let guard = lock.retake(0, wait).expect("nobody else takes it");
+        guard.set(guard.get() + 1);
+    }
+    others.into_iter().for_each(|other| other.join().unwrap());
+}
+
+#[test]
+fn nobody_writes_what_others_share() {
+    check(4, || they_share(2));
+}
+
+#[test]
+fn nobody_writes_what_two_others_share() {
+    check(2, || they_share(3));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn taking_and_sharing_it_must_be_in_one_order() {
+    Weakness::Fence.prevails();
+    check(4, || they_share(2));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn sharing_it_must_acquire() {
+    Weakness::Acquire.prevails();
+    check(4, || they_share(2));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn sharing_it_no_longer_must_release() {
+    Weakness::Release.prevails();
+    check(4, || they_share(2));
 }

@@ -166,7 +166,7 @@ fn who_waits_for_an_answer_must_answer() {
 /// CPU 0 has the lock and asks CPU 1, which waits for it.
 fn who_has_the_lock_asks(answers_while_it_waits: bool) {
     let machine = Arc::new(Machine::new());
-    let lock = new_lock(());
+    let lock = new_lock((), 0);
     let guard = lock.retake(0).expect("it is free");
     let waiting = {
         let (machine, lock) = (Arc::clone(&machine), Arc::clone(&lock));

@@ -149,8 +149,11 @@ impl<T> Lock<T> {
 
     /// Waits until nobody else shares the lock that this CPU has taken.
     pub fn wait_for_sharers(&self, cpu: usize, mut wait: impl FnMut()) {
-        fence(SeqCst);
         let mut others = self.sharers.load(Relaxed) & !(1 << cpu);
+        if others != 0 {
+            // As in `share`, the other way round.
+            fence(SeqCst);
+        }
         while let Some(number) = others.checked_ilog2() {
             while self.places[number as usize].0.load(Acquire) != 0 {
                 wait();
