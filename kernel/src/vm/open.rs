@@ -176,14 +176,18 @@ fn copy_table(mm: &Mm, from: Frame, to: Entry, level: u32) {
 
 /// Counts up what a table names that is to be copied, and takes W from it. Returns how many frames got
 /// their second reference. Behind the last entry that is used there is nothing to look for.
+// A function of its own, so that the loops have the registers for themselves.
+#[inline(never)]
 fn share_tables(mm: &Mm, source: &[AtomicU64], nr_used: usize) -> u64 {
     let mut counts = CountCursor::new(&mm.counts);
     let (mut next, mut nr_seen, mut nr_seconds) = (0, 0, 0);
     while nr_seen < nr_used
         && let Some(number) = next_used(source, next, source.len())
     {
-        let mut nr_alike = 0;
-        for slot in source[number..].iter().map(Slot::new) {
+        let rest = &source[number..];
+        let mut nr_alike = share_own_tables(&mut counts, rest);
+        nr_seconds += nr_alike as u64;
+        for slot in rest[nr_alike..].iter().map(Slot::new) {
             let entry = slot.get();
             if entry.is_empty() {
                 break;
@@ -198,6 +202,23 @@ fn share_tables(mm: &Mm, source: &[AtomicU64], nr_used: usize) -> u64 {
         next = number + nr_alike;
     }
     nr_seconds
+}
+
+/// The same for the tables at the start that have one reference each, as their entries say. Returns how
+/// many there are.
+#[inline(always)]
+fn share_own_tables(counts: &mut CountCursor<'_>, source: &[AtomicU64]) -> usize {
+    let mut nr_tables = 0;
+    for slot in source.iter().map(Slot::new) {
+        let entry = slot.get();
+        if !entry.is_writable() {
+            break;
+        }
+        counts.of(Frame::of_entry(entry.note())).make_two();
+        slot.set(entry.lent());
+        nr_tables += 1;
+    }
+    nr_tables
 }
 
 /// The same for a table of pages, and its copy.
