@@ -184,7 +184,7 @@ impl PageTable {
         named_by.set(table);
         self.shrink(mm, 1);
         if let Kind::Private(frame) | Kind::Shared(frame) = entry.kind() {
-            let flushed = mm.flush(Flush::page(self.root(), addr));
+            let flushed = mm.flush(&Flush::page(self.root(), addr));
             mm.release(frame, self.class(), &flushed);
         }
         true

@@ -480,7 +480,7 @@ fn the_second_count_down_that_reaches_zero_drops_the_table() {
         put(mm, two, A, 3);
         assert_ne!(root.get().table_below(), Some(old));
         assert_eq!(mm.counts.get(old), 1);
-        let flushed = mm.flush(crate::mm::Flush::none());
+        let flushed = mm.flush(&crate::mm::Flush::none());
         let dead = mm
             .release_table(old, 2, 512, Commit::Overcommit, &flushed)
             .unwrap();
@@ -503,7 +503,7 @@ fn a_table_counted_down_before_the_flush_is_caught() {
     let root = slot(mm, &one, A, 3);
     let table = root.get().table_below().unwrap();
     root.set(Entry::EMPTY);
-    let flushed = mm.flush(crate::mm::Flush::none());
+    let flushed = mm.flush(&crate::mm::Flush::none());
     let _ = mm.release_table(table, 2, 512, Commit::Overcommit, &flushed);
 }
 
