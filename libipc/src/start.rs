@@ -61,7 +61,7 @@ pub struct StartInfo {
     pub args_len: u64,
     /// Its own space.
     pub space: Handle,
-    /// Its first thread.
+    /// Its first thread. A process asks for it.
     pub thread: Handle,
     /// Its own endpoint, with the right to receive.
     pub inbox: Handle,
@@ -176,7 +176,6 @@ pub(crate) extern "C" fn forked(pid: u64) {
         pid,
         ppid: self::pid(),
         space: space(),
-        thread: thread(),
         procd: self::procd(),
         supervisor: supervisor(),
         console: console(),
@@ -261,10 +260,16 @@ getter! {
     /// This program's own space.
     space: Handle, init read(offset_of!(InitInfo, space)), none Handle::NONE
 }
-getter! {
-    /// This program's first thread.
-    thread: Handle, init read(offset_of!(InitInfo, thread)), none Handle::NONE
+
+/// This program's first thread.
+#[must_use]
+pub fn thread() -> Handle {
+    match magic() {
+        INIT_MAGIC => read(offset_of!(InitInfo, thread)),
+        _ => on_demand(offset_of!(StartInfo, thread), Thing::Thread),
+    }
 }
+
 /// This program's own endpoint.
 #[must_use]
 pub fn inbox() -> Handle {

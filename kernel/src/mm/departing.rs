@@ -68,7 +68,7 @@ impl<'m> Departing<'m> {
     #[inline]
     pub fn flush_now(&mut self) -> Flushed {
         self.mm
-            .flush(core::mem::replace(&mut self.flush, Flush::none()))
+            .flush(&core::mem::replace(&mut self.flush, Flush::none()))
     }
 
     /// The count of a frame that may depart.
@@ -168,7 +168,7 @@ impl<'m> Departing<'m> {
 
     #[inline]
     fn let_go(&mut self) -> Flushed {
-        let flushed = self.mm.flush(self.flush);
+        let flushed = self.mm.flush(&self.flush);
         let is_empty = self.len == 0 && self.book.is_none();
         if is_empty {
             return flushed;

@@ -118,7 +118,7 @@ impl FrameAllocator {
     }
 
     /// Takes back a frame that nothing names any more.
-    #[inline]
+    #[inline(always)]
     pub fn free(&self, frame: Frame) {
         let mut pool = self.pool.lock();
         debug_assert!(pool.free < pool.total, "{frame:?} freed twice");

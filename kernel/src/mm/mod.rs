@@ -99,9 +99,9 @@ impl Mm {
     ///
     /// A flush that names nothing costs nothing.
     #[inline]
-    pub fn flush(&self, flush: Flush) -> Flushed {
+    pub fn flush(&self, flush: &Flush) -> Flushed {
         if !flush.is_empty() {
-            (self.flush)(&flush);
+            (self.flush)(flush);
         }
         Flushed::new()
     }

@@ -178,27 +178,19 @@ impl<'m> Node<'m> {
     /// Notes that so many empty entries came into use.
     #[inline]
     pub(super) fn add_used(self, nr_entries: usize) {
-        if let Some(named_by) = self.named_by {
-            let entry = named_by.get();
-            named_by.set(entry.with_used(entry.nr_used() + nr_entries));
-        }
+        self.change_name(|entry| entry.with_more_used(nr_entries));
     }
 
     /// Notes that so many entries were emptied.
     #[inline]
     pub(super) fn subtract_used(self, nr_entries: usize) {
-        if let Some(named_by) = self.named_by {
-            let entry = named_by.get();
-            named_by.set(entry.with_used(entry.nr_used() - nr_entries));
-        }
+        self.change_name(|entry| entry.with_fewer_used(nr_entries));
     }
 
     /// Notes that not all entries below are plain any more.
     #[inline]
     pub(super) fn set_not_plain(self) {
-        if let Some(named_by) = self.named_by {
-            named_by.set(named_by.get().not_plain());
-        }
+        self.change_name(Entry::not_plain);
     }
 
     /// Takes the table, which is not a root, out of the hardware's reach. What TLBs have of it is to be

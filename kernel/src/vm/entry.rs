@@ -175,7 +175,7 @@ impl Entry {
     /// The same for a table in which every entry is this one.
     #[must_use]
     pub fn table_full_of(frame: Frame, entry: Self) -> Self {
-        let table = Self::table(frame).with_used(NR_ENTRIES);
+        let table = Self::table(frame).with_more_used(NR_ENTRIES);
         if entry.is_plain() {
             Self(table.0 | PLAIN)
         } else {
@@ -232,10 +232,18 @@ impl Entry {
         (self.0 >> USED_SHIFT) as usize % 1024
     }
 
-    /// The same table with so many entries used.
+    /// The same table with so many entries more used.
     #[must_use]
-    pub const fn with_used(self, nr_used: usize) -> Self {
-        Self(self.0 & ((1 << USED_SHIFT) - 1) | (nr_used as u64) << USED_SHIFT)
+    pub const fn with_more_used(self, nr_entries: usize) -> Self {
+        debug_assert!(self.nr_used() + nr_entries <= NR_ENTRIES);
+        Self(self.0 + ((nr_entries as u64) << USED_SHIFT))
+    }
+
+    /// The same table with so many entries less used.
+    #[must_use]
+    pub const fn with_fewer_used(self, nr_entries: usize) -> Self {
+        debug_assert!(nr_entries <= self.nr_used());
+        Self(self.0 - ((nr_entries as u64) << USED_SHIFT))
     }
 
     /// What the entry is, if it is not that of a table.

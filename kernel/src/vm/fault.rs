@@ -58,7 +58,7 @@ fn resolve_below(mm: &Mm, table: &PageTable, addr: u64, access: Access, entry: E
     }
     let is_present = matches!(entry.kind(), Kind::Private(_) | Kind::Shared(_));
     if is_present && access != Access::Write {
-        mm.flush(Flush::page(root, addr));
+        mm.flush(&Flush::page(root, addr));
         return Fault::Resolved;
     }
     let mut plan = Plan::new(mm, root);
@@ -91,7 +91,7 @@ fn resolve(mm: &Mm, table: &PageTable, addr: u64, access: Access, slot: Slot<'_>
     let entry = slot.get();
     match entry.kind() {
         Kind::Private(_) | Kind::Shared(_) if access != Access::Write || entry.is_writable() => {
-            mm.flush(Flush::page(root, addr));
+            mm.flush(&Flush::page(root, addr));
         }
         Kind::Private(frame) => {
             let count = mm.counts.of(frame);
@@ -104,7 +104,7 @@ fn resolve(mm: &Mm, table: &PageTable, addr: u64, access: Access, slot: Slot<'_>
             };
             // Out of reach first: see `own`.
             slot.set(entry.condemned());
-            let flushed = mm.flush(Flush::page(root, addr));
+            let flushed = mm.flush(&Flush::page(root, addr));
             own::publish_copy(mm, slot, frame, made);
             mm.release_counted(frame, count, class, &flushed);
         }

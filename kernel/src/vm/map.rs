@@ -173,14 +173,18 @@ impl PageTable {
         if entry.is_empty() {
             return true;
         }
-        if !leaf.is_exclusive() || leaf.nr_used() == 1 || leaf.is_plain() {
+        let Some(named_by) = leaf.named_by.filter(|_| leaf.is_exclusive()) else {
+            return false;
+        };
+        let table = named_by.get().with_fewer_used(1);
+        if table.nr_used() == 0 || table.is_plain() {
             return false;
         }
         slot.set(Entry::EMPTY);
-        leaf.subtract_used(1);
+        named_by.set(table);
         self.shrink(mm, 1);
         if let Kind::Private(frame) | Kind::Shared(frame) = entry.kind() {
-            let flushed = mm.flush(Flush::page(self.root(), addr));
+            let flushed = mm.flush(&Flush::page(self.root(), addr));
             mm.release(frame, self.class(), &flushed);
         }
         true

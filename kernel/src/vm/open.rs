@@ -16,6 +16,8 @@
 //! references now. The old table keeps its reference until the flush: another CPU of this space may
 //! still walk through it.
 
+use core::sync::atomic::AtomicU64;
+
 use crate::{
     mm::{CountCursor, Departing, Frame, Mm, Reserve, phys::NR_ENTRIES},
     vm::{
@@ -159,39 +161,41 @@ fn split(mm: &Mm, entry: Entry, frame: Frame) -> Entry {
 /// more reference, and may not be written in either.
 fn copy_table(mm: &Mm, from: Frame, to: Entry, level: u32) {
     let (nr_used, to) = (to.nr_used(), Frame::of_entry(to.note()));
-    mm.map.copy_frame(from, to);
-    let run = Run::of(
-        &mm.map.table(from)[..NR_ENTRIES],
-        &mm.map.table(to)[..NR_ENTRIES],
-    );
+    let source = &mm.map.table(from)[..NR_ENTRIES];
     let nr_seconds = if level == 0 {
+        mm.map.copy_frame(from, to);
+        let run = Run::of(source, &mm.map.table(to)[..NR_ENTRIES]);
         share_pages(mm, run, nr_used)
     } else {
-        share_tables(mm, run, nr_used)
+        let nr_seconds = share_tables(mm, source, nr_used);
+        mm.map.copy_frame(from, to);
+        nr_seconds
     };
     mm.counts.add_shared(nr_seconds);
 }
 
-/// Counts up what both tables name, and takes W from it. Returns how many frames got their second
-/// reference. Behind the last entry that is used there is nothing to look for.
-fn share_tables(mm: &Mm, run: Run<'_>, nr_used: usize) -> u64 {
+/// Counts up what a table names that is to be copied, and takes W from it. Returns how many frames got
+/// their second reference. Behind the last entry that is used there is nothing to look for.
+// A function of its own, so that the loops have the registers for themselves.
+#[inline(never)]
+fn share_tables(mm: &Mm, source: &[AtomicU64], nr_used: usize) -> u64 {
     let mut counts = CountCursor::new(&mm.counts);
     let (mut next, mut nr_seen, mut nr_seconds) = (0, 0, 0);
     while nr_seen < nr_used
-        && let Some(number) = next_used(run.src, next, run.len())
+        && let Some(number) = next_used(source, next, source.len())
     {
-        let rest = run.skip(number);
-        let mut nr_alike = 0;
-        for (source, target) in rest.pairs() {
-            let entry = source.get();
+        let rest = &source[number..];
+        let mut nr_alike = share_own_tables(&mut counts, rest);
+        nr_seconds += nr_alike as u64;
+        for slot in rest[nr_alike..].iter().map(Slot::new) {
+            let entry = slot.get();
             if entry.is_empty() {
                 break;
             }
             nr_alike += 1;
             if let Some(below) = entry.table_below() {
                 nr_seconds += u64::from(counts.of(below).increment());
-                source.set(entry.lent());
-                target.set(entry.lent());
+                slot.set(entry.lent());
             }
         }
         nr_seen += nr_alike;
@@ -200,7 +204,24 @@ fn share_tables(mm: &Mm, run: Run<'_>, nr_used: usize) -> u64 {
     nr_seconds
 }
 
-/// The same for tables of pages.
+/// The same for the tables at the start that have one reference each, as their entries say. Returns how
+/// many there are.
+#[inline(always)]
+fn share_own_tables(counts: &mut CountCursor<'_>, source: &[AtomicU64]) -> usize {
+    let mut nr_tables = 0;
+    for slot in source.iter().map(Slot::new) {
+        let entry = slot.get();
+        if !entry.is_writable() {
+            break;
+        }
+        counts.of(Frame::of_entry(entry.note())).make_two();
+        slot.set(entry.lent());
+        nr_tables += 1;
+    }
+    nr_tables
+}
+
+/// The same for a table of pages, and its copy.
 fn share_pages(mm: &Mm, run: Run<'_>, nr_used: usize) -> u64 {
     let (mut next, mut nr_seen, mut nr_seconds) = (0, 0, 0);
     while nr_seen < nr_used

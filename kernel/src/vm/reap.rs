@@ -102,7 +102,7 @@ fn step(mm: &Mm, dead: DeadTable) -> usize {
     if dead.level == 0 {
         return drop_leaf(mm, dead);
     }
-    let flushed = mm.flush(Flush::none());
+    let flushed = mm.flush(&Flush::none());
     let (table, end) = (mm.map.table(dead.frame), nr_user_entries(dead.level));
     let DeadTable {
         mut next, mut left, ..
@@ -144,7 +144,7 @@ fn step(mm: &Mm, dead: DeadTable) -> usize {
 
 /// Works off a table of pages. Returns how many there were.
 fn drop_leaf(mm: &Mm, dead: DeadTable) -> usize {
-    let flushed = mm.flush(Flush::none());
+    let flushed = mm.flush(&Flush::none());
     let mut departing = Departing::new(mm, dead.class);
     let places = &mm.map.table(dead.frame)[..NR_ENTRIES];
     let (mut nr_pages, mut nr_seconds) = (0, 0);

@@ -29,6 +29,7 @@ use crate::{
     mm::{Frame, Mm, PerClass, phys::FRAME_SIZE},
     vm::{
         Beginning, Effort, PageTable, VmError,
+        cursor::{ROOT, USER_END, coverage},
         entry::{Entry, Kind, Rights},
         reap::twice,
     },
@@ -93,6 +94,7 @@ impl<'k> Sharing<'k> {
         }
         let share = Share {
             is_whole: true,
+            range: share.range_of_entries(),
             ..share
         };
         twice(|| share.run_whole(limit))
@@ -171,6 +173,18 @@ impl<'m> Share<'m> {
             perm: sharing.perm,
             is_whole: false,
             nr_before: 0,
+        }
+    }
+
+    /// The range, if it ends with user memory up to the end of what the last entry of a root covers: in
+    /// the page more nothing is ever mapped. So that entry can go as it is, like the others.
+    fn range_of_entries(&self) -> Range<u64> {
+        let Range { start, end } = self.range;
+        let is_copy = self.mode == ShareMode::CopyOnWrite && self.perm.is_none();
+        if is_copy && end == USER_END && self.distance == 0 {
+            start..end.next_multiple_of(coverage(ROOT))
+        } else {
+            start..end
         }
     }
 

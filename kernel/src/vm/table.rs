@@ -130,7 +130,7 @@ impl PageTable {
     ///
     /// No CPU may have the space active, nor activate it.
     pub fn destroy(self, mm: &Mm) {
-        mm.flush(Flush::all(self.root));
+        mm.flush(&Flush::all(self.root));
         self.shrink(mm, self.commit());
         mm.bury(DeadTable {
             frame: self.root,

@@ -65,6 +65,8 @@ pub enum Thing {
     Files = 3,
     /// The memory statistics server.
     Memstat = 4,
+    /// The process's first thread.
+    Thread = 5,
 }
 
 impl Thing {
@@ -76,6 +78,7 @@ impl Thing {
             2 => Some(Thing::Names),
             3 => Some(Thing::Files),
             4 => Some(Thing::Memstat),
+            5 => Some(Thing::Thread),
             _ => None,
         }
     }

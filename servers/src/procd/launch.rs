@@ -29,6 +29,8 @@ pub struct Process {
     /// Its endpoint, all rights, once it or a relative has asked for it: while the process server has it, it
     /// lives, also across an exec.
     inbox: Option<Endpoint>,
+    /// Its first thread, all rights: few processes ever ask for it.
+    thread: Option<Thread>,
     /// Whether it can have registered names.
     pub knows_names: bool,
     /// The handles that it started with.
@@ -40,7 +42,6 @@ pub struct Process {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Standard {
     space: Handle,
-    thread: Handle,
     procd: Handle,
     console: Handle,
 }
@@ -117,6 +118,7 @@ impl Process {
         Process {
             space,
             inbox: None,
+            thread: None,
             knows_names: false,
             standard: Standard::default(),
         }
@@ -125,6 +127,7 @@ impl Process {
     /// Makes another program of it, keeping its endpoint; returns the space of the old one.
     pub fn exec(&mut self, next: Process) -> Space {
         self.standard = next.standard;
+        self.thread = next.thread;
         core::mem::replace(&mut self.space, next.space)
     }
 
@@ -177,7 +180,7 @@ impl Maker {
                 return Err(Refusal::Broken);
             }
             thread.start(entry)?;
-            Ok(standard)
+            Ok((standard, thread))
         })
     }
 
@@ -187,24 +190,34 @@ impl Maker {
         &mut self,
         slot: usize,
         terms: Terms,
-        make: impl FnOnce(&mut Self, &Space) -> Result<Standard, Refusal>,
+        make: impl FnOnce(&mut Self, &Space) -> Result<(Standard, Thread), Refusal>,
     ) -> Result<Process, Refusal> {
         let space = self.space(slot)?;
         let made = terms.apply(&space).map_err(Refusal::from);
-        let standard = made.and_then(|()| make(self, &space)).inspect_err(|_| {
+        let (standard, thread) = made.and_then(|()| make(self, &space)).inspect_err(|_| {
             let _ = space.kill();
         })?;
         Ok(Process {
             standard,
+            thread: Some(thread),
             ..Process::new(space)
         })
     }
 
     /// Gives a process a handle that it does not start with.
     pub fn give(&self, pid: u64, process: &mut Process, thing: Thing) -> Result<Handle, Error> {
-        let Process { space, inbox, .. } = process;
+        let Process {
+            space,
+            inbox,
+            thread,
+            ..
+        } = process;
         let server = match thing {
             Thing::Inbox => return made(inbox)?.copy_to(space, Rights::ENDPOINT, 0),
+            Thing::Thread => {
+                let thread = thread.as_ref().ok_or(Error::Died)?;
+                return thread.copy_to(space, Rights::THREAD, 0);
+            }
             Thing::Names => &self.names,
             Thing::Files => &self.files,
             Thing::Memstat => &self.memstat,
@@ -230,7 +243,7 @@ impl Maker {
         path: &str,
         args: &[u8],
         space: &Space,
-    ) -> Result<Standard, Refusal> {
+    ) -> Result<(Standard, Thread), Refusal> {
         let program = match self.programs.find(path) {
             Some(program) => program,
             None => {
@@ -245,7 +258,6 @@ impl Maker {
             pid,
             ppid,
             space: standard.space,
-            thread: standard.thread,
             procd: standard.procd,
             supervisor: standard.procd,
             console: standard.console,
@@ -253,7 +265,7 @@ impl Maker {
         };
         let entry = loader::place_stack(space, &mut info, args, ip, &mut self.stage)?;
         thread.start(entry)?;
-        Ok(standard)
+        Ok((standard, thread))
     }
 
     /// Gives an empty space its handles and a stopped thread.
@@ -263,7 +275,6 @@ impl Maker {
         let thread = space.create_thread(Some(&supervisor), PRIORITY)?;
         let standard = Standard {
             space: space.copy_to(space, Rights::SPACE, 0)?,
-            thread: thread.copy_to(space, Rights::THREAD, 0)?,
             procd: give(&self.own)?,
             console: give(&self.console)?,
         };

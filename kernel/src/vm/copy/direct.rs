@@ -117,7 +117,7 @@ impl<'m> Job<'m> {
             }
         }
         mm.stats.remapped.add(1);
-        let flushed = mm.flush(flush);
+        let flushed = mm.flush(&flush);
         mm.release_counted(old, old_count, self.class(), &flushed);
         true
     }

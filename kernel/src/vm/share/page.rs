@@ -52,7 +52,7 @@ impl Share<'_> {
         } else {
             if entry.is_writable() {
                 source.set(entry.with_writable(false));
-                self.mm.flush(Flush::page(self.src, page));
+                self.mm.flush(&Flush::page(self.src, page));
             }
             Entry::private(frame, rights, false)
         };

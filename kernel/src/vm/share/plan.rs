@@ -32,7 +32,8 @@ impl<'m> Share<'m> {
     pub(super) fn plan(&self, limit: Effort) -> Result<Planned, VmError> {
         let Range { start, end } = self.range;
         let target = self.to_dst(start)..self.to_dst(start) + (end - start);
-        if !is_vacant(&self.mm.map, self.dst, &target) {
+        let is_known_vacant = self.tables[1].is_empty();
+        if !is_known_vacant && !is_vacant(&self.mm.map, self.dst, &target) {
             return Err(Error::Occupied);
         }
         let mut dst = Plan::new(self.mm, self.dst);
@@ -102,7 +103,7 @@ impl<'m> Share<'m> {
     /// Counts what the destination is charged, where it has to be counted: not if there are no holes
     /// in the source, and not if an empty space gets all that another one has at once.
     fn counted(&self) -> Option<(NewTables<'m>, u64)> {
-        let is_all = self.range == (0..USER_END) && self.distance == 0;
+        let is_all = self.range.start == 0 && self.range.end >= USER_END && self.distance == 0;
         let is_copy = self.is_whole && is_all && self.tables[1].is_empty();
         if self.perm.is_some() || is_copy {
             return None;

@@ -334,7 +334,7 @@ fn rule_7_is_seen_to_be_broken() {
             entry(mm, one, A, 1).table_below().unwrap(),
             Entry::PLAIN_ZERO,
         );
-        slot(mm, one, A, 1).set(plain.with_used(1));
+        slot(mm, one, A, 1).set(plain.with_fewer_used(plain.nr_used() - 1));
     });
 }
 

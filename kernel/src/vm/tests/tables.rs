@@ -5,8 +5,8 @@
 //! one of them copies the upper table, and leaves the other one's table where it is.
 
 use super::{
-    A, B, GIB, PAGE, TABLE, check, copy, copy_bytes, entry, fork, peek, put, share, share_page,
-    slot, space, table_count, with_spaces,
+    A, B, GIB, PAGE, TABLE, USER_END, check, copy, copy_bytes, entry, fork, free_count, peek, put,
+    share, share_page, slot, space, table_count, with_spaces,
 };
 use cowslip_abi::{Access, Commit, Error, Perm, ShareMode};
 
@@ -52,6 +52,24 @@ fn w_cleared_only_in_the_childs_entry() {
         // The parent must not write into a table that is the child's too.
         put(mm, one, A, 1);
         assert_eq!((peek(mm, one, A), peek(mm, two, A)), (1, 0));
+        check(mm, &[one, two]);
+    });
+}
+
+#[test]
+fn a_fork_takes_no_frame_even_where_user_memory_ends() {
+    with_spaces(|mm, one, two| {
+        let last = USER_END - PAGE;
+        for addr in [A, last] {
+            one.map_zero(mm, addr, PAGE, Perm::RW).unwrap();
+            put(mm, one, addr, 1);
+        }
+        let free = free_count(mm);
+        fork(mm, two, one);
+        assert_eq!(free_count(mm), free);
+        check(mm, &[one, two]);
+        put(mm, two, last, 2);
+        assert_eq!((peek(mm, one, last), peek(mm, two, last)), (1, 2));
         check(mm, &[one, two]);
     });
 }
@@ -462,7 +480,7 @@ fn the_second_count_down_that_reaches_zero_drops_the_table() {
         put(mm, two, A, 3);
         assert_ne!(root.get().table_below(), Some(old));
         assert_eq!(mm.counts.get(old), 1);
-        let flushed = mm.flush(crate::mm::Flush::none());
+        let flushed = mm.flush(&crate::mm::Flush::none());
         let dead = mm
             .release_table(old, 2, 512, Commit::Overcommit, &flushed)
             .unwrap();
@@ -485,7 +503,7 @@ fn a_table_counted_down_before_the_flush_is_caught() {
     let root = slot(mm, &one, A, 3);
     let table = root.get().table_below().unwrap();
     root.set(Entry::EMPTY);
-    let flushed = mm.flush(crate::mm::Flush::none());
+    let flushed = mm.flush(&crate::mm::Flush::none());
     let _ = mm.release_table(table, 2, 512, Commit::Overcommit, &flushed);
 }
 
