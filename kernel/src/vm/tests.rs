@@ -1,4 +1,6 @@
 //! Named tests: what other systems got wrong, and the shortcuts that fail.
+//!
+//! Their addresses are those of page tables of 512 entries: with small ones there is nothing at them.
 
 mod aliases;
 mod commit;
