@@ -50,6 +50,7 @@ fn with_spaces_in(nr_frames: usize, test: impl FnOnce(&Mm, &PageTable, &PageTabl
     let mm = sim.mm();
     let (one, two) = (space(mm), space(mm));
     test(mm, &one, &two);
+    check(mm, &[&one, &two]);
     sim.check_tlbs();
     one.destroy(mm);
     two.destroy(mm);
