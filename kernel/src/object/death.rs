@@ -2,8 +2,9 @@
 //!
 //! Whoever waits for something dead is woken with [`Error::Died`]; whatever the dead held goes back.
 //! Death spreads (a space takes its children and its handles along, a handle may be an endpoint's
-//! last), so spaces to be torn down are put on a list and [`Kernel::reap`] works it off: no
-//! recursion, whatever a program has built.
+//! last), so spaces to be torn down are put on a list, those who wait at an endpoint that is gone on
+//! another one, and [`Kernel::reap`] works both off: no recursion, whatever a program has built, and so
+//! much at a time.
 
 use cowslip_abi::{Error, Rights};
 
@@ -11,8 +12,8 @@ use crate::vm;
 
 use super::{Endpoint, HandleEntry, Id, Kernel, Object, Space, State, Thread};
 
-/// How much of dying spaces is undone before others have a turn: threads, handles and children removed,
-/// threads looked at.
+/// How much of what dies is undone before others have a turn: threads, handles and children removed,
+/// threads looked at or told.
 const STEP: usize = 64;
 
 impl Kernel {
@@ -97,31 +98,43 @@ impl Kernel {
         }
     }
 
-    /// Tears down doomed spaces, and those that are doomed by that, for a while. Returns whether none is
-    /// left; whoever looks for the next thread to run goes on with the others.
+    /// Tells those who wait at dead endpoints, and tears down doomed spaces, and goes on with what dies by
+    /// that, for a while. Returns whether nothing is left; whoever looks for the next thread to run goes
+    /// on with the rest.
     #[inline]
     pub fn reap(&mut self) -> bool {
-        self.doomed.is_none() || self.tear_down_doomed()
+        !self.has_dying || self.reap_some()
     }
 
-    fn tear_down_doomed(&mut self) -> bool {
+    fn reap_some(&mut self) -> bool {
         if core::mem::replace(&mut self.reaping, true) {
             return false; // the loop below goes on with what was added
         }
         let mut left = STEP;
-        while left > 0
-            && let Some(id) = self.doomed
-        {
-            self.disarm(id, &mut left);
-            // Others may have been doomed by that; they go before the rest of this one.
-            if left > 0 && self.doomed == Some(id) {
+        while left > 0 {
+            if let Some(thread) = self.stranded.pop(&mut self.threads) {
                 left -= 1;
-                self.doomed = self.spaces.get(id).and_then(|space| space.doomed).flatten();
-                self.tear_down(id);
+                self.fail(thread, Error::Died);
+            } else if let Some(space) = self.doomed {
+                self.undo(space, &mut left);
+            } else {
+                break;
             }
         }
         self.reaping = false;
-        self.doomed.is_none()
+        self.has_dying = self.doomed.is_some() || !self.stranded.is_empty();
+        !self.has_dying
+    }
+
+    /// Undoes the first doomed space, as far as what is left goes.
+    fn undo(&mut self, id: Id<Space>, left: &mut usize) {
+        self.disarm(id, left);
+        // Others may have been doomed by that; they go before the rest of this one.
+        if *left > 0 && self.doomed == Some(id) {
+            *left -= 1;
+            self.doomed = self.spaces.get(id).and_then(|space| space.doomed).flatten();
+            self.tear_down(id);
+        }
     }
 
     fn doom(&mut self, id: Id<Space>) {
@@ -133,6 +146,7 @@ impl Kernel {
         {
             space.doomed = Some(next);
             self.doomed = Some(id);
+            self.has_dying = true;
         }
     }
 
@@ -269,21 +283,19 @@ impl Kernel {
         };
         let (state, cpu) = (thread.state, usize::from(thread.cpu));
         let is_bound = thread.bound_to.is_some();
-        let threads = &mut self.threads;
+        let (threads, stranded) = (&mut self.threads, &mut self.stranded);
         match state {
             State::Stopped => {}
             State::Sending { .. } | State::Receiving { .. } if is_bound => {}
             State::Runnable => self.cpus[cpu].run_queue.remove(threads, id),
-            State::Sending { endpoint, .. } => {
-                if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
-                    endpoint.senders.remove(threads, id);
-                }
-            }
-            State::Receiving { endpoint, .. } => {
-                if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
-                    endpoint.receivers.remove(threads, id);
-                }
-            }
+            State::Sending { endpoint, .. } => match self.endpoints.get_mut(endpoint) {
+                Some(endpoint) => endpoint.senders.remove(threads, id),
+                None => stranded.remove(threads, id),
+            },
+            State::Receiving { endpoint, .. } => match self.endpoints.get_mut(endpoint) {
+                Some(endpoint) => endpoint.receivers.remove(threads, id),
+                None => stranded.remove(threads, id),
+            },
             State::AwaitingReply { server } => {
                 if let Some(server) = self.spaces.get_mut(server) {
                     server.unanswered -= 1;
@@ -292,14 +304,15 @@ impl Kernel {
         }
     }
 
+    /// Removes an endpoint. As many may wait there as there are threads, so they are told later.
     fn kill_endpoint(&mut self, id: Id<Endpoint>) {
-        while let Some(endpoint) = self.endpoints.get_mut(id) {
-            let next = endpoint.receivers.pop(&mut self.threads);
-            match next.or_else(|| endpoint.senders.pop(&mut self.threads)) {
-                Some(thread) => self.fail(thread, Error::Died),
-                None => break,
-            }
+        let Some(endpoint) = self.endpoints.remove(self.mm, id) else {
+            return;
+        };
+        let receivers = endpoint.receivers.into_queue(&mut self.threads);
+        for waiting in [receivers, endpoint.senders] {
+            self.stranded.append(&mut self.threads, waiting);
         }
-        self.endpoints.remove(self.mm, id);
+        self.has_dying = !self.stranded.is_empty() || self.doomed.is_some();
     }
 }

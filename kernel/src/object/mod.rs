@@ -126,6 +126,10 @@ pub struct Kernel {
     past_tokens: PastTokens,
     kernel_half: [u64; 256],
     doomed: Option<Id<Space>>,
+    /// Threads that wait at endpoints that are dead, and have not been told yet.
+    stranded: Queue<WAIT>,
+    /// Whether there are any of these, or of the doomed.
+    has_dying: bool,
     reaping: bool,
 }
 
@@ -152,6 +156,8 @@ impl Kernel {
             past_tokens: PastTokens::new(),
             kernel_half: [0; 256],
             doomed: None,
+            stranded: Queue::new(),
+            has_dying: false,
             reaping: false,
         }
     }

@@ -84,6 +84,21 @@ impl<const KIND: usize> Queue<KIND> {
         self.insert(threads, thread, previous, next);
     }
 
+    /// Appends all threads of another list, however many they are.
+    pub(super) fn append(&mut self, threads: &mut Threads, other: Self) {
+        let Some(first) = other.head else {
+            return;
+        };
+        match self.tail.and_then(|last| self.link(threads, last)) {
+            Some(link) => link.next = Some(first),
+            None => self.head = Some(first),
+        }
+        if let Some(link) = self.link(threads, first) {
+            link.previous = self.tail;
+        }
+        self.tail = other.tail;
+    }
+
     /// Takes the first thread out.
     pub fn pop(&mut self, threads: &mut Threads) -> Option<Id<Thread>> {
         let first = self.head?;

@@ -77,6 +77,15 @@ impl Receivers {
         self.first.take().or_else(|| self.others.pop(threads))
     }
 
+    /// All of them, as a list.
+    pub(super) fn into_queue(self, threads: &mut Threads) -> Queue<WAIT> {
+        let mut queue = self.others;
+        if let Some(first) = self.first {
+            queue.push_front(threads, first);
+        }
+        queue
+    }
+
     /// Takes out a thread that waits here.
     pub fn remove(&mut self, threads: &mut Threads, thread: Id<Thread>) {
         if self.first == Some(thread) {

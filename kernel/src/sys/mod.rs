@@ -104,5 +104,5 @@ impl From<Values> for Done {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "small-tables")))]
 mod tests;

@@ -48,7 +48,7 @@ mod share;
 #[cfg(not(target_os = "none"))]
 pub mod sim;
 mod table;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "small-tables")))]
 mod tests;
 
 pub use access::{read_user, write_user};

@@ -8,7 +8,7 @@ use crate::{
     object::Object,
     vm::{
         audit::{Flaw, Stopped},
-        entry::Kind,
+        entry::{Entry, Kind, Slot},
     },
 };
 
@@ -75,6 +75,26 @@ fn a_kernel_object_in_a_page_of_a_program_is_found() {
         page = Some(frame);
     });
     assert_eq!(values[..2], [2, page.unwrap().addr().0]);
+}
+
+#[test]
+fn memory_that_nobody_is_charged_for_is_found_with_the_root_of_its_space() {
+    let mut space = None;
+    let values = values_after(|machine, program| {
+        let kernel = &machine.kernel;
+        let table = &kernel.spaces.get(program.space).unwrap().table;
+        space = Some((table.root(), table.commit()));
+        Slot::new(&kernel.mm.map.table(table.root())[9]).set(Entry::PLAIN_ZERO);
+    });
+    let (root, commit) = space.unwrap();
+    let all = (1 << 27) + (1 << 18) + (1 << 9) + 1;
+    assert_eq!(values, [9, root.addr().0, commit, commit + all]);
+}
+
+#[test]
+fn a_wrong_promise_is_found() {
+    let values = values_after(|machine, _| machine.kernel.mm.frames.promise(3).unwrap());
+    assert_eq!(values, [10, 0, 3, 0]);
 }
 
 #[test]

@@ -14,6 +14,16 @@ fn served(machine: &mut Machine) -> (Program, Handle, Program, Handle) {
     (server, receive, client, send)
 }
 
+/// One more thread of a program.
+fn another(machine: &mut Machine, program: Program) -> Program {
+    let kernel = &mut machine.kernel;
+    let thread = kernel.create_thread(program.space, None, 16).unwrap();
+    kernel
+        .start_thread(thread, 0x1000, 0x2000, [0; 3], 0)
+        .unwrap();
+    Program { thread, ..program }
+}
+
 #[test]
 fn a_server_that_dies_fails_those_who_wait_for_its_reply() {
     let mut machine = Machine::new(256);
@@ -56,6 +66,66 @@ fn closing_the_last_receive_handle_kills_the_endpoint() {
     assert_eq!(machine.result(client.thread), None, "one handle is left");
     machine.ok(server, Call::HandleClose, Handle(copy as u32), NOTHING);
     assert_eq!(machine.result(client.thread), Some(Err(Error::Died)));
+    machine.finish();
+}
+
+/// As many threads as one likes can wait at an endpoint. Between two steps one that was not told yet is
+/// killed like any other that waits.
+#[test]
+fn those_who_wait_at_an_endpoint_that_died_are_told_in_steps() {
+    const STEP: usize = 64;
+    const NR_SENDERS: usize = 8 * STEP;
+    let mut machine = Machine::new(1024);
+    let (server, receive, client, send) = served(&mut machine);
+    let senders: Vec<_> = (0..NR_SENDERS)
+        .map(|_| {
+            let sender = another(&mut machine, client);
+            assert!(machine.call(sender, Call::Send, send, NOTHING).is_none());
+            sender.thread
+        })
+        .collect();
+    machine.ok(server, Call::HandleClose, receive, NOTHING);
+    let nr_told = |machine: &Machine| {
+        let results = senders.iter().map(|sender| machine.result(*sender));
+        results
+            .filter(|result| *result == Some(Err(Error::Died)))
+            .count()
+    };
+    let told = nr_told(&machine);
+    assert!((1..=4 * STEP).contains(&told), "{told} in one call");
+    assert_eq!(
+        machine.error(client, Call::Send, send, NOTHING),
+        Error::Died
+    );
+    let [last, last_but_one] = [1, 2].map(|behind| senders[NR_SENDERS - behind]);
+    machine.kernel.kill_thread(last_but_one);
+    let mut before = nr_told(&machine);
+    while !machine.kernel.reap() {
+        let told = nr_told(&machine);
+        assert!((1..=STEP).contains(&(told - before)));
+        before = told;
+    }
+    assert_eq!(nr_told(&machine), NR_SENDERS - 1);
+    assert_eq!(machine.result(last), Some(Err(Error::Died)));
+    machine.finish();
+}
+
+#[test]
+fn those_who_wait_to_receive_from_an_endpoint_that_died_are_told() {
+    let mut machine = Machine::new(256);
+    let (server, receive, ..) = served(&mut machine);
+    let receivers = [(); 3].map(|()| another(&mut machine, server));
+    for receiver in receivers {
+        assert!(
+            machine
+                .call(receiver, Call::Recv, receive, NOTHING)
+                .is_none()
+        );
+    }
+    machine.ok(server, Call::HandleClose, receive, NOTHING);
+    for receiver in receivers {
+        assert_eq!(machine.result(receiver.thread), Some(Err(Error::Died)));
+    }
     machine.finish();
 }
 

@@ -1,4 +1,5 @@
-//! System calls over simulated memory.
+//! System calls over simulated memory. What is checked of an address is about page tables of 512
+//! entries, so with small ones there are none.
 
 mod audit;
 mod cpus;

@@ -2,11 +2,9 @@
 
 extern crate std;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use cowslip_abi::Commit;
-
-use super::{Audit, Flaw, Ledger, Note, Role, Stopped};
+use super::{Audit, Flaw, Ledger, Note, Stopped};
 use crate::{
     mm::{Frame, Mm, OutOfMemory},
     vm::PageTable,
@@ -43,32 +41,8 @@ pub fn audit<'t>(
 ) -> BTreeMap<Frame, Note> {
     let mut audit = Audit::new(mm, BTreeMap::new());
     let noted = spaces.into_iter().try_for_each(|space| audit.space(space));
-    unflawed(noted.and_then(|()| audit.finish()))
-}
-
-/// All frames that spaces of this class have: their tables, pages, and what is left of their dead tables.
-///
-/// `spaces` must be all that there are, and no operation may be going on.
-#[must_use]
-pub fn frames_of<'t>(
-    mm: &Mm,
-    spaces: impl IntoIterator<Item = &'t PageTable>,
-    class: Commit,
-) -> BTreeSet<Frame> {
-    let mut audit = Audit::new(mm, BTreeMap::new());
-    for space in spaces.into_iter().filter(|space| space.class() == class) {
-        unflawed(audit.space(space));
-    }
-    for table in mm.dead.iter(&mm.counts).filter(|dead| dead.class == class) {
-        unflawed(audit.name(table.frame, Role::Table(table.level)));
-        unflawed(audit.entries(table.frame, table.level, table.next));
-    }
-    audit.ledger.into_keys().collect()
-}
-
-fn unflawed<T>(result: Result<T, Stopped>) -> T {
-    match result {
-        Ok(value) => value,
+    match noted.and_then(|()| audit.finish()) {
+        Ok(ledger) => ledger,
         Err(Stopped::At(flaw)) => panic!("{flaw}"),
         Err(Stopped::OutOfMemory) => panic!("this ledger needs no frame"),
     }

@@ -1,6 +1,8 @@
 //! Where an audit keeps its notes: one for each frame.
 
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use cowslip_abi::Commit;
 
 use super::{Flaw, Found, Note, Role};
 use crate::mm::{Frame, Mm, OutOfMemory, PhysAddr, phys::FRAME_SIZE};
@@ -17,8 +19,11 @@ pub trait Ledger {
     fn for_each(&self, visit: &mut dyn FnMut(Frame, Note) -> Result<(), Flaw>) -> Result<(), Flaw>;
 }
 
-/// Levels of the tree: notes, and two of places that lead to them, which is 512 GiB.
+/// Levels of the tree: notes, and two of places that lead to them, which is 256 GiB.
 const LEVELS: u32 = 3;
+
+/// How many notes are in a frame.
+const NR_NOTES: usize = 256;
 
 const COUNT: u64 = (1 << ROLE_SHIFT) - 1;
 const ROLE_SHIFT: u32 = 32;
@@ -26,14 +31,18 @@ const WRITABLE_SHIFT: u32 = 36;
 const WALKED: u64 = 1 << 37;
 const PLAIN_SHIFT: u32 = 38;
 const USED_SHIFT: u32 = 39;
+const USED: u64 = (1 << (STRICT_SHIFT - USED_SHIFT)) - 1;
+const STRICT_SHIFT: u32 = 49;
 
-/// Notes in frames, a word for each frame, in a tree that looks like that of the reference counts.
+/// Notes in frames, two words for each frame, in a tree that looks like that of the reference counts.
 ///
 /// ```text
-///  63    49 48      39 38    37     36    35    32 31         0
-/// +--------+---------+-----+------+-----+--------+------------+
-/// |   0    | nr_used |plain|walked|write|role + 1|   count    |
-/// +--------+---------+-----+------+-----+--------+------------+
+///  63  50 49     48      39 38    37     36    35    32 31         0
+/// +------+------+---------+-----+------+-----+--------+------------+
+/// |  0   |strict| nr_used |plain|walked|write|role + 1|   count    |
+/// +------+------+---------+-----+------+-----+--------+------------+
+/// |                    charge for what is below                    |
+/// +----------------------------------------------------------------+
 /// ```
 ///
 /// Its frames are free ones, and are free again when it is dropped.
@@ -70,7 +79,12 @@ impl<'m> FrameLedger<'m> {
         }
     }
 
-    /// The same, made if there is none.
+    /// The place of a frame's note in a table of the lowest level.
+    fn place(&self, table: Frame, frame: Frame) -> &'m [AtomicU64; 2] {
+        &self.mm.map.table(table).as_chunks().0[index(frame, 0)]
+    }
+
+    /// The same as [`below`](Self::below), made if there is none.
     fn make_below(&self, table: Frame, index: usize) -> Result<Frame, OutOfMemory> {
         if let Some(below) = self.below(table, index) {
             return Ok(below);
@@ -80,13 +94,13 @@ impl<'m> FrameLedger<'m> {
         Ok(made)
     }
 
-    /// Visits the words of a table of this level that are not 0, each with the number of the first frame
-    /// that it stands for.
-    fn words(&self, table: Frame, level: u32, first: u64) -> impl Iterator<Item = (u64, u64)> {
-        let words = self.mm.map.table(table).iter().zip(0..);
-        words
-            .map(move |(word, index)| (word.load(Relaxed), first + (index << shift(level))))
-            .filter(|(word, _)| *word != 0)
+    /// The tables below one of this level, which is not the lowest, each with the number of the first
+    /// frame that it stands for.
+    fn tables(&self, table: Frame, level: u32, first: u64) -> impl Iterator<Item = (Frame, u64)> {
+        (0..512).filter_map(move |index| {
+            let below = self.below(table, index)?;
+            Some((below, first + ((index as u64) << shift(level))))
+        })
     }
 
     /// Visits the notes below a table of this level.
@@ -97,10 +111,13 @@ impl<'m> FrameLedger<'m> {
         first: u64,
         visit: &mut dyn FnMut(Frame, Note) -> Result<(), Flaw>,
     ) -> Result<(), Flaw> {
-        for (word, number) in self.words(table, level, first) {
-            if level > 0 {
-                self.visit(Frame::of_entry(word), level - 1, number, visit)?;
-            } else if let Some(note) = Note::of_word(word) {
+        if level > 0 {
+            return self
+                .tables(table, level, first)
+                .try_for_each(|(below, first)| self.visit(below, level - 1, first, visit));
+        }
+        for (place, number) in self.mm.map.table(table).as_chunks().0.iter().zip(first..) {
+            if let Some(note) = Note::load(place) {
                 visit(Frame::containing(PhysAddr(number * FRAME_SIZE)), note)?;
             }
         }
@@ -110,8 +127,8 @@ impl<'m> FrameLedger<'m> {
     /// Frees a table of this level and all below it.
     fn free(&self, table: Frame, level: u32) {
         if level > 0 {
-            for (word, _) in self.words(table, level, 0) {
-                self.free(Frame::of_entry(word), level - 1);
+            for (below, _) in self.tables(table, level, 0) {
+                self.free(below, level - 1);
             }
         }
         self.mm.frames.free(table);
@@ -124,7 +141,7 @@ impl Ledger for FrameLedger<'_> {
         for level in (1..LEVELS).rev() {
             table = self.below(table, index(frame, level))?;
         }
-        Note::of_word(self.mm.map.table(table)[index(frame, 0)].load(Relaxed))
+        Note::load(self.place(table, frame))
     }
 
     fn set(&mut self, frame: Frame, note: Note) -> Result<(), OutOfMemory> {
@@ -132,9 +149,9 @@ impl Ledger for FrameLedger<'_> {
         for level in (1..LEVELS).rev() {
             table = self.make_below(table, index(frame, level))?;
         }
-        let place = &self.mm.map.table(table)[index(frame, 0)];
-        let before = place.swap(note.to_word(), Relaxed);
-        self.len += u64::from(before == 0);
+        let place = self.place(table, frame);
+        self.len += u64::from(Note::load(place).is_none());
+        note.store(place);
         Ok(())
     }
 
@@ -149,16 +166,31 @@ impl Drop for FrameLedger<'_> {
     }
 }
 
+/// Log2 of the frames that an entry of this level stands for.
 const fn shift(level: u32) -> u32 {
-    9 * level
+    match level {
+        0 => 0,
+        _ => NR_NOTES.ilog2() + 9 * (level - 1),
+    }
 }
 
 fn index(frame: Frame, level: u32) -> usize {
-    (frame.number() >> shift(level)) as usize % 512
+    let nr_places = if level == 0 { NR_NOTES } else { 512 };
+    (frame.number() >> shift(level)) as usize % nr_places
 }
 
 impl Note {
-    fn to_word(self) -> u64 {
+    fn load(place: &[AtomicU64; 2]) -> Option<Self> {
+        Self::of_words(place.each_ref().map(|word| word.load(Relaxed)))
+    }
+
+    fn store(self, place: &[AtomicU64; 2]) {
+        for (word, value) in place.iter().zip(self.to_words()) {
+            word.store(value, Relaxed);
+        }
+    }
+
+    fn to_words(self) -> [u64; 2] {
         debug_assert!(self.count <= COUNT);
         let role = match self.role {
             Role::Private => 1,
@@ -169,10 +201,16 @@ impl Note {
         let found = self.found.map_or(0, |found| {
             WALKED | u64::from(found.is_plain) << PLAIN_SHIFT | (found.nr_used as u64) << USED_SHIFT
         });
-        self.count | role << ROLE_SHIFT | u64::from(self.is_writable) << WRITABLE_SHIFT | found
+        let is_strict = u64::from(self.class == Commit::Strict);
+        let word = self.count
+            | role << ROLE_SHIFT
+            | u64::from(self.is_writable) << WRITABLE_SHIFT
+            | is_strict << STRICT_SHIFT
+            | found;
+        [word, self.found.map_or(0, |found| found.charge)]
     }
 
-    fn of_word(word: u64) -> Option<Self> {
+    fn of_words([word, charge]: [u64; 2]) -> Option<Self> {
         let role = match word >> ROLE_SHIFT & 15 {
             0 => return None,
             1 => Role::Private,
@@ -183,10 +221,15 @@ impl Note {
         Some(Self {
             count: word & COUNT,
             role,
+            class: match word >> STRICT_SHIFT & 1 {
+                0 => Commit::Overcommit,
+                _ => Commit::Strict,
+            },
             is_writable: word >> WRITABLE_SHIFT & 1 != 0,
             found: (word & WALKED != 0).then_some(Found {
-                nr_used: (word >> USED_SHIFT) as usize,
+                nr_used: (word >> USED_SHIFT & USED) as usize,
                 is_plain: word >> PLAIN_SHIFT & 1 != 0,
+                charge,
             }),
         })
     }
@@ -195,15 +238,20 @@ impl Note {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mm::sim::SimMemory;
+    use crate::{
+        mm::sim::SimMemory,
+        vm::{commit, cursor::ROOT},
+    };
 
     const NOTE: Note = Note {
         count: 300,
         role: Role::Table(3),
+        class: Commit::Strict,
         is_writable: true,
         found: Some(Found {
             nr_used: 512,
             is_plain: true,
+            charge: commit::of_zero(ROOT) - 1,
         }),
     };
 
@@ -218,16 +266,19 @@ mod tests {
         ];
         for role in roles {
             for found in [None, NOTE.found] {
-                let note = Note {
-                    role,
-                    found,
-                    is_writable: found.is_none(),
-                    ..NOTE
-                };
-                assert_eq!(Note::of_word(note.to_word()), Some(note));
+                for class in [Commit::Overcommit, Commit::Strict] {
+                    let note = Note {
+                        role,
+                        class,
+                        found,
+                        is_writable: found.is_none(),
+                        ..NOTE
+                    };
+                    assert_eq!(Note::of_words(note.to_words()), Some(note));
+                }
             }
         }
-        assert_eq!(Note::of_word(0), None);
+        assert_eq!(Note::of_words([0; 2]), None);
     }
 
     #[test]
@@ -236,7 +287,7 @@ mod tests {
         let mm = sim.mm();
         let free = mm.frames.free_count();
         let far = |n: u64| Frame::containing(PhysAddr(n * FRAME_SIZE));
-        let frames = [far(1), far(2), far(513), far(512 * 512 + 1)];
+        let frames = [far(1), far(2), far(257), far(256 * 512 + 1)];
         let mut ledger = FrameLedger::new(mm).unwrap();
         for (frame, count) in frames.into_iter().zip(1..) {
             for _ in 0..2 {

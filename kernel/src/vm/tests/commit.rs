@@ -1,6 +1,8 @@
 //! What is charged, what is promised, and what fails if either is left out.
 
-use super::{A, B, PAGE, assert_all_free, copy, copy_bytes, fork, peek, put, share, space};
+use super::{
+    A, B, PAGE, assert_all_free, check, copy, copy_bytes, fork, peek, put, share, slot, space,
+};
 use cowslip_abi::{Commit, Error, Perm, ShareMode, USER_END};
 
 use crate::{
@@ -19,6 +21,7 @@ fn with_strict_spaces(test: impl FnOnce(&Mm, &PageTable, &PageTable)) {
     let mm = sim.mm();
     let (one, two) = (strict(mm), strict(mm));
     test(mm, &one, &two);
+    check(mm, &[&one, &two]);
     sim.check_tlbs();
     one.destroy(mm);
     two.destroy(mm);
@@ -39,6 +42,82 @@ fn hoard(mm: &Mm) -> Vec<Frame> {
 
 fn give_back(mm: &Mm, hoard: Vec<Frame>) {
     hoard.into_iter().for_each(|frame| mm.frames.free(frame));
+}
+
+/// Two strict spaces that share a page and its tables, a message that is dead already and a gigabyte
+/// nobody has touched, and an overcommit space with a page of its own. Something is spoilt; then everything
+/// is counted again.
+fn recount_after(spoil: impl FnOnce(&Mm, [&PageTable; 3])) {
+    let sim = SimMemory::new(1024);
+    let mm = sim.mm();
+    let (parent, child, lazy) = (strict(mm), strict(mm), space(mm));
+    parent.map_zero(mm, A, 100 * PAGE, Perm::RW).unwrap();
+    (0..5).for_each(|page| put(mm, &parent, A + page * PAGE, 1));
+    fork(mm, &child, &parent);
+    put(mm, &child, A, 2);
+    let gone = strict(mm);
+    fork(mm, &gone, &child);
+    gone.destroy(mm);
+    lazy.map_zero(mm, 0, GIB, Perm::RW).unwrap();
+    put(mm, &lazy, A, 1);
+    check(mm, &[&parent, &child, &lazy]);
+    spoil(mm, [&parent, &child, &lazy]);
+    check(mm, &[&parent, &child, &lazy]);
+}
+
+#[test]
+fn charges_and_the_promise_are_what_the_page_tables_say() {
+    recount_after(|mm, [parent, child, lazy]| {
+        // The dead one's root has frames that nobody is charged for.
+        assert!(!mm.dead.is_empty());
+        let charged = (parent.commit() + child.commit()) as i64;
+        assert!(mm.frames.promised() < charged);
+        assert_eq!(lazy.commit(), 1 + 1 + (1 + 512 + 512 * 512));
+    });
+}
+
+#[test]
+#[should_panic(expected = "is charged 105 frames, not 104")]
+fn a_charge_too_many_is_seen() {
+    recount_after(|mm, [parent, ..]| parent.grow(mm, 1).unwrap());
+}
+
+#[test]
+#[should_panic(expected = "is charged 262658 frames, not 262659")]
+fn a_charge_too_few_is_seen_in_an_overcommit_space() {
+    recount_after(|mm, [.., lazy]| lazy.shrink(mm, 1));
+}
+
+/// What is unmapped again was its only page.
+#[test]
+#[should_panic(expected = "is charged 103 frames, not 104")]
+fn a_table_that_is_taken_off_twice_is_seen() {
+    recount_after(|mm, [_, child, _]| {
+        child.map_zero(mm, B, PAGE, Perm::RW).unwrap();
+        child.unmap(mm, B, PAGE).unwrap();
+        child.shrink(mm, 1);
+    });
+}
+
+#[test]
+#[should_panic(expected = "frames are promised, not")]
+fn a_promise_too_many_is_seen() {
+    recount_after(|mm, _| mm.frames.promise(1).unwrap());
+}
+
+#[test]
+#[should_panic(expected = "frames are promised, not")]
+fn a_promise_that_is_forgotten_is_seen() {
+    recount_after(|mm, _| mm.frames.forgo(1));
+}
+
+#[test]
+#[should_panic(expected = "is of two classes")]
+fn a_page_of_two_classes_is_seen() {
+    recount_after(|mm, [parent, _, lazy]| {
+        let page = slot(mm, parent, A + PAGE, 0).get();
+        slot(mm, lazy, A + PAGE, 0).set(page);
+    });
 }
 
 /// The page needs three tables.

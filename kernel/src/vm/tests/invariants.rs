@@ -114,6 +114,7 @@ fn rule_2_w_means_that_there_is_no_other_entry() {
 fn rule_2_is_seen_to_be_broken() {
     recount_after(|mm, one| {
         let below = entry(mm, one, A, 3);
+        one.grow(mm, one.commit() - 1).unwrap();
         mm.counts.increment(below.table_below().unwrap());
         Slot::new(&mm.map.table(one.root())[9]).set(below.lent());
     });

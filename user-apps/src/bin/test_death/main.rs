@@ -35,6 +35,7 @@ user_apps::scenarios![
     shared_frames_of_the_dead_live_on,
     lesson_18_kill_wins_against_a_server_that_never_replies,
     closing_the_last_receive_right_fails_the_queue,
+    a_queue_of_two_hundred_is_failed_to_the_last,
     closing_the_last_receive_right_wakes_receivers,
     an_endpoint_carried_in_a_message_dies_with_its_holder,
     a_space_without_threads_dies_with_its_last_handle,

@@ -22,6 +22,20 @@ pub(crate) fn closing_the_last_receive_right_fails_the_queue() {
     assert_err(send.call(Message::new(0)), Error::Died);
 }
 
+/// More than the kernel fails in one go.
+pub(crate) fn a_queue_of_two_hundred_is_failed_to_the_last() {
+    let receiver = endpoint();
+    let send = receiver.copy(Rights::SEND | Rights::COPY, 0).expect("copy");
+    let clients = [(); 200].map(|()| client(&send, 1, Err(Error::Died)));
+    for client in &clients {
+        until_state(client.thread(), ThreadState::Sending);
+    }
+    drop(receiver);
+    // Whether it has been told by then or not.
+    clients[199].thread().kill().expect("kill");
+    until("ends", || clients.iter().all(Running::is_finished));
+}
+
 /// A thread waits with a handle that another thread closes.
 pub(crate) fn closing_the_last_receive_right_wakes_receivers() {
     let endpoint = endpoint();
