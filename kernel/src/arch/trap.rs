@@ -122,9 +122,12 @@ pub extern "C" fn fast_reply_recv() -> Resumed {
 }
 
 /// The same for a reply that ends a fault: returns the registers of the thread that had it, which
-/// are complete.
+/// are complete. It is tried after [`fast_reply_recv`], which may have waited: then the thread may be gone,
+/// although this one need not wait.
 pub extern "C" fn fast_verdict() -> Resumed {
-    fast(|kernel| kernel.fast_verdict(clock::ticks, switch_fast))
+    let mut guard = lock();
+    guard.current()?;
+    guard.fast_verdict(clock::ticks, switch_fast)
 }
 
 /// The same as [`fast_send_room`] for a reply that is followed by a receive.
