@@ -180,7 +180,7 @@ pub extern "C" fn fast_reply_recv_bytes() -> Resumed {
 
 /// The same as [`fast_send_pages`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_pages() -> Resumed {
-    fast(|kernel| {
+    alone(Way::Receive, fast_reply_recv_pages, |kernel| {
         kernel
             .here()
             .fast_reply_recv_pages(clock::ticks, switch_fast)
@@ -221,7 +221,7 @@ fn share(
     let shared = KERNEL.share(unsafe { PerCpu::place() })?;
     // SAFETY: the kernel is shared, and no other CPU has this seat.
     let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
-    // SAFETY: nobody takes a thread from a CPU that has not waited.
+    // SAFETY: nobody takes a thread from a CPU that has not waited, and no call that waits comes before this one.
     unsafe { hint::assert_unchecked(here.running.id().is_some()) };
     if here.knows_way(way) {
         return call(here);

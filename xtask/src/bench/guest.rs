@@ -170,6 +170,20 @@ impl Guest {
         Ok(readings)
     }
 
+    /// Lets workers race against the clock, on two CPUs; returns what the machine prints.
+    pub(super) fn scale(&self) -> Result<String> {
+        let machine = Machine {
+            smp: 2,
+            icount: false,
+            ..self.machine("128M", &["bench_scale"])
+        };
+        let (_speak, silence) = silence();
+        match talk(&machine, silence, LIMIT)? {
+            (Ending::Exit(0), output) => Ok(output),
+            (ending, output) => bail!("bench_scale: {ending}\n{output}"),
+        }
+    }
+
     /// Types lines into the shell of a machine with so much memory; returns what it printed, if it
     /// came to a good end.
     pub(super) fn shell(&self, mem: &str, lines: &str, limit: Duration) -> Result<Option<String>> {

@@ -21,6 +21,7 @@ mod profile;
 mod reading;
 mod reference;
 mod rows;
+mod scale;
 mod svg;
 mod table;
 mod trace;
@@ -62,6 +63,9 @@ pub(crate) struct BenchArgs {
     /// Time the copy-on-write engine on this machine instead, in nanoseconds
     #[arg(long, conflicts_with_all = ["json", "html", "check", "update_baseline", "profile", "no_build"])]
     host: bool,
+    /// Say how much more two CPUs do than one, by the clock: needs an idle host
+    #[arg(long, conflicts_with_all = ["host", "filter", "json", "html", "check", "update_baseline", "profile", "smp"])]
+    scale: bool,
     /// Number of CPUs of the machine: all but the one that measures are idle
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["host", "update_baseline", "profile"])]
     smp: u32,
@@ -86,6 +90,10 @@ pub(crate) fn main(args: &BenchArgs) -> Result<ExitCode> {
     let guest = Guest::new(built, args.smp)?;
     if let Some(operation) = &args.profile {
         print!("{}", profile::profile(&guest, operation)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.scale {
+        print!("{}", scale::scale(&guest)?);
         return Ok(ExitCode::SUCCESS);
     }
     let mut readings = Vec::new();

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use libipc::abi::{Error, Handle, ThreadState};
 use libipc::services::procd::Reason;
 use libipc::thread::{Running, Supervisor, spawn};
-use libipc::{Endpoint, Message, PageBuffer, Received, Rights, Thread, process};
+use libipc::{Endpoint, Incoming, Message, PageBuffer, Received, Rights, Thread, process};
 use user_apps::scenario::memory::PAGE;
 use user_apps::scenario::peer::{child, status_of, thread, until, until_state};
 use user_apps::scenario::rng::Rng;
@@ -70,6 +70,41 @@ fn serve(from: Handle) {
             }
             other => panic!("no message, but {other:?}"),
         }
+    }
+}
+
+/// A server is killed that does nothing but answer one short message and receive the next: nearly always
+/// it is on its way into the kernel, or waits to be let in.
+pub(crate) fn a_kill_races_a_reply_that_receives_the_next() {
+    let mut rng = Rng::new(12);
+    let system = system();
+    for _ in rounds(2000) {
+        let endpoint = Endpoint::create().expect("endpoint");
+        let [receive, send] = [Rights::RECV | Rights::COPY, Rights::SEND]
+            .map(|rights| [Gift(endpoint.handle(), rights, 0)]);
+        let server = Twin::start(&system, &receive, |[from, ..]| echo(from));
+        let client = Twin::start(&system, &send, |[to, ..]| {
+            let ended = loop {
+                if let Err(error) = Endpoint::borrow(to).call(Message::new(1)) {
+                    break error;
+                }
+            };
+            assert_eq!(ended, Error::Died);
+        });
+        // The server has the last right to receive.
+        drop(endpoint);
+        linger(&mut rng, DELAY);
+        server.kill();
+        client.join();
+    }
+}
+
+/// Answers with the same words, in one call with the next receive.
+fn echo(from: Handle) {
+    let endpoint = Endpoint::borrow(from);
+    let mut received = endpoint.recv(&mut []);
+    while let Ok(Received::Message(Incoming { token, message, .. })) = received {
+        received = endpoint.reply_recv(token, message, &[], &mut []);
     }
 }
 

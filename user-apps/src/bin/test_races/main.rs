@@ -36,6 +36,7 @@ user_apps::scenarios![
     a_fork_among_threads_that_map_copies_a_state_that_was,
     a_kill_races_fork_and_exit,
     a_kill_races_send_and_reply,
+    a_kill_races_a_reply_that_receives_the_next,
     a_kill_of_the_server_reaches_clients_on_every_cpu,
     two_kills_race_an_exit,
     an_endpoint_destroyed_while_eight_send_fails_each,

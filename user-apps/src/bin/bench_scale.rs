@@ -1,0 +1,162 @@
+//! How much more two CPUs do than one: work that has nothing in common, with one worker on one CPU, and with
+//! one on each of two.
+//!
+//! This is about time, so the machine runs several CPUs at once and counts no instructions. One line a
+//! measurement goes out for `cargo xtask bench --scale` to read:
+//!
+//! ```text
+//! scale WORK CPUS OPERATIONS_PER_SECOND
+//! ```
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use libipc::abi::{Call, USER_END};
+use libipc::object::{Entry, clock};
+use libipc::raw::message_call;
+use libipc::rt::thread_exit;
+use libipc::services::Error;
+use libipc::thread::PRIORITY;
+use libipc::{
+    Endpoint, Handle, PAGE_SIZE, PageBuffer, Received, Rights, ShareMode, Space, System, println,
+};
+use user_apps::scenario::cpus;
+use user_apps::scenario::peer::{rest, until};
+use user_apps::scenario::twin::{Gift, Twin, system};
+
+libipc::program!(run);
+
+/// How long the workers are watched, in nanoseconds, and how often.
+const WATCH_NS: u64 = 500_000_000;
+const REPETITIONS: usize = 5;
+
+/// Pages that a process has written before it forks.
+const PAGES: usize = 16;
+
+/// What works on one CPU, until it is killed.
+type Worker = fn(&System, cpu: u64, count: &'static AtomicU64) -> Vec<Twin>;
+
+const WORKS: [(&str, Worker); 2] = [("ping_pong", ping_pong), ("fork_exit", fork_exit)];
+
+fn run() -> Result<(), Error> {
+    assert!(cpus::count() > 1, "there is one CPU only");
+    let system = system();
+    // A page for each counter, so that no two CPUs write to one line.
+    let counters = PageBuffer::new(2 * PAGE_SIZE)?;
+    counters.make_shared()?;
+    for (name, worker) in WORKS {
+        for _ in 0..REPETITIONS {
+            for nr_cpus in [1, 2] {
+                let rate = rate(&system, worker, counters.addr(), nr_cpus);
+                println!("scale {name} {nr_cpus} {rate}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Operations per second of so many workers, each on a CPU of its own.
+fn rate(system: &System, worker: Worker, counters: u64, nr_cpus: u64) -> u64 {
+    let counter = |cpu| -> &'static AtomicU64 {
+        // SAFETY: the counters stay mapped until the program ends.
+        unsafe { AtomicU64::from_ptr((counters + cpu * PAGE_SIZE as u64) as *mut u64) }
+    };
+    let total = || {
+        (0..nr_cpus)
+            .map(|cpu| counter(cpu).load(Relaxed))
+            .sum::<u64>()
+    };
+    let now = || clock().expect("clock").0;
+    (0..nr_cpus).for_each(|cpu| counter(cpu).store(0, Relaxed));
+    let twins: Vec<_> = (0..nr_cpus)
+        .flat_map(|cpu| worker(system, cpu, counter(cpu)))
+        .collect();
+    until("all work", || {
+        (0..nr_cpus).all(|cpu| counter(cpu).load(Relaxed) > 100)
+    });
+    let (begin, before) = (now(), total());
+    rest(WATCH_NS);
+    let (nr_done, elapsed_ns) = (total() - before, now() - begin);
+    twins.into_iter().for_each(Twin::kill);
+    (u128::from(nr_done) * 1_000_000_000 / u128::from(elapsed_ns)) as u64
+}
+
+/// A client calls a server in another space, four words there and back.
+fn ping_pong(system: &System, cpu: u64, count: &'static AtomicU64) -> Vec<Twin> {
+    let endpoint = Endpoint::create().expect("endpoint");
+    let receive = Gift(endpoint.handle(), Rights::RECV | Rights::COPY, 0);
+    let send = Gift(endpoint.handle(), Rights::SEND, 0);
+    let server = Twin::start(system, &[receive], move |[from, ..]| {
+        stay_on(cpu);
+        echo(from);
+    });
+    let client = Twin::start(system, &[send], move |[to, ..]| {
+        stay_on(cpu);
+        let mut words = [1, 2, 3, 4];
+        loop {
+            let (code, _, reply) = message_call(Call::Send as u32, to, [0; 6], words);
+            assert_eq!(code, 0);
+            words = reply;
+            count.fetch_add(1, Relaxed);
+        }
+    });
+    [server, client].into()
+}
+
+/// Answers with the words it got.
+fn echo(endpoint: Handle) {
+    let (mut code, mut got, mut words) = message_call(Call::Recv as u32, endpoint, [0; 6], [0; 4]);
+    while code == 0 {
+        let args = [got[3], 0, 0, 0, 0, 0];
+        (code, got, words) = message_call(Call::ReplyRecv as u32, endpoint, args, words);
+    }
+}
+
+/// A process forks children that end at once: the calls that the process server makes for that, without it, as there
+/// is one of it.
+fn fork_exit(system: &System, cpu: u64, count: &'static AtomicU64) -> Vec<Twin> {
+    let gift = Gift(system.handle(), Rights::CREATE, 0);
+    let twin = Twin::start(system, &[gift], move |[system, ..]| {
+        stay_on(cpu);
+        fork_on(&System::borrow(system), count).expect("a fork");
+    });
+    [twin].into()
+}
+
+fn fork_on(system: &System, count: &AtomicU64) -> Result<(), libipc::Error> {
+    let end = Endpoint::create()?;
+    let death = end.copy(Rights::NOTIFY, 1)?;
+    let stack = PageBuffer::new(PAGE_SIZE)?;
+    let mut pages = PageBuffer::new(PAGES * PAGE_SIZE)?;
+    loop {
+        pages
+            .chunks_mut(PAGE_SIZE)
+            .for_each(|page| page[0] = page[0].wrapping_add(1));
+        let space = system.create_space(Some(&death))?;
+        // It may run where its creator may.
+        let thread = space.create_thread(None, PRIORITY)?;
+        space.share(&Space::own(), 0, 0, USER_END, ShareMode::CopyOnWrite, None)?;
+        thread.start(Entry {
+            ip: end_at_once as *const () as u64,
+            sp: stack.addr() + stack.mapped_len() as u64 - 8,
+            args: [0; 3],
+            fs_base: 0,
+        })?;
+        let ended = end.recv(&mut [])?;
+        assert!(matches!(ended, Received::Notification(1)));
+        count.fetch_add(1, Relaxed);
+    }
+}
+
+extern "C" fn end_at_once() -> ! {
+    thread_exit()
+}
+
+/// Lets the calling thread run on this CPU only.
+fn stay_on(cpu: u64) {
+    let own = libipc::Thread::borrow(libipc::start::thread());
+    cpus::bind(&own, 1 << cpu).expect("the CPU is there");
+}
