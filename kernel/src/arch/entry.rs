@@ -156,7 +156,7 @@ syscall_entry:
     UNLESS_PLAIN 9f
     call {fast_send}
     test rax, rax
-    jz 4f
+    jz 24f
 
     // rax: the registers to resume with after success, but for the words.
 2:  mov rbx, [rax + {rbx}]
@@ -177,6 +177,13 @@ syscall_entry:
     call {fast_verdict}
     test rax, rax
     jnz resume
+    call {fast_reply_recv_bound}
+    test rax, rax
+    jnz 2b
+    jmp 4f
+24: call {fast_send_bound}
+    test rax, rax
+    jnz 2b
 
 4:  mov rax, gs:[{entry_stack}]
     mov qword ptr [rax + {vector} - {len}], {syscall}
@@ -428,6 +435,8 @@ fatal_entry:
     unmap = const Call::Unmap as u32,
     share = const Call::Share as u32,
     fast_send = sym trap::fast_send,
+    fast_send_bound = sym trap::fast_send_bound,
+    fast_reply_recv_bound = sym trap::fast_reply_recv_bound,
     fast_notify = sym trap::fast_notify,
     fast_recv = sym trap::fast_recv,
     fast_send_room = sym trap::fast_send_room,

@@ -120,7 +120,14 @@ pub extern "C" fn fast_send() -> Resumed {
     })
 }
 
-/// The same for a message without bytes, but with room for some.
+/// The same if one of the two may not run on every CPU.
+pub extern "C" fn fast_send_bound() -> Resumed {
+    share(Way::Send, fast_send_bound, |mut here| {
+        here.fast_send_bound(clock::ticks, switch_fast)
+    })
+}
+
+/// The same as [`fast_send`] for a message without bytes, but with room for some.
 pub extern "C" fn fast_send_room() -> Resumed {
     share(Way::Send, fast_send_room, |mut here| {
         here.fast_send_room(clock::ticks, switch_fast)
@@ -153,6 +160,13 @@ pub extern "C" fn fast_send_handle() -> Resumed {
 pub extern "C" fn fast_reply_recv() -> Resumed {
     share(Way::Receive, fast_reply_recv, |mut here| {
         here.fast_reply_recv(clock::ticks, switch_fast)
+    })
+}
+
+/// The same if one of the two may not run on every CPU.
+pub extern "C" fn fast_reply_recv_bound() -> Resumed {
+    share(Way::Receive, fast_reply_recv_bound, |mut here| {
+        here.fast_reply_recv_bound(clock::ticks, switch_fast)
     })
 }
 

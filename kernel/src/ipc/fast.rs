@@ -50,8 +50,18 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         self.send_ordinary::<PLAIN, R>(now_ticks, switch, nothing)
     }
 
-    /// The same for a message without bytes, but with room for some in the reply: only the upper half of
-    /// the tag may say that pages move, and the first length must be 0.
+    /// The same for two threads of which one at least may not run on every CPU, and both may run here.
+    #[inline(always)]
+    pub fn fast_send_bound<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        self.send_ordinary::<BOUND, R>(now_ticks, switch, nothing)
+    }
+
+    /// The same as [`fast_send`](Self::fast_send) for a message without bytes, but with room for some in the reply: only
+    /// the upper half of the tag may say that pages move, and the first length must be 0.
     #[inline(always)]
     pub fn fast_send_room<R>(
         &mut self,
@@ -105,6 +115,16 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         self.reply_recv_ordinary::<BYTES, R>(now_ticks, switch, pass)
     }
 
+    /// Like [`fast_send_bound`](Self::fast_send_bound), for a reply and receive.
+    #[inline(always)]
+    pub fn fast_reply_recv_bound<R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+    ) -> Option<R> {
+        self.reply_recv_ordinary::<BOUND, R>(now_ticks, switch, nothing)
+    }
+
     /// The same for a reply of label and words that lets a faulted thread go on. All of its registers
     /// are in its frame.
     #[inline(always)]
@@ -136,7 +156,9 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         let way = sender.route(Way::Send).endpoint;
         let mut endpoint = self.endpoints.claim_hinted(way)?;
         let mut receiver = self.threads.claim(endpoint.receivers.first()?)?;
-        if !(sender.special | receiver.special).is_empty() {
+        let special = sender.special | receiver.special;
+        if special != expected_special(PAYLOAD) || PAYLOAD == BOUND && !self.cpu.may_run(&receiver)
+        {
             return None;
         }
         pass(&mut self.spaces, sender, &mut receiver)?;
@@ -172,7 +194,9 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
             return None;
         }
         let mut client = self.threads.claim_at(token)?;
-        if !(server.special | client.special ^ expected_special(PAYLOAD)).is_empty()
+        let special = server.special | client.special;
+        if special != expected_special(PAYLOAD)
+            || PAYLOAD == BOUND && !self.cpu.may_run(&client)
             || !client.awaits(token, server.space)
             || self.cpu.run_queue.any_above(client.priority)
         {
@@ -284,25 +308,27 @@ const BYTES: u8 = 2;
 const HANDLE: u8 = 3;
 /// The answer to a fault: the thread shall go on.
 const VERDICT: u8 = 4;
+/// Nothing, between threads of which one may not run on every CPU.
+const BOUND: u8 = 5;
 
 /// The tag of that answer.
 const RESUME: u64 = Tag::new(FaultVerdict::Resume as u32).0;
 
 /// What the receiver sees of a tag: that handles or pages move is not its business.
 const fn tag_mask(payload: u8) -> u64 {
-    if payload == PLAIN {
+    if payload == PLAIN || payload == BOUND {
         u64::MAX
     } else {
         !MOVE_MARKS
     }
 }
 
-/// What is special about the thread that gets an answer.
+/// What is special about the two.
 const fn expected_special(payload: u8) -> Special {
-    if payload == VERDICT {
-        Special::FAULT
-    } else {
-        Special::empty()
+    match payload {
+        VERDICT => Special::FAULT,
+        BOUND => Special::BOUND,
+        _ => Special::empty(),
     }
 }
 

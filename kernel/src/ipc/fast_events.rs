@@ -5,7 +5,7 @@
 //! | notify | receive |
 //! | --- | --- |
 //! | nobody receives; or the first receiver has no higher priority than the caller, | bits are raised; or no sender and no other receiver waits at the endpoint, |
-//! | none of those that wait for the CPU has its priority, it may run on every CPU, and none is idle | the time slice goes on, one thread alone has the highest priority, and neither is [special](Thread::special) |
+//! | none of those that wait for the CPU has its priority, it may run here, and no CPU is idle | the time slice goes on, one thread alone has the highest priority, and neither is [special](Thread::special) |
 
 use core::ops::Deref;
 
@@ -28,10 +28,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
             return self.running.get();
         }
         let mut receiver = self.threads.claim(endpoint.receivers.first()?)?;
-        if receiver.priority > caller.priority
-            || receiver.special.contains(Special::BOUND)
-            || *self.idle != 0
-        {
+        if receiver.priority > caller.priority || !self.cpu.may_run(&receiver) || *self.idle != 0 {
             return None;
         }
         let id = receiver.id();
@@ -69,8 +66,8 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
             return None;
         }
         let mut next = self.threads.claim(next)?;
-        let is_special = !(caller.special | next.special).is_empty();
-        if is_special || !self.cpu.run_queue.pop_only(&mut next) {
+        let special = (caller.special | next.special) - Special::BOUND;
+        if !special.is_empty() || !self.cpu.run_queue.pop_only(&mut next) {
             return None;
         }
         endpoint.receivers.set_only(caller_id);

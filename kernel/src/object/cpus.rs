@@ -54,6 +54,14 @@ impl Cpu {
     }
 }
 
+impl Cpu {
+    /// Whether a thread may run here.
+    #[inline(always)]
+    pub(crate) fn may_run(&self, thread: &Thread) -> bool {
+        thread.affinity >> self.run_queue.cpu() & 1 != 0
+    }
+}
+
 /// All CPUs.
 #[derive(Debug)]
 pub struct Cpus {

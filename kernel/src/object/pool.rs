@@ -223,7 +223,9 @@ const CLAIMED: u32 = 1;
 pub struct Pin<T>(UnsafeCell<Option<NonNull<Slot<T>>>>);
 
 impl<T> Pin<T> {
-    const NONE: Self = Self(UnsafeCell::new(None));
+    const fn new() -> Self {
+        Self(UnsafeCell::new(None))
+    }
 }
 
 /// What stands for a chunk that there is not: its slots are empty.
@@ -297,7 +299,7 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
             first_free: 0,
             next_generation: 1,
             len: 0,
-            pins: [const { Pin::NONE }; PINS],
+            pins: [const { Pin::new() }; PINS],
             here: 0,
             epoch: NO_EPOCH,
         }

@@ -27,6 +27,12 @@ impl RunQueue {
         }
     }
 
+    /// The CPU's number.
+    #[must_use]
+    pub fn cpu(&self) -> u8 {
+        self.cpu
+    }
+
     /// The highest priority at which a thread waits.
     #[must_use]
     pub fn highest(&self) -> Option<u8> {

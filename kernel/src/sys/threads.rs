@@ -139,7 +139,7 @@ impl Kernel {
     }
 
     /// Changes where a thread may run.
-    fn set_affinity(&mut self, id: Id<Thread>, affinity: Affinity) {
+    pub(super) fn set_affinity(&mut self, id: Id<Thread>, affinity: Affinity) {
         let is_queued = self.leave_run_queue(id);
         if let Some(thread) = self.threads.get_mut(id) {
             thread.set_affinity(affinity);

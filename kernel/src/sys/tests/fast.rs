@@ -79,6 +79,7 @@ impl World {
     fn new(is_fast: bool, priorities: [u64; PROGRAMS]) -> Self {
         let mut machine = Machine::new(1024);
         let programs: Vec<_> = (0..PROGRAMS).map(|_| machine.program()).collect();
+        machine.kernel.set_affinity(programs[PROGRAMS - 1].thread, 1);
         let endpoints: Vec<[Handle; PROGRAMS]> = (0..2)
             .map(|number| {
                 let owner = programs[number];
@@ -182,7 +183,11 @@ impl World {
             kernel.here().find_way(way);
         }
         let is_done = match call {
-            Some(Call::Send) if is_plain => kernel.here().fast_send(|| 0, |_| ()).is_some(),
+            Some(Call::Send) if is_plain => {
+                let next = kernel.here().fast_send(|| 0, |_| ());
+                let next = next.or_else(|| kernel.here().fast_send_bound(|| 0, |_| ()));
+                next.is_some()
+            }
             Some(Call::Send) if has_handles => kernel.fast_send_handle(|| 0, |_| ()).is_some(),
             Some(Call::Send) if regs.r8 == 0 => {
                 kernel.here().fast_send_room(|| 0, |_| ()).is_some()
@@ -193,7 +198,9 @@ impl World {
                 next.is_some()
             }
             Some(Call::ReplyRecv) if is_plain => {
-                kernel.here().fast_reply_recv(|| 0, |_| ()).is_some()
+                let next = kernel.here().fast_reply_recv(|| 0, |_| ());
+                let next = next.or_else(|| kernel.here().fast_reply_recv_bound(|| 0, |_| ()));
+                next.is_some()
             }
             Some(Call::ReplyRecv) if has_handles => {
                 kernel.fast_reply_recv_handle(|| 0, |_| ()).is_some()
