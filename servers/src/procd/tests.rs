@@ -343,6 +343,19 @@ fn few_handles_come_by_themselves() {
 }
 
 #[test]
+fn a_process_that_asks_gets_the_thread_that_was_started() {
+    let procd = procd();
+    let parent = add(&procd, INIT_PID);
+    let pid = client::spawn(&as_process(parent), Commit::Overcommit, b"/bin/small\0").unwrap();
+    let asked = fake::asked();
+    let start = asked.iter().find(|asked| asked.call == Call::ThreadStart);
+    client::handle(&as_process(pid), Thing::Thread).unwrap();
+    let copies = fake::asked();
+    let copy = copies.iter().find(|asked| asked.call == Call::HandleCopy);
+    assert_eq!(copy.unwrap().handle, start.unwrap().handle);
+}
+
+#[test]
 fn lists_page() {
     let procd = procd();
     let pids: Vec<u64> = (0..40).map(|_| add(&procd, INIT_PID)).collect();
