@@ -245,3 +245,37 @@ fn shared_memory_stays_in_its_class_also_in_place() {
     }
     assert_all_free(mm);
 }
+
+/// As many pages as a step can copy, and no more.
+#[test]
+fn a_message_that_is_too_short_to_be_remapped_is_looked_at_for_a_step() {
+    with_spaces(|mm, one, two| {
+        const NR_PAGES: u64 = 20;
+        for table in [one, two] {
+            table.map_zero(mm, A, NR_PAGES * PAGE, Perm::RW).unwrap();
+            (0..NR_PAGES).for_each(|page| put(mm, table, A + page * PAGE, 1));
+        }
+        // The last one cannot be written where it is.
+        let last = A + (NR_PAGES - 1) * PAGE;
+        copy_bytes(mm, two, last, one, last, PAGE).unwrap();
+        mm.set_remap_min_pages(1000);
+        let passage = Passage {
+            mm,
+            dst: two,
+            to: A,
+            src: one,
+            from: A,
+            len: NR_PAGES * PAGE,
+            transfer: Transfer::Copy,
+        };
+        let nr_pages = |limit| passage.check(0, limit).unwrap().len / PAGE;
+        assert_eq!(nr_pages(Effort(4 * Effort::BYTES.0)), 4, "copied");
+        assert_eq!(
+            nr_pages(Effort(100 * Effort::BYTES.0)),
+            NR_PAGES,
+            "remapped"
+        );
+        copy_bytes(mm, two, A, one, A, NR_PAGES * PAGE).unwrap();
+        assert_eq!(mm.stats.copied.get(), 0);
+    });
+}
