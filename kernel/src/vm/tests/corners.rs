@@ -279,3 +279,16 @@ fn a_message_that_is_too_short_to_be_remapped_is_looked_at_for_a_step() {
         assert_eq!(mm.stats.copied.get(), 0);
     });
 }
+
+#[test]
+fn a_page_that_comes_with_its_frame_is_not_promised_another() {
+    let sim = SimMemory::new(64);
+    let mm = sim.mm();
+    let table = strict(mm);
+    let frame = mm.frames.alloc_zeroed().unwrap();
+    table.map_frame(mm, A, frame, Perm::R).unwrap();
+    check(mm, &[&table]);
+    assert_eq!((table.commit(), mm.frames.promised()), (1 + 3 + 1, 0));
+    table.destroy(mm);
+    assert_all_free(mm);
+}
