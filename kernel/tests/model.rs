@@ -21,14 +21,32 @@ mod model {
     pub(crate) mod world;
 }
 
+use std::ops::Range;
+
 use model::{ops, world::World};
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngAlgorithm};
+
+/// How many operations a sequence has. Miri takes about a second for one, so there it is one sequence.
+const LEN: Range<usize> = if cfg!(miri) { 60..61 } else { 1..60 };
+
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    if cfg!(miri) {
+        config.cases = 1;
+        // Drawing numbers should not take longer than what is done with them.
+        config.rng_algorithm = RngAlgorithm::XorShift;
+    }
+    config
+}
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
-    fn operations_agree_with_the_model(steps in prop::collection::vec(ops::step(), 1..60)) {
+    fn operations_agree_with_the_model(steps in prop::collection::vec(ops::step(), LEN)) {
         let mut world = World::new();
         for step in steps {
             world.step(&step);

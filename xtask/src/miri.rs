@@ -1,4 +1,5 @@
-//! `cargo xtask miri`: the kernel's library tests under Miri, which sees undefined behaviour.
+//! `cargo xtask miri`: the kernel's library tests under Miri, which sees undefined behaviour, and one sequence
+//! of random operations on memory.
 //!
 //! Miri needs the nightly toolchain; it is never installed from here, because that would be a second
 //! compiler on someone's machine.
@@ -11,6 +12,12 @@ use crate::workspace::{root, succeed, target_dir};
 
 /// The components that Miri consists of.
 const COMPONENTS: [&str; 2] = ["miri", "rust-src"];
+
+/// The test that compares memory with its model.
+const MODEL_TEST: &str = "operations_agree_with_the_model";
+
+/// How it is run: page tables of two entries have the fewest to look through.
+const MODEL: [&str; 4] = ["--test", "model", "--features", "tiny-tables"];
 
 /// What to run.
 #[derive(clap::Args)]
@@ -25,23 +32,27 @@ pub(crate) fn main(args: &MiriArgs) -> Result<ExitCode> {
     if let Some(advice) = missing(installed().as_deref()) {
         bail!("{advice}");
     }
+    let filters = &args.filters;
+    let is_selected = |filter: &String| MODEL_TEST.contains(filter.as_str());
+    let is_model = |filter: &String| filter == MODEL_TEST;
+    if filters.is_empty() || !filters.iter().all(is_model) {
+        succeed(miri_test(&["--lib"]).arg("--").args(filters))?;
+    }
+    if filters.is_empty() || filters.iter().any(is_selected) {
+        succeed(&mut miri_test(&MODEL))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `cargo miri test` for the kernel, with these arguments.
+fn miri_test(args: &[&str]) -> Command {
     let mut command = Command::new("rustup");
     command
         .current_dir(root())
-        .args([
-            "run",
-            "nightly",
-            "cargo",
-            "miri",
-            "test",
-            "--package",
-            "kernel",
-            "--lib",
-        ])
-        .arg("--target-dir")
+        .args(["run", "nightly", "cargo", "miri", "test"])
+        .args(["--package", "kernel", "--target-dir"])
         .arg(target_dir().join("miri"))
-        .arg("--")
-        .args(&args.filters);
+        .args(args);
     for variable in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC", "RUSTFLAGS"] {
         command.env_remove(variable);
     }
@@ -50,8 +61,7 @@ pub(crate) fn main(args: &MiriArgs) -> Result<ExitCode> {
     if std::env::var_os("PROPTEST_CASES").is_none() {
         command.env("PROPTEST_CASES", "4");
     }
-    succeed(&mut command)?;
-    Ok(ExitCode::SUCCESS)
+    command
 }
 
 /// The nightly toolchain's components as rustup lists them; none without such a toolchain.

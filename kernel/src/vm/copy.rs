@@ -162,7 +162,7 @@ impl<'k> Passage<'k> {
     pub fn check(&self, done: u64, limit: Effort) -> Result<Beginning, CopyError> {
         let (job, range) = self.behind(done);
         let mut needs = Needs::new(&job, limit);
-        let reached = job.plan(&job.parts(range.clone()), &mut needs)?;
+        let reached = job.plan(&job.parts(range.clone(), limit), &mut needs)?;
         Ok(Beginning {
             len: reached - range.start,
             nr_frames: needs.per_class(&job),
@@ -321,13 +321,17 @@ impl<'m> Job<'m> {
         self.classes[1]
     }
 
-    fn parts(&self, range: Range<u64>) -> Parts {
+    /// How the bytes of a range go. Whether pages are better copied than remapped is looked up for as many
+    /// as could be copied with so much effort: more are not done with it.
+    fn parts(&self, range: Range<u64>, limit: Effort) -> Parts {
         if self.crosses() {
             return Parts::all_bytes(range);
         }
         let parts = Parts::new(range.clone(), self.distance);
         let is_short = parts.nr_pages() < self.mm.remap_min_pages();
-        if is_short && parts.nr_pages() > 0 && self.is_in_place(&parts.body) {
+        let nr_bytes = limit.times(Effort::BYTES) * FRAME_SIZE;
+        let begin = parts.body.start..parts.body.end.min(parts.body.start + nr_bytes);
+        if is_short && parts.nr_pages() > 0 && self.is_in_place(&begin) {
             return Parts::all_bytes(range);
         }
         parts
@@ -359,7 +363,7 @@ impl<'m> Job<'m> {
         limit: Effort,
         aside: Option<&mut PerClass>,
     ) -> Result<u64, CopyError> {
-        let parts = self.parts(range.clone());
+        let parts = self.parts(range.clone(), limit);
         // All or nothing: there is no need to plan what is too much anyway.
         if aside.is_none() && parts.nr_copied() > limit.times(Effort::BYTES) {
             return Ok(range.start);

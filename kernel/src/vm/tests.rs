@@ -4,6 +4,7 @@
 
 mod aliases;
 mod commit;
+mod corners;
 mod failure;
 mod invariants;
 mod lazy;
