@@ -20,8 +20,15 @@ const STARTING: [&str; 4] = [
     "generation_fault",
 ];
 
-/// Rows that are no operations: CPUs are started one by one, and have stacks.
-const OTHERS: [&str; 3] = ["boot_to_", "least_memory", "shootdown"];
+/// Rows that have another reason to differ: CPUs are started one by one, and have stacks; and an interrupt comes late
+/// when another CPU has its turn.
+const OTHERS: [&str; 5] = [
+    "boot_to_",
+    "least_memory",
+    "shootdown",
+    "irq_late",
+    "worst_irq_off",
+];
 
 /// What operations cost on one CPU and on several.
 #[derive(Debug, PartialEq)]
