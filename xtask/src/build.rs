@@ -25,6 +25,7 @@ pub(crate) struct BuildArgs {
 }
 
 /// What a build has made.
+#[derive(Clone)]
 pub(crate) struct Built {
     /// The kernel's ELF file.
     pub(crate) kernel: PathBuf,

@@ -1,4 +1,4 @@
-//! The machine that is measured: one CPU, whose time-stamp counter counts instructions.
+//! The machine that is measured: one CPU, unless it is about several, whose time-stamp counter counts instructions.
 
 use std::fmt;
 use std::io::{self, Cursor, Read};
@@ -24,6 +24,8 @@ pub(super) struct Subject {
     program: &'static [&'static str],
     families: &'static [&'static str],
     mem: &'static str,
+    /// The least number of CPUs that it is about.
+    least_smp: u32,
 }
 
 impl Subject {
@@ -44,6 +46,7 @@ impl Subject {
             program: &["bench_ipc"],
             families: &["null_syscall", "ipc_rtt", "ipc_handle_rtt", "notify"],
             mem: "128M",
+            least_smp: 1,
         },
         Subject {
             program: &["bench_memory"],
@@ -61,6 +64,7 @@ impl Subject {
                 "pager_fault",
             ],
             mem: "128M",
+            least_smp: 1,
         },
         Subject {
             program: &["bench_process"],
@@ -73,6 +77,7 @@ impl Subject {
             ],
             // The largest parent has 256 MiB.
             mem: "512M",
+            least_smp: 1,
         },
         Subject {
             program: &["bench_large"],
@@ -87,11 +92,19 @@ impl Subject {
             ],
             // Two messages of 1 GiB, all of which is written.
             mem: "2304M",
+            least_smp: 1,
+        },
+        Subject {
+            program: &["bench_shootdown"],
+            families: &["shootdown"],
+            mem: "128M",
+            least_smp: 8,
         },
         Subject {
             program: &["sh", "--ticks"],
             families: &["boot_to_"],
             mem: "128M",
+            least_smp: 1,
         },
     ];
 
@@ -127,6 +140,15 @@ impl Guest {
         Ok(Guest { built, base, smp })
     }
 
+    /// The same on machines with one CPU.
+    pub(super) fn with_one_cpu(&self) -> Guest {
+        Guest {
+            built: self.built.clone(),
+            base: self.base.clone(),
+            smp: 1,
+        }
+    }
+
     /// The kernel's ELF file.
     pub(super) fn kernel(&self) -> &Path {
         &self.built.kernel
@@ -140,7 +162,7 @@ impl Guest {
 
     /// Runs a program that measures.
     pub(super) fn readings(&self, subject: &Subject) -> Result<Vec<Reading>> {
-        Self::measured(&self.machine(subject.mem, subject.program), subject, LIMIT)
+        Self::measured(&self.machine_for(subject, subject.program), subject, LIMIT)
     }
 
     /// Has a program measure one operation, while the addresses of all instructions go into a pipe.
@@ -152,7 +174,7 @@ impl Guest {
     ) -> Result<Vec<Reading>> {
         let machine = Machine {
             trace: Some(pipe.to_owned()),
-            ..self.machine(subject.mem, &[subject.name(), operation])
+            ..self.machine_for(subject, &[subject.name(), operation])
         };
         Self::measured(&machine, subject, 10 * LIMIT)
     }
@@ -190,6 +212,13 @@ impl Guest {
         let input = Cursor::new(lines.to_owned());
         let (ending, output) = talk(&self.machine(mem, &[]), input, limit)?;
         Ok((ending == Ending::Exit(0)).then_some(output))
+    }
+
+    fn machine_for(&self, subject: &Subject, program: &[&str]) -> Machine {
+        Machine {
+            smp: self.smp.max(subject.least_smp),
+            ..self.machine(subject.mem, program)
+        }
     }
 
     fn machine(&self, mem: &str, program: &[&str]) -> Machine {

@@ -13,6 +13,7 @@
 mod baseline;
 mod guest;
 mod host;
+mod idle;
 mod json;
 mod least;
 mod page;
@@ -36,6 +37,7 @@ use self::baseline::{Baseline, tools};
 use self::guest::{Guest, Subject};
 use self::reading::{Reading, agree};
 use self::reference::Reference;
+use self::rows::Row;
 use crate::build::{BuildArgs, build, shown};
 use crate::setup::{self, Purpose};
 
@@ -51,7 +53,8 @@ pub(crate) struct BenchArgs {
     /// Write a page with plots
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Fail if an operation has become more than 3 % dearer than in the baseline
+    /// Fail if an operation has become more than 3 % dearer than in the baseline; with --smp, if one that
+    /// stays on its CPU is more than 3 % dearer than on a machine with one
     #[arg(long)]
     check: bool,
     /// Make these figures the baseline
@@ -96,21 +99,7 @@ pub(crate) fn main(args: &BenchArgs) -> Result<ExitCode> {
         print!("{}", scale::scale(&guest)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let mut readings = Vec::new();
-    for subject in Subject::ALL
-        .iter()
-        .filter(|subject| subject.may_have(filter))
-    {
-        eprintln!("xtask: {subject}, twice");
-        readings.extend(measure(&guest, subject)?);
-    }
-    if least::NAME.contains(filter) {
-        eprintln!("xtask: {}", least::NAME);
-        readings.push(least::least_memory(&guest)?);
-    }
-
-    let mut rows = rows::rows(&readings, &reference);
-    rows.retain(|row| row.name.contains(filter));
+    let rows = measure_all(&guest, filter, &reference)?;
     if rows.is_empty() {
         bail!("no operation's name contains `{filter}`");
     }
@@ -127,7 +116,14 @@ pub(crate) fn main(args: &BenchArgs) -> Result<ExitCode> {
     if args.update_baseline {
         Baseline::of(&tools()?, &rows).write(whole)?;
     }
-    if args.check {
+    if args.smp > 1 {
+        let alone = measure_all(&guest.with_one_cpu(), filter, &reference)?;
+        let comparison = idle::Comparison::of(&alone, &rows, args.smp);
+        println!("{comparison}");
+        if args.check && !comparison.is_well() {
+            return Ok(ExitCode::FAILURE);
+        }
+    } else if args.check {
         let verdict = Baseline::read()?.compare(&tools()?, &rows, whole);
         println!("{verdict}");
         if !verdict.is_well() {
@@ -135,6 +131,25 @@ pub(crate) fn main(args: &BenchArgs) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The rows whose names contain the filter.
+fn measure_all(guest: &Guest, filter: &str, reference: &Reference) -> Result<Vec<Row>> {
+    let mut readings = Vec::new();
+    for subject in Subject::ALL
+        .iter()
+        .filter(|subject| subject.may_have(filter))
+    {
+        eprintln!("xtask: {subject}, twice");
+        readings.extend(measure(guest, subject)?);
+    }
+    if least::NAME.contains(filter) {
+        eprintln!("xtask: {}", least::NAME);
+        readings.push(least::least_memory(guest)?);
+    }
+    let mut rows = rows::rows(&readings, reference);
+    rows.retain(|row| row.name.contains(filter));
+    Ok(rows)
 }
 
 /// Runs a subject twice, at the same time, and returns the readings that both agree on.
