@@ -101,7 +101,9 @@ pub struct Atomic<T> {
 
 /// A word of 64 bits.
 pub type AtomicU64 = Atomic<u64>;
-/// The same, as a number of things.
+/// A word of 32 bits.
+pub type AtomicU32 = Atomic<u32>;
+/// The first, as a number of things.
 pub type AtomicUsize = Atomic<usize>;
 
 /// What an atomic word can hold.
@@ -119,6 +121,16 @@ impl Word for u64 {
 
     fn of_u64(word: u64) -> Self {
         word
+    }
+}
+
+impl Word for u32 {
+    fn to_u64(self) -> u64 {
+        self.into()
+    }
+
+    fn of_u64(word: u64) -> Self {
+        word as u32
     }
 }
 
@@ -248,5 +260,23 @@ impl AtomicU64 {
             return self.in_two_steps(order, |found| found & value);
         }
         self.loom().fetch_and(value, of_both(order))
+    }
+}
+
+impl AtomicU32 {
+    /// As in `core`, but what changes nothing does not write.
+    ///
+    /// Loom does not know that a store comes after the write of another thread's `fetch_or` that has read what the store
+    /// replaces.
+    pub fn fetch_or(&self, value: u32, order: Ordering) -> u32 {
+        let value = value.to_u64();
+        if is_weak(Weakness::Atomicity) {
+            return self.in_two_steps(order, |found| found | value);
+        }
+        let change = |found| (found | value != found).then_some(found | value);
+        let (set, fetch) = (of_both(order), of_load(load_of(order)));
+        match self.loom().fetch_update(set, fetch, change) {
+            Ok(found) | Err(found) => u32::of_u64(found),
+        }
     }
 }

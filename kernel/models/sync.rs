@@ -2,11 +2,14 @@
 
 use crate::atomic;
 
+#[path = "../src/sync/claim.rs"]
+mod claim;
 #[path = "../src/sync/lock.rs"]
 mod lock;
 #[path = "../src/sync/mailbox.rs"]
 mod mailbox;
 
+pub use claim::Claimed;
 pub use lock::{Guard, Lock, Place, Shared};
 pub use mailbox::Mailboxes;
 

@@ -16,9 +16,10 @@ use core::marker::PhantomData;
 use core::mem::{MaybeUninit, size_of};
 use core::num::NonZeroU64;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::mm::{Frame, Mm};
+use crate::sync::Claimed;
 pub use claim::{Claim, Claims, Pinned};
 
 /// Bits of an id that say where its object is.
@@ -210,13 +211,10 @@ const HEAD_ONLY: u64 = 1;
 struct Slot<T> {
     /// The bits of the object's id; 0: empty.
     id: u64,
-    /// [`CLAIMED`] while a CPU has claimed the object.
-    claim: AtomicU32,
+    /// Whether a CPU uses the object.
+    claimed: Claimed,
     object: MaybeUninit<T>,
 }
-
-/// A bit, as setting and testing it is one instruction.
-const CLAIMED: u32 = 1;
 
 /// The object that a CPU has pinned: in a line of the cache that no other CPU uses.
 #[repr(align(128))]
@@ -374,7 +372,7 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         let id = generation << PLACE_BITS | place as u64;
         let content = Slot {
             id,
-            claim: AtomicU32::new(0),
+            claimed: Claimed::new(),
             object: MaybeUninit::new(make()),
         };
         // SAFETY: the slot is within the chunk and held no object.
@@ -491,7 +489,7 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
     /// Whether an object is claimed, which is then pinned if nobody shares the pool.
     fn is_claimed(slot: NonNull<Slot<T>>) -> bool {
         // SAFETY: the slot is one of a pool and holds an object.
-        unsafe { slot.as_ref().claim.load(Relaxed) == CLAIMED }
+        unsafe { slot.as_ref().claimed.is_claimed() }
     }
 
     /// Lets another CPU act, whose number is below `PINS`.
@@ -519,20 +517,23 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         let slot = id.and_then(|id| self.find(id));
         // SAFETY: the pool is ours alone.
         let old = unsafe { core::mem::replace(&mut *self.pin_here().0.get(), slot) };
-        Self::set_claimed(old, false);
-        Self::set_claimed(slot, true);
+        Self::release(old);
+        if let Some(slot) = slot {
+            // SAFETY: it is a slot that holds an object.
+            let is_free = unsafe { slot.as_ref().claimed.claim() };
+            debug_assert!(is_free, "it is pinned elsewhere");
+        }
     }
 
     /// Lets another CPU have nothing pinned.
     pub fn unpin_on(&mut self, cpu: usize) {
-        Self::set_claimed(self.pins[cpu].0.get_mut().take(), false);
+        Self::release(self.pins[cpu].0.get_mut().take());
     }
 
-    fn set_claimed(slot: Option<NonNull<Slot<T>>>, is_claimed: bool) {
-        if let Some(slot) = slot {
-            debug_assert_ne!(Self::is_claimed(slot), is_claimed);
+    fn release(pinned: Option<NonNull<Slot<T>>>) {
+        if let Some(slot) = pinned {
             // SAFETY: it is a slot that holds an object.
-            unsafe { slot.as_ref().claim.store(is_claimed.into(), Relaxed) };
+            unsafe { slot.as_ref().claimed.release() };
         }
     }
 

@@ -3,17 +3,20 @@
 //! | | |
 //! | --- | --- |
 //! | [`Lock`] | one CPU has what is locked alone, or several share it; it is known who waits |
+//! | [`Claimed`] | somebody uses something, and others do without it |
 //! | [`Mailboxes`] | one CPU asks others to do something, and waits until they have |
 //!
 //! **Whoever waits answers.** A CPU that waits for a lock or for answers goes on answering requests
 //! itself, so two CPUs that want something of each other both get it.
 
+mod claim;
 mod lock;
 mod mailbox;
 
 // The parts below take their atomics from here, because `kernel/models` gives them others.
 use core::sync::atomic;
 
+pub use claim::Claimed;
 pub use lock::{Guard, Lock, Place, Shared};
 pub use mailbox::Mailboxes;
 

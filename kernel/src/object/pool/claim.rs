@@ -7,9 +7,8 @@
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering::{Acquire, Release};
 
-use super::{CLAIMED, Hint, Id, Pin, Pool, Slot};
+use super::{Hint, Id, Pin, Pool, Slot};
 
 /// A pool whose objects are used by who has claimed them.
 pub struct Claims<'p, T, const CHUNKS: usize, const PINS: usize = 0>(&'p Pool<T, CHUNKS, PINS>);
@@ -104,11 +103,9 @@ impl<'p, T> Claim<'p, T> {
     #[inline(always)]
     fn of(slot: NonNull<Slot<T>>) -> Option<Self> {
         // SAFETY: the slot is one of a pool.
-        let claim = unsafe { &(*slot.as_ptr()).claim };
-        if claim.fetch_or(CLAIMED, Acquire) & CLAIMED != 0 {
-            return None;
-        }
-        Some(Self {
+        let is_ours = unsafe { (*slot.as_ptr()).claimed.claim() };
+        // Only then: a claim that is dropped lets go of the object.
+        is_ours.then(|| Self {
             slot,
             pool: PhantomData,
         })
@@ -145,7 +142,7 @@ impl<T> Drop for Claim<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: the slot is one of a pool.
-        unsafe { &(*self.slot.as_ptr()).claim }.store(0, Release);
+        unsafe { (*self.slot.as_ptr()).claimed.release() };
     }
 }
 
@@ -191,7 +188,7 @@ impl<'p, T> Pinned<'p, T> {
         *self.pin = slot;
         if let Some(old) = core::mem::replace(&mut self.slot, slot) {
             // SAFETY: the slot is one of a pool. The object was claimed for this CPU, which does not use it any more.
-            unsafe { &(*old.as_ptr()).claim }.store(0, Release);
+            unsafe { (*old.as_ptr()).claimed.release() };
         }
     }
 }

@@ -79,7 +79,9 @@ impl World {
     fn new(is_fast: bool, priorities: [u64; PROGRAMS]) -> Self {
         let mut machine = Machine::new(1024);
         let programs: Vec<_> = (0..PROGRAMS).map(|_| machine.program()).collect();
-        machine.kernel.set_affinity(programs[PROGRAMS - 1].thread, 1);
+        machine
+            .kernel
+            .set_affinity(programs[PROGRAMS - 1].thread, 1);
         let endpoints: Vec<[Handle; PROGRAMS]> = (0..2)
             .map(|number| {
                 let owner = programs[number];
