@@ -27,7 +27,7 @@ use model::{ops, world::World};
 use proptest::{prelude::*, test_runner::RngAlgorithm};
 
 /// How many operations a sequence has. Miri takes about a second for one, so there it is one sequence.
-const LEN: Range<usize> = if cfg!(miri) { 60..61 } else { 1..60 };
+const LEN: Range<usize> = if cfg!(miri) { 40..41 } else { 1..60 };
 
 fn config() -> ProptestConfig {
     let mut config = ProptestConfig {

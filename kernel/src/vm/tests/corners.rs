@@ -292,3 +292,44 @@ fn a_page_that_comes_with_its_frame_is_not_promised_another() {
     table.destroy(mm);
     assert_all_free(mm);
 }
+
+/// They become pages of the source first, and are promised to it already.
+#[test]
+fn untouched_pages_that_are_shared_take_frames_of_their_source() {
+    let sim = SimMemory::new(64);
+    let mm = sim.mm();
+    let (one, two) = (strict(mm), strict(mm));
+    one.map_zero(mm, A, 5 * PAGE, Perm::RW).unwrap();
+    put(mm, &one, A, 1);
+    let sharing = Sharing {
+        mm,
+        dst: &two,
+        to: A,
+        src: &one,
+        from: A,
+        len: 5 * PAGE,
+        mode: ShareMode::Shared,
+        perm: None,
+    };
+    let needed = sharing.check(0, Effort::STEP).unwrap();
+    assert_eq!(needed.nr_frames.strict, 4);
+    assert_eq!(needed.nr_frames.overcommit, needed.charge);
+    for table in [one, two] {
+        table.destroy(mm);
+    }
+    assert_all_free(mm);
+}
+
+/// Both CPUs know the page before it is replaced by a copy that is shared.
+#[test]
+fn a_page_that_is_copied_to_be_shared_is_out_of_reach_before() {
+    with_spaces(|mm, one, two| {
+        one.map_zero(mm, A, PAGE, Perm::RW).unwrap();
+        put(mm, one, A, 1);
+        share_page(mm, two, one, ShareMode::CopyOnWrite, None);
+        peek(mm, one, A);
+        share(mm, two, A, one, A, PAGE, ShareMode::Shared, None).unwrap();
+        put(mm, two, A, 2);
+        assert_eq!((peek(mm, one, A), peek(mm, two, B)), (2, 1));
+    });
+}
