@@ -33,7 +33,7 @@ use loom::{cell::UnsafeCell, model::Builder, thread};
 pub fn new_lock<T>(value: T, nr_sharers: usize) -> Arc<sync::Lock<T>> {
     let lock = sync::Lock::new(value);
     let _ = lock.is_waiting(0);
-    let mut guard = lock.retake(0, || ()).expect("it is free");
+    let mut guard = lock.retake(0).expect("it is free");
     for cpu in 0..sync::MAX_CPUS {
         guard.admit(cpu, cpu < nr_sharers);
     }

@@ -43,23 +43,15 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel::new(&MM, &Machine));
 
 type Guard = sync::Guard<'static, Kernel>;
 
-/// Waits for the kernel, to act for this CPU, which runs threads. The one that ran here may be gone then.
+/// Waits for the kernel, to act for this CPU. The thread that ran here may be gone then.
 #[inline(always)]
 fn lock() -> Guard {
     KERNEL
-        .retake(PerCpu::number(), wait_for_sharers)
+        .retake(PerCpu::number())
         .unwrap_or_else(lock_after_others)
 }
 
-/// Waits until other CPUs do not share the kernel, which this one has taken. Who calls this has nothing to keep meanwhile,
-/// so it needs no stack.
-#[cold]
-#[inline(never)]
-fn wait_for_sharers() {
-    KERNEL.wait_for_sharers(PerCpu::number(), smp::wait_a_little);
-}
-
-/// Waits for the kernel if another CPU had it last, or has it, or this one was idle.
+/// The same if another CPU had it last, or has it, or may share it.
 #[inline(always)]
 fn lock_after_others() -> Guard {
     take_after_others();
@@ -67,7 +59,7 @@ fn lock_after_others() -> Guard {
     unsafe { KERNEL.taken() }
 }
 
-/// Takes the kernel. Who calls this has nothing to keep either.
+/// Takes the kernel. Who calls this has nothing to keep meanwhile, so it needs no stack.
 #[cold]
 #[inline(never)]
 fn take_after_others() {
@@ -286,7 +278,7 @@ fn fast(call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
 #[inline(always)]
 fn lock_for_thread() -> Option<Guard> {
     // Nobody takes a thread from a CPU that has not waited.
-    let again = KERNEL.retake(PerCpu::number(), wait_for_sharers);
+    let again = KERNEL.retake(PerCpu::number());
     again.or_else(|| {
         let guard = lock_after_others();
         guard.current().is_some().then_some(guard)

@@ -25,14 +25,13 @@ use super::MAX_CPUS;
 
 /// Something that one CPU has alone, or several share.
 pub struct Lock<T: ?Sized> {
-    /// The number of the CPU that had it alone last, and [`TAKEN`] more while it has it.
+    /// The number of the CPU that had it alone last, [`TAKEN`] more while it has it, and [`SEVERAL`] more while several
+    /// may share it.
     state: AtomicUsize,
     /// The CPUs that wait to have it alone, a bit each.
     waiting: AtomicU64,
     /// The CPUs that may share it, a bit each.
     sharers: AtomicU64,
-    /// How many these are.
-    nr_sharers: AtomicUsize,
     places: [Place; MAX_CPUS],
     value: UnsafeCell<T>,
 }
@@ -41,8 +40,10 @@ pub struct Lock<T: ?Sized> {
 #[repr(align(128))]
 pub struct Place(AtomicUsize);
 
+const SEVERAL: usize = 1 << 7;
+/// Above all others, so that one comparison finds it.
 const TAKEN: usize = 1 << 8;
-const _: () = assert!(MAX_CPUS <= TAKEN);
+const _: () = assert!(MAX_CPUS <= SEVERAL);
 
 // SAFETY: the lock gives the value to one CPU at a time, or says to several where it is.
 unsafe impl<T: ?Sized + Send> Sync for Lock<T> {}
@@ -66,7 +67,6 @@ impl<T> Lock<T> {
             state: AtomicUsize::new(0),
             waiting: AtomicU64::new(0),
             sharers: AtomicU64::new(0),
-            nr_sharers: AtomicUsize::new(0),
             places: [const { Place(AtomicUsize::new(0)) }; MAX_CPUS],
             value: UnsafeCell::new(value),
         }
@@ -92,21 +92,14 @@ impl<T> Lock<T> {
         }
     }
 
-    /// Takes the lock for a CPU that may share it, if nobody has it alone and that CPU had it last. If others may share it,
-    /// too, `wait_for_sharers` must see to it that they do not.
+    /// Takes the lock for a CPU if nobody has it alone, that CPU had it last, and no other may share it.
     #[inline(always)]
-    pub fn retake(&self, cpu: usize, wait_for_sharers: impl FnOnce()) -> Option<Guard<'_, T>> {
+    pub fn retake(&self, cpu: usize) -> Option<Guard<'_, T>> {
         let taken = self
             .state
             .compare_exchange(cpu, cpu + TAKEN, Acquire, Relaxed);
-        if taken.is_err() {
-            return None;
-        }
-        if self.nr_sharers.load(Relaxed) > 1 {
-            wait_for_sharers();
-        }
         // Only then: a guard that is dropped gives the lock back.
-        Some(Guard { lock: self })
+        taken.is_ok().then(|| Guard { lock: self })
     }
 
     /// Takes the lock for a CPU, which does `wait` again and again until it is free.
@@ -136,7 +129,7 @@ impl<T> Lock<T> {
             if last < TAKEN
                 && self
                     .state
-                    .compare_exchange_weak(last, cpu + TAKEN, Acquire, Relaxed)
+                    .compare_exchange_weak(last, cpu + TAKEN + (last & SEVERAL), Acquire, Relaxed)
                     .is_ok()
             {
                 break;
@@ -148,7 +141,7 @@ impl<T> Lock<T> {
     }
 
     /// Waits until nobody else shares the lock that this CPU has taken.
-    pub fn wait_for_sharers(&self, cpu: usize, mut wait: impl FnMut()) {
+    fn wait_for_sharers(&self, cpu: usize, mut wait: impl FnMut()) {
         let mut others = self.sharers.load(Relaxed) & !(1 << cpu);
         if others != 0 {
             // As in `share`, the other way round.
@@ -179,8 +172,10 @@ impl<T: ?Sized> Guard<'_, T> {
             before & !(1 << cpu)
         };
         self.lock.sharers.store(sharers, Relaxed);
-        let nr_sharers = sharers.count_ones() as usize;
-        self.lock.nr_sharers.store(nr_sharers, Relaxed);
+        // Nobody else changes it meanwhile.
+        let state = self.lock.state.load(Relaxed) & !SEVERAL;
+        let several = if sharers.count_ones() > 1 { SEVERAL } else { 0 };
+        self.lock.state.store(state + several, Relaxed);
     }
 }
 
@@ -245,7 +240,7 @@ mod tests {
                 let lock = &lock;
                 scope.spawn(move || {
                     for _ in 0..ROUNDS {
-                        let again = lock.retake(cpu, || unreachable!());
+                        let again = lock.retake(cpu);
                         let mut guard = again.unwrap_or_else(|| lock.lock(cpu, thread::yield_now));
                         let value = *guard;
                         *guard = value + 1;
@@ -261,13 +256,10 @@ mod tests {
     fn it_is_retaken_only_by_who_had_it_last_and_not_while_it_is_taken() {
         let lock = Lock::new(());
         let guard = lock.lock(3, || unreachable!("it is free"));
-        assert!(lock.retake(3, || unreachable!()).is_none());
+        assert!(lock.retake(3).is_none());
         drop(guard);
-        assert!(lock.retake(0, || unreachable!()).is_none());
-        assert!(
-            lock.retake(3, || unreachable!()).is_some()
-                && lock.retake(3, || unreachable!()).is_some()
-        );
+        assert!(lock.retake(0).is_none());
+        assert!(lock.retake(3).is_some() && lock.retake(3).is_some());
     }
 
     #[test]
@@ -281,11 +273,8 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..ROUNDS {
                         if round % 4 == 0 {
-                            let again = lock.retake(cpu, || {
-                                lock.wait_for_sharers(cpu, thread::yield_now);
-                            });
-                            let mut guard =
-                                again.unwrap_or_else(|| lock.lock(cpu, thread::yield_now));
+                            assert!(lock.retake(cpu).is_none());
+                            let mut guard = lock.lock(cpu, thread::yield_now);
                             guard[0] += 1;
                             guard[1] += 1;
                         } else if let Some(shared) = lock.share(lock.place(cpu)) {
@@ -323,7 +312,7 @@ mod tests {
     #[test]
     fn waiting_is_seen() {
         let lock = Lock::new(());
-        let guard = lock.retake(0, || unreachable!()).expect("it is free");
+        let guard = lock.retake(0).expect("it is free");
         thread::scope(|scope| {
             scope.spawn(|| drop(lock.lock(5, thread::yield_now)));
             while !lock.is_waiting(5) {
@@ -333,6 +322,6 @@ mod tests {
             drop(guard);
         });
         assert!(!lock.is_waiting(5));
-        assert!(lock.retake(5, || unreachable!()).is_some());
+        assert!(lock.retake(5).is_some());
     }
 }

@@ -138,8 +138,13 @@ impl Kernel {
         }
     }
 
-    /// Changes where a thread may run.
+    /// Changes where a thread may run. If that is no change, a thread that waits for a CPU keeps its place:
+    /// who binds it again and again must not keep it from running.
     pub(super) fn set_affinity(&mut self, id: Id<Thread>, affinity: Affinity) {
+        let affinity_now = self.threads.get(id).map(Thread::affinity);
+        if affinity_now == Some(affinity) {
+            return;
+        }
         let is_queued = self.leave_run_queue(id);
         if let Some(thread) = self.threads.get_mut(id) {
             thread.set_affinity(affinity);

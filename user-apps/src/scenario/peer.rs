@@ -13,7 +13,7 @@ const STACK: usize = 64 * 1024;
 
 /// How long a condition may take that others bring about, in nanoseconds: far more than any does, on
 /// a host that has other things to do as well.
-const PATIENCE_NS: u64 = 120_000_000_000;
+const PATIENCE_NS: u64 = 100_000_000_000;
 
 /// How long who waits for a condition leaves its CPU alone between two looks, in nanoseconds: at first,
 /// and in the end.
