@@ -47,7 +47,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.send_ordinary::<PLAIN, R>(now_ticks, switch, nothing)
+        self.send_ordinary::<PLAIN, R>(now_ticks, switch, Nothing)
     }
 
     /// The same for two threads of which one at least may not run on every CPU, and both may run here.
@@ -57,7 +57,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.send_ordinary::<BOUND, R>(now_ticks, switch, nothing)
+        self.send_ordinary::<BOUND, R>(now_ticks, switch, Nothing)
     }
 
     /// The same as [`fast_send`](Self::fast_send) for a message without bytes, but with room for some in the reply: only
@@ -68,7 +68,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.send_ordinary::<ROOM, R>(now_ticks, switch, room)
+        self.send_ordinary::<ROOM, R>(now_ticks, switch, Room)
     }
 
     /// The same for a message with bytes that can be copied where they are.
@@ -78,8 +78,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        let mm = self.mm;
-        let pass = |_: &mut S, from: &mut Thread, to: &mut Thread| copy_in_place(mm, from, to);
+        let pass = InPlace(self.mm);
         self.send_ordinary::<BYTES, R>(now_ticks, switch, pass)
     }
 
@@ -90,7 +89,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.reply_recv_ordinary::<PLAIN, R>(now_ticks, switch, nothing)
+        self.reply_recv_ordinary::<PLAIN, R>(now_ticks, switch, Nothing)
     }
 
     /// Like [`fast_send_room`](Self::fast_send_room), for a reply and receive.
@@ -100,7 +99,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.reply_recv_ordinary::<ROOM, R>(now_ticks, switch, room)
+        self.reply_recv_ordinary::<ROOM, R>(now_ticks, switch, Room)
     }
 
     /// Like [`fast_send_bytes`](Self::fast_send_bytes), for a reply and receive.
@@ -110,8 +109,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        let mm = self.mm;
-        let pass = |_: &mut S, from: &mut Thread, to: &mut Thread| copy_in_place(mm, from, to);
+        let pass = InPlace(self.mm);
         self.reply_recv_ordinary::<BYTES, R>(now_ticks, switch, pass)
     }
 
@@ -122,7 +120,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.reply_recv_ordinary::<BOUND, R>(now_ticks, switch, nothing)
+        self.reply_recv_ordinary::<BOUND, R>(now_ticks, switch, Nothing)
     }
 
     /// The same for a reply of label and words that lets a faulted thread go on. All of its registers
@@ -136,7 +134,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         if self.running.get()?.regs.rsi != RESUME {
             return None;
         }
-        self.reply_recv_ordinary::<VERDICT, R>(now_ticks, switch, nothing)
+        self.reply_recv_ordinary::<VERDICT, R>(now_ticks, switch, Nothing)
     }
 
     #[inline(always)]
@@ -161,7 +159,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         {
             return None;
         }
-        pass(&mut self.spaces, sender, &mut receiver)?;
+        pass.pass(&mut self.spaces, sender, &mut receiver)?;
         endpoint.receivers.take_first();
 
         let token = sender.hand_over(&mut receiver, now_ticks());
@@ -202,7 +200,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         {
             return None;
         }
-        pass(&mut self.spaces, server, &mut client)?;
+        pass.pass(&mut self.spaces, server, &mut client)?;
         endpoint.receivers.set_only(caller);
 
         server.state = State::Receiving {
@@ -232,10 +230,8 @@ impl Here<'_, &mut Spaces> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        let mm = self.mm;
-        self.send_ordinary::<BYTES, R>(now_ticks, switch, |spaces, from, to| {
-            copy_in_place(mm, from, to).or_else(|| copy_pages(mm, spaces, from, to))
-        })
+        let pass = Pages(self.mm);
+        self.send_ordinary::<BYTES, R>(now_ticks, switch, pass)
     }
 
     /// Like [`fast_send_pages`](Self::fast_send_pages), for a reply and receive.
@@ -245,10 +241,8 @@ impl Here<'_, &mut Spaces> {
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        let mm = self.mm;
-        self.reply_recv_ordinary::<BYTES, R>(now_ticks, switch, |spaces, from, to| {
-            copy_in_place(mm, from, to).or_else(|| copy_pages(mm, spaces, from, to))
-        })
+        let pass = Pages(self.mm);
+        self.reply_recv_ordinary::<BYTES, R>(now_ticks, switch, pass)
     }
 }
 
@@ -262,11 +256,13 @@ impl Kernel {
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
         let (mm, mut ends_epoch) = (self.mm, false);
+        let pass = OneHandle {
+            mm,
+            ends_epoch: &mut ends_epoch,
+        };
         let next = self
             .here()
-            .send_ordinary::<HANDLE, R>(now_ticks, switch, |spaces, from, to| {
-                move_handle(mm, spaces, from, to, &mut ends_epoch)
-            });
+            .send_ordinary::<HANDLE, R>(now_ticks, switch, pass);
         if ends_epoch {
             self.endpoints.end_epoch();
         }
@@ -281,22 +277,19 @@ impl Kernel {
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
         let (mm, mut ends_epoch) = (self.mm, false);
-        let next =
-            self.here()
-                .reply_recv_ordinary::<HANDLE, R>(now_ticks, switch, |spaces, from, to| {
-                    move_handle(mm, spaces, from, to, &mut ends_epoch)
-                });
+        let pass = OneHandle {
+            mm,
+            ends_epoch: &mut ends_epoch,
+        };
+        let next = self
+            .here()
+            .reply_recv_ordinary::<HANDLE, R>(now_ticks, switch, pass);
         if ends_epoch {
             self.endpoints.end_epoch();
         }
         next
     }
 }
-
-/// Passes what a message has besides label and words. `None`: it is not possible, and nothing has changed.
-trait Pass<S>: FnOnce(&mut S, &mut Thread, &mut Thread) -> Option<()> {}
-
-impl<S, F: FnOnce(&mut S, &mut Thread, &mut Thread) -> Option<()>> Pass<S> for F {}
 
 /// What a message has besides label and words: nothing.
 const PLAIN: u8 = 0;
@@ -344,32 +337,74 @@ fn has_payload<const PAYLOAD: u8>(regs: &Registers) -> bool {
     }
 }
 
-/// Passes nothing.
-#[inline(always)]
-fn nothing<S>(_: &mut S, _: &mut Thread, _: &mut Thread) -> Option<()> {
-    Some(())
+/// How what a message has besides label and words is passed.
+trait Pass<S> {
+    /// Passes it. `None`: it is not possible, and nothing has changed.
+    fn pass(self, spaces: &mut S, from: &mut Thread, to: &mut Thread) -> Option<()>;
 }
 
-/// Passes nothing, as long as the sender offers a good buffer for a reply or the next message.
-#[inline(always)]
-fn room<S>(_: &mut S, from: &mut Thread, _: &mut Thread) -> Option<()> {
-    offers_good_buffer(from).then_some(())
+/// There is nothing.
+struct Nothing;
+
+impl<S> Pass<S> for Nothing {
+    #[inline(always)]
+    fn pass(self, _: &mut S, _: &mut Thread, _: &mut Thread) -> Option<()> {
+        Some(())
+    }
 }
 
-/// Moves the handle of a message, and notes whether that ends the epoch of the endpoints.
-#[inline(always)]
-fn move_handle(
-    mm: &Mm,
-    spaces: &mut Spaces,
-    from: &mut Thread,
-    to: &mut Thread,
-    ends_epoch: &mut bool,
-) -> Option<()> {
-    let handle = Handle(from.regs.r14 as u32);
-    let (moved, ends) = spaces.move_handle(mm, from, to.space, handle)?;
-    to.regs.r14 = moved.0.into();
-    *ends_epoch = ends;
-    Some(())
+/// There is nothing, but the sender offers a buffer for a reply or the next message.
+struct Room;
+
+impl<S> Pass<S> for Room {
+    #[inline(always)]
+    fn pass(self, _: &mut S, from: &mut Thread, _: &mut Thread) -> Option<()> {
+        offers_good_buffer(from).then_some(())
+    }
+}
+
+/// Bytes are copied where they are.
+struct InPlace(&'static Mm);
+
+impl<S> Pass<S> for InPlace {
+    #[inline(always)]
+    fn pass(self, _: &mut S, from: &mut Thread, to: &mut Thread) -> Option<()> {
+        (fits(from, to) && copy_in_place(self.0, from, to)).then_some(())
+    }
+}
+
+/// Bytes are copied, or their pages mapped.
+struct Pages(&'static Mm);
+
+impl Pass<&mut Spaces> for Pages {
+    #[inline(always)]
+    fn pass(self, spaces: &mut &mut Spaces, from: &mut Thread, to: &mut Thread) -> Option<()> {
+        if !fits(from, to) {
+            return None;
+        }
+        if copy_in_place(self.0, from, to) {
+            return Some(());
+        }
+        copy_pages(self.0, spaces, from, to)
+    }
+}
+
+/// A handle moves.
+struct OneHandle<'e> {
+    mm: &'static Mm,
+    /// That ends the epoch of the endpoints.
+    ends_epoch: &'e mut bool,
+}
+
+impl Pass<&mut Spaces> for OneHandle<'_> {
+    #[inline(always)]
+    fn pass(self, spaces: &mut &mut Spaces, from: &mut Thread, to: &mut Thread) -> Option<()> {
+        let handle = Handle(from.regs.r14 as u32);
+        let (moved, ends_epoch) = spaces.move_handle(self.mm, from, to.space, handle)?;
+        to.regs.r14 = moved.0.into();
+        *self.ends_epoch = ends_epoch;
+        Some(())
+    }
 }
 
 /// Whether the buffer is a good one that a thread offers for a reply or the next message.
@@ -390,18 +425,14 @@ fn fits(from: &Thread, to: &Thread) -> bool {
 /// Copies the bytes of a message where they are and go, if all of that is mapped. Pages that move are whole ones, and
 /// none of those is copied in place.
 #[inline(always)]
-fn copy_in_place(mm: &Mm, from: &Thread, to: &Thread) -> Option<()> {
+fn copy_in_place(mm: &Mm, from: &Thread, to: &Thread) -> bool {
     let (data, len) = (from.regs.rdx, from.regs.r8);
-    (fits(from, to) && vm::copy_in_place(mm, to.root, to.regs.r9, from.root, data, len))
-        .then_some(())
+    vm::copy_in_place(mm, to.root, to.regs.r9, from.root, data, len)
 }
 
-/// Copies the bytes of a message however many there are.
+/// Copies the bytes of a message that fits, however many there are.
 #[inline(never)]
 fn copy_pages(mm: &Mm, spaces: &Spaces, from: &Thread, to: &Thread) -> Option<()> {
-    if !fits(from, to) {
-        return None;
-    }
     let (source, target) = (spaces.get(from.space)?, spaces.get(to.space)?);
     let passage = Passage {
         mm,

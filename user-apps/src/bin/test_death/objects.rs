@@ -31,8 +31,9 @@ pub(crate) fn a_queue_of_two_hundred_is_failed_to_the_last() {
         until_state(client.thread(), ThreadState::Sending);
     }
     drop(receiver);
-    // Whether it has been told by then or not.
-    clients[199].thread().kill().expect("kill");
+    // Whether it has been told by then or not; if so, it may have ended.
+    let killed = clients[199].thread().kill();
+    assert!(matches!(killed, Ok(()) | Err(Error::Died)), "{killed:?}");
     until("ends", || clients.iter().all(Running::is_finished));
 }
 
