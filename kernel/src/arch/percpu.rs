@@ -174,6 +174,8 @@ pub struct PerCpu {
     running: Cell<*const Pin<Thread>>,
     /// What the scheduler knows of it.
     cpu: Cell<*mut Cpu>,
+    /// Where registers go that are nobody's any more.
+    nowhere: UnsafeCell<MaybeUninit<Registers>>,
     /// Descriptor tables.
     pub segments: Segments,
 }
@@ -209,6 +211,7 @@ impl PerCpu {
             place: Cell::new(core::ptr::null()),
             running: Cell::new(core::ptr::null()),
             cpu: Cell::new(core::ptr::null_mut()),
+            nowhere: UnsafeCell::new(MaybeUninit::zeroed()),
             segments: Segments::new(),
         }
     }
@@ -287,6 +290,12 @@ impl PerCpu {
             core::arch::asm!("mov gs:[{offset}], {end}", offset = const offset::ENTRY_STACK,
                 end = in(reg) end, options(nostack, preserves_flags));
         }
+    }
+
+    /// The thread that has run here was taken away: what the entry code still saves of it goes nowhere, as the thread may be
+    /// no more.
+    pub fn lose_registers(&self) {
+        Self::set_registers(self.nowhere.get().cast());
     }
 
     /// The same of the CPU that runs this.

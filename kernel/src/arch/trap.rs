@@ -68,6 +68,9 @@ fn take_after_others() {
     // SAFETY: it has just been taken.
     let mut guard = unsafe { KERNEL.taken() };
     guard.enter(number);
+    if guard.current().is_none() {
+        PerCpu::get().lose_registers();
+    }
     // It stays taken.
     mem::forget(guard);
 }
@@ -104,6 +107,9 @@ pub fn run_other() -> ! {
 /// happened.
 type Resumed = Option<NonNull<Registers>>;
 
+/// A shorter path, as the entry code knows it.
+type Entry = extern "C" fn() -> Resumed;
+
 /// A thread sends label and words: if it is an ordinary message, returns the registers of the
 /// receiver, who runs next.
 pub extern "C" fn fast_send() -> Resumed {
@@ -114,7 +120,7 @@ pub extern "C" fn fast_send() -> Resumed {
 
 /// The same if one of the two may not run on every CPU.
 pub extern "C" fn fast_send_bound() -> Resumed {
-    share(Way::Send, fast_send_bound, |mut here| {
+    share_second(Way::Send, |mut here| {
         here.fast_send_bound(clock::ticks, switch_fast)
     })
 }
@@ -157,7 +163,7 @@ pub extern "C" fn fast_reply_recv() -> Resumed {
 
 /// The same if one of the two may not run on every CPU.
 pub extern "C" fn fast_reply_recv_bound() -> Resumed {
-    share(Way::Receive, fast_reply_recv_bound, |mut here| {
+    share_second(Way::Receive, |mut here| {
         here.fast_reply_recv_bound(clock::ticks, switch_fast)
     })
 }
@@ -165,7 +171,7 @@ pub extern "C" fn fast_reply_recv_bound() -> Resumed {
 /// The same for a reply that ends a fault: returns the registers of the thread that had it, which
 /// are complete.
 pub extern "C" fn fast_verdict() -> Resumed {
-    share(Way::Receive, fast_verdict, |mut here| {
+    share_second(Way::Receive, |mut here| {
         here.fast_verdict(clock::ticks, switch_fast)
     })
 }
@@ -215,19 +221,17 @@ pub extern "C" fn fast_recv() -> Resumed {
     })
 }
 
-/// Does what a thread asks of an endpoint at the same time as other CPUs, unless one of them has the kernel alone. If the
-/// thread goes another way than last time, it finds it and does it `again`.
+/// Does what a thread asks of an endpoint at the same time as other CPUs. If one of them has the kernel alone, or the thread
+/// goes another way than last time, it does it `again` later. Nothing that waits may come before this.
 #[inline(always)]
-fn share(
-    way: Way,
-    again: extern "C" fn() -> Resumed,
-    call: impl FnOnce(Here<'_>) -> Resumed,
-) -> Resumed {
+fn share(way: Way, again: Entry, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
     // SAFETY: threads run here.
-    let shared = KERNEL.share(unsafe { PerCpu::place() })?;
+    let Some(shared) = KERNEL.share(unsafe { PerCpu::place() }) else {
+        return later(again);
+    };
     // SAFETY: the kernel is shared, and no other CPU has this seat.
     let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
-    // SAFETY: nobody takes a thread from a CPU that has not waited, and no call that waits comes before this one.
+    // SAFETY: nobody takes a thread from a CPU that has not waited, and `later` looks whether it is still here.
     unsafe { hint::assert_unchecked(here.running.id().is_some()) };
     if here.knows_way(way) {
         return call(here);
@@ -236,16 +240,45 @@ fn share(
     elsewhere(way, again)
 }
 
-/// Does what a thread asks of an endpoint, and has the kernel alone.
+/// The same as [`share`] for what is tried second, when the thread may be gone.
 #[inline(always)]
-fn alone(
-    way: Way,
-    again: extern "C" fn() -> Resumed,
-    call: impl FnOnce(&mut Kernel) -> Resumed,
-) -> Resumed {
-    let mut guard = lock_for_thread()?;
-    // SAFETY: as `lock_for_thread` says.
-    unsafe { hint::assert_unchecked(guard.current().is_some()) };
+fn share_second(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
+    // SAFETY: as above.
+    let shared = KERNEL.share(unsafe { PerCpu::place() })?;
+    // SAFETY: as above.
+    let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
+    if here.knows_way(way) {
+        call(here)
+    } else {
+        None
+    }
+}
+
+/// Waits until no CPU has the kernel alone, and does it `again` if the thread is still here.
+#[cold]
+#[inline(never)]
+fn later(again: Entry) -> Resumed {
+    let is_here = loop {
+        KERNEL.wait(PerCpu::number(), smp::wait_a_little);
+        // SAFETY: as above.
+        if let Some(shared) = KERNEL.share(unsafe { PerCpu::place() }) {
+            // SAFETY: as above.
+            let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
+            break here.running.id().is_some();
+        }
+    };
+    if is_here {
+        return again();
+    }
+    PerCpu::get().lose_registers();
+    None
+}
+
+/// Does what a thread asks of an endpoint, and has the kernel alone. What waits may come before this.
+#[inline(always)]
+fn alone(way: Way, again: Entry, call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
+    let mut guard = lock();
+    guard.current()?;
     if guard.here().knows_way(way) {
         return call(&mut guard);
     }
@@ -256,7 +289,7 @@ fn alone(
 /// Lets a thread find out where its call goes, and make it `again`.
 #[cold]
 #[inline(never)]
-fn elsewhere(way: Way, again: extern "C" fn() -> Resumed) -> Resumed {
+fn elsewhere(way: Way, again: Entry) -> Resumed {
     // SAFETY: as above.
     let is_found = unsafe {
         let shared = KERNEL.share(PerCpu::place())?;
@@ -265,6 +298,7 @@ fn elsewhere(way: Way, again: extern "C" fn() -> Resumed) -> Resumed {
     if is_found { again() } else { None }
 }
 
+/// Does what a thread asks for, and has the kernel alone. Nothing that waits may come before this.
 #[inline(always)]
 fn fast(call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
     let mut guard = lock_for_thread()?;

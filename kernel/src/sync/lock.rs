@@ -28,7 +28,7 @@ pub struct Lock<T: ?Sized> {
     /// The number of the CPU that had it alone last, [`TAKEN`] more while it has it, and [`SEVERAL`] more while several
     /// may share it.
     state: AtomicUsize,
-    /// The CPUs that wait to have it alone, a bit each.
+    /// The CPUs that wait until nobody has it alone, a bit each.
     waiting: AtomicU64,
     /// The CPUs that may share it, a bit each.
     sharers: AtomicU64,
@@ -140,6 +140,16 @@ impl<T> Lock<T> {
         self.waiting.fetch_and(!(1 << cpu), Relaxed);
     }
 
+    /// Waits until nobody has the lock alone: the CPU does `wait` again and again, and is found waiting.
+    pub fn wait(&self, cpu: usize, mut wait: impl FnMut()) {
+        // As in `take`.
+        self.waiting.fetch_or(1 << cpu, SeqCst);
+        while self.state.load(Acquire) >= TAKEN {
+            wait();
+        }
+        self.waiting.fetch_and(!(1 << cpu), Relaxed);
+    }
+
     /// Waits until nobody else shares the lock that this CPU has taken.
     fn wait_for_sharers(&self, cpu: usize, mut wait: impl FnMut()) {
         let mut others = self.sharers.load(Relaxed) & !(1 << cpu);
@@ -155,7 +165,7 @@ impl<T> Lock<T> {
         }
     }
 
-    /// Whether a CPU waits to have the lock alone. If the caller has it, the other one goes on waiting.
+    /// Whether a CPU waits until nobody has the lock alone. If the caller has it, the other one goes on waiting.
     #[must_use]
     pub fn is_waiting(&self, cpu: usize) -> bool {
         self.waiting.load(SeqCst) >> cpu & 1 != 0
