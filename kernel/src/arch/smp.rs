@@ -243,12 +243,6 @@ pub fn wait_a_little() {
     hint::spin_loop();
 }
 
-/// Whether there are several CPUs.
-#[inline(always)]
-pub fn are_several() -> bool {
-    STARTED.load(Relaxed) != 1
-}
-
 /// Flushes on all other CPUs that may know one of the spaces, and returns when they have.
 #[inline(never)]
 pub fn flush_others(flush: &Flush) {
@@ -261,7 +255,8 @@ pub fn retire_others(root: Frame) {
     ask_users(|used| used == root.addr(), || Request::Retire(root));
 }
 
-/// Asks the CPUs for something whose page table is such a one.
+/// Asks the CPUs for something whose page table is such a one. This one has the kernel alone, so no other begins or ceases to
+/// run threads meanwhile.
 ///
 /// A CPU notes the root before it loads it, and loading it waits until the note can be seen. So either
 /// it is seen here, or the CPU sees the tables as they are now.
@@ -269,7 +264,7 @@ fn ask_users(uses: impl Fn(PhysAddr) -> bool, request: impl FnOnce() -> Request)
     core::sync::atomic::fence(SeqCst);
     let me = PerCpu::number();
     let mut others = 0;
-    let mut rest = started() & !(1 << me);
+    let mut rest = trap::running() & !(1 << me);
     while let Some(number) = rest.checked_ilog2() {
         rest &= !(1 << number);
         if uses(PerCpu::root_of(number as usize)) {
@@ -296,7 +291,7 @@ static ENDING: AtomicUsize = AtomicUsize::new(MAX_CPUS);
 
 /// Stops all other CPUs for ever. Only the first CPU that calls this returns.
 pub fn stop_others() {
-    if !are_several() {
+    if started().is_power_of_two() {
         return;
     }
     let me = PerCpu::number();

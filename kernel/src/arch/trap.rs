@@ -595,10 +595,15 @@ pub fn use_root(root: Frame) {
     }
 }
 
+/// The CPUs that run threads, a bit each. The others use the kernel's page table.
+pub fn running() -> u64 {
+    KERNEL.sharers()
+}
+
 /// Makes every CPU leave a page table that is about to go away.
 pub fn retire(root: Frame) {
     retire_here(root);
-    if smp::are_several() {
+    if KERNEL.has_several_sharers() {
         smp::retire_others(root);
     }
 }
@@ -624,7 +629,7 @@ pub fn halt(number: usize) {
 #[inline]
 pub fn flush(flush: &Flush) {
     flush_here(flush);
-    if smp::are_several() {
+    if KERNEL.has_several_sharers() {
         smp::flush_others(flush);
     }
 }

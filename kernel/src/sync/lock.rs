@@ -165,6 +165,17 @@ impl<T> Lock<T> {
         }
     }
 
+    /// The CPUs that may share the lock, a bit each. Nobody changes that while the caller has the lock.
+    pub fn sharers(&self) -> u64 {
+        self.sharers.load(Relaxed)
+    }
+
+    /// Whether several may share the lock.
+    #[inline(always)]
+    pub fn has_several_sharers(&self) -> bool {
+        self.state.load(Relaxed) & SEVERAL != 0
+    }
+
     /// Whether a CPU waits until nobody has the lock alone. If the caller has it, the other one goes on waiting.
     #[must_use]
     pub fn is_waiting(&self, cpu: usize) -> bool {
