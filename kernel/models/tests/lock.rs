@@ -133,6 +133,30 @@ fn what_a_waiting_cpu_has_done_is_seen() {
     check(4, || it_waits(true));
 }
 
+/// The same for one that waits until it can share the lock.
+#[test]
+fn what_a_cpu_that_waits_to_share_has_done_is_seen() {
+    check(4, || {
+        let lock = new_lock((), 2);
+        let state = Arc::new(Watched::default());
+        let guard = self::lock(&lock, 0);
+        let waiting = {
+            let (lock, state) = (Arc::clone(&lock), Arc::clone(&state));
+            thread::spawn(move || {
+                state.set(7);
+                let patience = Patience::default();
+                lock.wait(1, || patience.wait());
+            })
+        };
+        if lock.is_waiting(1) {
+            assert_eq!(state.get(), 7);
+        }
+        drop(guard);
+        waiting.join().unwrap();
+        assert!(!lock.is_waiting(1));
+    });
+}
+
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn what_it_does_while_it_waits_is_not() {
