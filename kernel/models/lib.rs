@@ -38,8 +38,8 @@ pub fn new_lock<T>(value: T, nr_sharers: usize) -> Arc<sync::Lock<T>> {
         guard.admit(cpu, cpu < nr_sharers);
     }
     drop(guard);
-    for cpu in 0..sync::MAX_CPUS {
-        drop(lock.share(lock.place(cpu)));
+    for cpu in 0..nr_sharers {
+        lock.open(cpu, || unreachable!("it is free"));
     }
     Arc::new(lock)
 }

@@ -133,7 +133,7 @@ fn what_a_waiting_cpu_has_done_is_seen() {
     check(4, || it_waits(true));
 }
 
-/// The same for one that waits until it can share the lock.
+/// The same for one that waits until it can open its door.
 #[test]
 fn what_a_cpu_that_waits_to_share_has_done_is_seen() {
     check(4, || {
@@ -145,7 +145,7 @@ fn what_a_cpu_that_waits_to_share_has_done_is_seen() {
             thread::spawn(move || {
                 state.set(7);
                 let patience = Patience::default();
-                lock.wait(1, || patience.wait());
+                lock.open(1, || patience.wait());
             })
         };
         if lock.is_waiting(1) {
@@ -177,54 +177,88 @@ fn waiting_must_release() {
     check(4, || it_waits(true));
 }
 
-/// CPU 0 has the lock alone and writes, twice, while the others share it and read.
-fn they_share(nr_sharers: usize) {
+/// What a CPU does so many times that shares the lock, and opens its door if it is shut.
+fn share_and_read(lock: &Lock<Watched>, cpu: usize, nr_times: usize) {
+    for _ in 0..nr_times {
+        match lock.share(lock.door(cpu)) {
+            Some(shared) => {
+                // SAFETY: loom checks that nobody writes it.
+                unsafe { &*shared.as_ptr() }.get();
+            }
+            None => {
+                let patience = Patience::default();
+                lock.open(cpu, || patience.wait());
+            }
+        }
+    }
+}
+
+/// CPU 0 has the lock alone and writes, so many times, while the others share it and read.
+fn they_share(nr_sharers: usize, nr_writes: usize, nr_reads: usize) {
     let lock = new_lock(Watched::default(), nr_sharers);
     let others: Vec<_> = (1..nr_sharers)
         .map(|cpu| {
             let lock = Arc::clone(&lock);
-            thread::spawn(move || {
-                if let Some(shared) = lock.share(lock.place(cpu)) {
-                    // SAFETY: loom checks that nobody writes it.
-                    unsafe { &*shared.as_ptr() }.get();
-                }
-            })
+            thread::spawn(move || share_and_read(&lock, cpu, nr_reads))
         })
         .collect();
-    for _ in 0..2 {
-        let guard = self::lock(&lock, 0);
-        guard.set(guard.get() + 1);
-    }
+    (0..nr_writes).for_each(|_| add_one(&lock, 0));
     others.into_iter().for_each(|other| other.join().unwrap());
 }
 
 #[test]
 fn nobody_writes_what_others_share() {
-    check(4, || they_share(2));
+    check(4, || they_share(2, 2, 1));
 }
 
 #[test]
 fn nobody_writes_what_two_others_share() {
-    check(2, || they_share(3));
+    check(2, || they_share(3, 1, 1));
+}
+
+/// The one that writes retakes the lock if no door was opened meanwhile.
+#[test]
+fn nobody_writes_what_others_share_that_have_opened_their_doors() {
+    check(4, || they_share(2, 2, 3));
+}
+
+/// Two have the lock alone in turns, of which one shares it as well.
+#[test]
+fn a_door_stays_shut_from_one_that_has_it_alone_to_the_next() {
+    check(2, || {
+        let lock = new_lock(Watched::default(), 3);
+        let others = [1, 2].map(|cpu| {
+            let lock = Arc::clone(&lock);
+            thread::spawn(move || {
+                if cpu == 1 {
+                    add_one(&lock, cpu);
+                }
+                share_and_read(&lock, cpu, cpu);
+            })
+        });
+        add_one(&lock, 0);
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert_eq!(read(&lock, 0), 2);
+    });
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn taking_and_sharing_it_must_be_in_one_order() {
-    Weakness::Fence.prevails();
-    check(4, || they_share(2));
+fn shutting_a_door_must_be_one_step() {
+    Weakness::Atomicity.prevails();
+    check(4, || they_share(2, 1, 1));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn sharing_it_must_acquire() {
     Weakness::Acquire.prevails();
-    check(4, || they_share(2));
+    check(4, || they_share(2, 2, 2));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn sharing_it_no_longer_must_release() {
     Weakness::Release.prevails();
-    check(4, || they_share(2));
+    check(4, || they_share(2, 2, 1));
 }

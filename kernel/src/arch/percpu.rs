@@ -16,7 +16,7 @@ use kernel::{
         layout::{STACKS, STACKS_STRIDE},
     },
     object::{Cpu, Id, Pin, Registers, Seat, Thread},
-    sync::{MAX_CPUS, Place},
+    sync::{Door, Doors, Entrance, MAX_CPUS},
 };
 use x86_64::{
     VirtAddr,
@@ -168,8 +168,6 @@ pub struct PerCpu {
     pub fpu_owner: Cell<Option<Id<Thread>>>,
     /// When the timer is set to interrupt, in nanoseconds since boot.
     pub timer: Cell<Option<u64>>,
-    /// Where it says that it shares the kernel.
-    place: Cell<*const Place>,
     /// Where it is said which thread runs on it.
     running: Cell<*const Pin<Thread>>,
     /// What the scheduler knows of it.
@@ -178,6 +176,8 @@ pub struct PerCpu {
     nowhere: UnsafeCell<MaybeUninit<Registers>>,
     /// Descriptor tables.
     pub segments: Segments,
+    /// Where it goes in to share the kernel. Others shut it.
+    door: Door,
 }
 
 /// Offsets for the entry code.
@@ -208,11 +208,11 @@ impl PerCpu {
             fs_base: Cell::new(0),
             fpu_owner: Cell::new(None),
             timer: Cell::new(None),
-            place: Cell::new(core::ptr::null()),
             running: Cell::new(core::ptr::null()),
             cpu: Cell::new(core::ptr::null_mut()),
             nowhere: UnsafeCell::new(MaybeUninit::zeroed()),
             segments: Segments::new(),
+            door: Door::new(),
         }
     }
 
@@ -239,24 +239,9 @@ impl PerCpu {
     }
 
     /// Says where the CPU finds what it has of the kernel.
-    pub fn set_seat(&self, place: &'static Place, seat: Seat) {
-        self.place.set(place);
+    pub fn set_seat(&self, seat: Seat) {
         self.running.set(seat.running);
         self.cpu.set(seat.cpu);
-    }
-
-    /// Where the CPU that runs this says that it shares the kernel.
-    ///
-    /// # Safety
-    ///
-    /// It has [been told](Self::set_seat).
-    #[inline(always)]
-    pub unsafe fn place() -> &'static Place {
-        // SAFETY: as the caller promises, the field holds what was a reference.
-        unsafe {
-            let place: *const Place = own!(place);
-            &*place
-        }
     }
 
     /// What the CPU that runs this has of the kernel.
@@ -334,6 +319,41 @@ impl PerCpu {
     #[inline]
     pub fn registers(&self) -> *mut Registers {
         (self.segments.entry_stack() as *mut Registers).wrapping_sub(1)
+    }
+}
+
+/// The doors through which CPUs share the kernel.
+pub struct CpuDoors;
+
+impl Doors for CpuDoors {
+    fn of(&self, cpu: usize) -> &Door {
+        &ALL[cpu].door
+    }
+}
+
+/// The door of the CPU that runs this: what [`Door`] does as an entrance, without a register to point at it.
+pub struct OwnDoor;
+
+impl Entrance for OwnDoor {
+    #[inline(always)]
+    fn enter(&self) -> bool {
+        // SAFETY: this is the field `door`, a word. What follows in the program stays behind this.
+        unsafe {
+            core::arch::asm!("lock bts dword ptr gs:[{door}], {barred}", "jc {shut}",
+                door = const offset_of!(PerCpu, door), barred = const Door::BARRED.trailing_zeros(),
+                shut = label { return false }, options(nostack));
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn leave(&self) {
+        // SAFETY: as above; what comes before it in the program stays before it.
+        unsafe {
+            core::arch::asm!("mov dword ptr gs:[{door}], {open}",
+                door = const offset_of!(PerCpu, door), open = const Door::OPEN,
+                options(nostack, preserves_flags));
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
     apic, clock, cpu, entry, fpu, lines,
     machine::{MM, Machine},
     paging,
-    percpu::PerCpu,
+    percpu::{CpuDoors, OwnDoor, PerCpu},
     smp,
 };
 
@@ -39,9 +39,9 @@ const REQUEST: u64 = apic::REQUEST as u64;
 /// More pages than this are not flushed one by one.
 const MAX_SINGLE_FLUSHES: u64 = 32;
 
-static KERNEL: Lock<Kernel> = Lock::new(Kernel::new(&MM, &Machine));
+static KERNEL: Lock<Kernel, CpuDoors> = Lock::with_doors(Kernel::new(&MM, &Machine), CpuDoors);
 
-type Guard = sync::Guard<'static, Kernel>;
+type Guard = sync::Guard<'static, Kernel, CpuDoors>;
 
 /// Waits for the kernel, to act for this CPU. The thread that ran here may be gone then.
 #[inline(always)]
@@ -80,7 +80,7 @@ fn join() -> Guard {
     let number = PerCpu::number();
     let mut guard = lock_after_others();
     guard.admit(number, true);
-    PerCpu::get().set_seat(KERNEL.place(number), guard.seat(number));
+    PerCpu::get().set_seat(guard.seat(number));
     guard
 }
 
@@ -141,7 +141,7 @@ pub extern "C" fn fast_send_bytes() -> Resumed {
 
 /// The same for a message with bytes, wherever they are.
 pub extern "C" fn fast_send_pages() -> Resumed {
-    alone(Way::Send, fast_send_pages, |kernel| {
+    alone(Way::Send, |kernel| {
         kernel.here().fast_send_pages(clock::ticks, switch_fast)
     })
 }
@@ -149,7 +149,7 @@ pub extern "C" fn fast_send_pages() -> Resumed {
 /// The same for a message with handles: an ordinary one has one, which moves. The word with the
 /// handle is in the frame, before and after.
 pub extern "C" fn fast_send_handle() -> Resumed {
-    alone(Way::Send, fast_send_handle, |kernel| {
+    alone(Way::Send, |kernel| {
         kernel.fast_send_handle(clock::ticks, switch_fast)
     })
 }
@@ -192,7 +192,7 @@ pub extern "C" fn fast_reply_recv_bytes() -> Resumed {
 
 /// The same as [`fast_send_pages`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_pages() -> Resumed {
-    alone(Way::Receive, fast_reply_recv_pages, |kernel| {
+    alone(Way::Receive, |kernel| {
         kernel
             .here()
             .fast_reply_recv_pages(clock::ticks, switch_fast)
@@ -201,7 +201,7 @@ pub extern "C" fn fast_reply_recv_pages() -> Resumed {
 
 /// The same as [`fast_send_handle`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_handle() -> Resumed {
-    alone(Way::Receive, fast_reply_recv_handle, |kernel| {
+    alone(Way::Receive, |kernel| {
         kernel.fast_reply_recv_handle(clock::ticks, switch_fast)
     })
 }
@@ -225,8 +225,7 @@ pub extern "C" fn fast_recv() -> Resumed {
 /// goes another way than last time, it does it `again` later. Nothing that waits may come before this.
 #[inline(always)]
 fn share(way: Way, again: Entry, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
-    // SAFETY: threads run here.
-    let Some(shared) = KERNEL.share(unsafe { PerCpu::place() }) else {
+    let Some(shared) = KERNEL.share(OwnDoor) else {
         return later(again);
     };
     // SAFETY: the kernel is shared, and no other CPU has this seat.
@@ -243,8 +242,7 @@ fn share(way: Way, again: Entry, call: impl FnOnce(Here<'_>) -> Resumed) -> Resu
 /// The same as [`share`] for what is tried second, when the thread may be gone.
 #[inline(always)]
 fn share_second(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
-    // SAFETY: as above.
-    let shared = KERNEL.share(unsafe { PerCpu::place() })?;
+    let shared = KERNEL.share(OwnDoor)?;
     // SAFETY: as above.
     let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
     if here.knows_way(way) {
@@ -254,14 +252,14 @@ fn share_second(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
     }
 }
 
-/// Waits until no CPU has the kernel alone, and does it `again` if the thread is still here.
+/// Waits until no CPU has the kernel alone, lets this one share it again, and makes the call `again` if the thread is still
+/// here.
 #[cold]
 #[inline(never)]
 fn later(again: Entry) -> Resumed {
     let is_here = loop {
-        KERNEL.wait(PerCpu::number(), smp::wait_a_little);
-        // SAFETY: as above.
-        if let Some(shared) = KERNEL.share(unsafe { PerCpu::place() }) {
+        KERNEL.open(PerCpu::number(), smp::wait_a_little);
+        if let Some(shared) = KERNEL.share(OwnDoor) {
             // SAFETY: as above.
             let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
             break here.running.id().is_some();
@@ -276,25 +274,24 @@ fn later(again: Entry) -> Resumed {
 
 /// Does what a thread asks of an endpoint, and has the kernel alone. What waits may come before this.
 #[inline(always)]
-fn alone(way: Way, again: Entry, call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
+fn alone(way: Way, call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
     let mut guard = lock();
     guard.current()?;
-    if guard.here().knows_way(way) {
-        return call(&mut guard);
+    if guard.here().knows_way(way) || guard.here().find_way(way) {
+        call(&mut guard)
+    } else {
+        None
     }
-    drop(guard);
-    elsewhere(way, again)
 }
 
 /// Lets a thread find out where its call goes, and make it `again`.
 #[cold]
 #[inline(never)]
 fn elsewhere(way: Way, again: Entry) -> Resumed {
+    let shared = KERNEL.share(OwnDoor)?;
     // SAFETY: as above.
-    let is_found = unsafe {
-        let shared = KERNEL.share(PerCpu::place())?;
-        Here::share(shared.as_ptr(), PerCpu::seat()).find_way(way)
-    };
+    let is_found = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()).find_way(way) };
+    drop(shared);
     if is_found { again() } else { None }
 }
 

@@ -1,100 +1,178 @@
 //! A lock that one CPU has alone, or several share.
 //!
-//! To [share](Lock::share) it, a CPU says in a place of its own that it is inside, and looks whether another has it
-//! alone: it writes nothing that others write. To have it alone, a CPU says so in one word, and
-//! then looks at the places of all others. This is known as a big-reader lock; only that those who share it may
-//! change what they have [claimed](crate::object::Claim).
+//! Each CPU has a [`Door`] of its own, which is open, or which that CPU has gone in through, or which is shut. To
+//! [share](Lock::share) the lock, a CPU goes in through its door: it writes nothing that others write. To have it alone, a
+//! CPU says so in one word, and then shuts the doors of all others, each as soon as nobody is inside. This is
+//! known as a big-reader lock; only that those who share it may change what they have
+//! [claimed](crate::object::Claim).
 //!
-//! Whoever had it alone last can [have it again](Lock::retake) for less: nobody else has had it so meanwhile, and
-//! there is no need to look at what others may have changed.
+//! ```text
+//!             enter                     shut, by who has it alone
+//!          <---------        open      ---------->
+//!  inside  --------->   (0 in the word)              shut
+//!             leave                    <----------
+//!                                      open, by its own CPU, while nobody has it alone
+//! ```
+//!
+//! Doors stay shut until their CPUs want to go in again, and [open](Lock::open) them. So whoever had the lock alone last can
+//! [have it again](Lock::retake) for less: as long as no door was opened, nobody else has had it, and there is
+//! no need to look at what others may have changed.
 //!
 //! The lock is not handed on in the order in which it was asked for: of those who wait, whoever looks first
-//! when it is free gets it. What it guards is kept for a short time only, so nobody waits for long; and in a
-//! virtual machine with more CPUs than the host has, the next in order would often be one that does not run.
+//! when it is free gets it, and a door is shut when it is found open. What it guards is kept for a short time only, so nobody
+//! waits for long; and in a virtual machine with more CPUs than the host has, the next in order would often be one that does
+//! not run.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 
 use super::atomic::{
-    AtomicU64, AtomicUsize,
+    AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
-    fence,
 };
 
 use super::MAX_CPUS;
 
 /// Something that one CPU has alone, or several share.
-pub struct Lock<T: ?Sized> {
-    /// The number of the CPU that had it alone last, [`TAKEN`] more while it has it, and [`SEVERAL`] more while several
-    /// may share it.
+pub struct Lock<T: ?Sized, D = [Door; MAX_CPUS]> {
+    /// The number of the CPU that had it alone last, or [`NOBODY`] if a door was opened since; [`TAKEN`] more while it is
+    /// taken.
     state: AtomicUsize,
     /// The CPUs that wait until nobody has it alone, a bit each.
     waiting: AtomicU64,
     /// The CPUs that may share it, a bit each.
     sharers: AtomicU64,
-    places: [Place; MAX_CPUS],
+    /// How many they are.
+    nr_sharers: AtomicUsize,
+    doors: D,
     value: UnsafeCell<T>,
 }
 
-/// Where a CPU says whether it is inside with others: a line of the cache that nobody else writes.
-#[repr(align(128))]
-pub struct Place(AtomicUsize);
-
-const SEVERAL: usize = 1 << 7;
-/// Above all others, so that one comparison finds it.
+/// No CPU's number.
+const NOBODY: usize = MAX_CPUS;
+/// Above all of these.
 const TAKEN: usize = 1 << 8;
-const _: () = assert!(MAX_CPUS <= SEVERAL);
+const _: () = assert!(NOBODY < TAKEN);
+
+/// Where a CPU goes in to share the lock: a line of the cache that others write only to shut it.
+#[repr(align(128))]
+pub struct Door(AtomicU32);
+
+/// The doors of all CPUs.
+pub trait Doors {
+    /// That of one of them.
+    fn of(&self, cpu: usize) -> &Door;
+}
+
+/// How a CPU knows its own [`Door`].
+pub trait Entrance {
+    /// Goes in, if the door is open.
+    fn enter(&self) -> bool;
+    /// Comes out, and leaves the door open.
+    fn leave(&self);
+}
 
 // SAFETY: the lock gives the value to one CPU at a time, or says to several where it is.
-unsafe impl<T: ?Sized + Send> Sync for Lock<T> {}
+unsafe impl<T: ?Sized + Send, D: Sync> Sync for Lock<T, D> {}
 
 /// The locked value, which nobody else has, until this is dropped.
-pub struct Guard<'l, T: ?Sized> {
-    lock: &'l Lock<T>,
+pub struct Guard<'l, T: ?Sized, D = [Door; MAX_CPUS]> {
+    lock: &'l Lock<T, D>,
 }
 
 /// The locked value, which nobody has alone until this is dropped.
-pub struct Shared<'l, T: ?Sized> {
-    lock: &'l Lock<T>,
-    place: &'l Place,
+pub struct Shared<'l, T: ?Sized, E: Entrance> {
+    value: &'l UnsafeCell<T>,
+    entrance: E,
+}
+
+impl Door {
+    /// In the word: there is no way in, because its CPU is inside, or because it is shut. One bit, as setting and testing
+    /// it is one instruction.
+    pub const BARRED: u32 = 1 << 0;
+    /// In the word: nobody is inside, and it is not shut.
+    pub const OPEN: u32 = 0;
+    /// Shut by another CPU.
+    const SHUT: u32 = 1 << 1 | Self::BARRED;
+
+    /// A door that is shut.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it is made in constants")]
+    pub const fn new() -> Self {
+        Self(AtomicU32::new(Self::SHUT))
+    }
+
+    /// Shuts it, unless its CPU is inside. Returns whether it is shut.
+    fn shut(&self) -> bool {
+        match self
+            .0
+            .compare_exchange(Self::OPEN, Self::SHUT, Acquire, Relaxed)
+        {
+            Ok(_) => true,
+            Err(word) => word == Self::SHUT,
+        }
+    }
+}
+
+impl Entrance for &Door {
+    #[inline(always)]
+    fn enter(&self) -> bool {
+        self.0.fetch_or(Door::BARRED, Acquire) & Door::BARRED == 0
+    }
+
+    #[inline(always)]
+    fn leave(&self) {
+        self.0.store(Door::OPEN, Release);
+    }
+}
+
+impl Doors for [Door; MAX_CPUS] {
+    fn of(&self, cpu: usize) -> &Door {
+        &self[cpu]
+    }
 }
 
 impl<T> Lock<T> {
-    /// A lock that is free, as if CPU 0 had had it last. Nobody may share it so far.
+    /// A lock that is free, as if CPU 0 had had it last, with doors of its own. Nobody may share it so far.
     #[must_use]
     pub const fn new(value: T) -> Self {
+        Self::with_doors(value, [const { Door::new() }; MAX_CPUS])
+    }
+}
+
+impl<T, D: Doors> Lock<T, D> {
+    /// The same with these doors, which are no other lock's.
+    #[must_use]
+    pub const fn with_doors(value: T, doors: D) -> Self {
         Self {
             state: AtomicUsize::new(0),
             waiting: AtomicU64::new(0),
             sharers: AtomicU64::new(0),
-            places: [const { Place(AtomicUsize::new(0)) }; MAX_CPUS],
+            nr_sharers: AtomicUsize::new(0),
+            doors,
             value: UnsafeCell::new(value),
         }
     }
 
-    /// The place of a CPU.
-    pub fn place(&self, cpu: usize) -> &Place {
-        &self.places[cpu]
+    /// The door of a CPU.
+    pub fn door(&self, cpu: usize) -> &Door {
+        self.doors.of(cpu)
     }
 
-    /// Shares the lock, for the CPU whose place this is. It has been [admitted](Guard::admit), and neither shares nor has
-    /// the lock. `None`: somebody has it alone.
+    /// Shares the lock, for the CPU whose entrance this is. It has been [admitted](Guard::admit), and neither shares nor has
+    /// the lock. `None`: the door is shut, and the CPU can [open](Self::open) it.
     #[inline(always)]
-    pub fn share<'l>(&'l self, place: &'l Place) -> Option<Shared<'l, T>> {
-        place.0.store(1, Relaxed);
-        // Whoever takes the lock sees that, or it is seen here that it was taken.
-        fence(SeqCst);
-        if self.state.load(Acquire) < TAKEN {
-            Some(Shared { lock: self, place })
-        } else {
-            place.0.store(0, Relaxed);
-            None
-        }
+    pub fn share<E: Entrance>(&self, entrance: E) -> Option<Shared<'_, T, E>> {
+        // Only then: what is dropped leaves.
+        entrance.enter().then(|| Shared {
+            value: &self.value,
+            entrance,
+        })
     }
 
-    /// Takes the lock for a CPU if nobody has it alone, that CPU had it last, and no other may share it.
+    /// Takes the lock for a CPU if nobody has it alone, that CPU had it last, and no other has shared it since.
     #[inline(always)]
-    pub fn retake(&self, cpu: usize) -> Option<Guard<'_, T>> {
+    pub fn retake(&self, cpu: usize) -> Option<Guard<'_, T, D>> {
         let taken = self
             .state
             .compare_exchange(cpu, cpu + TAKEN, Acquire, Relaxed);
@@ -103,7 +181,7 @@ impl<T> Lock<T> {
     }
 
     /// Takes the lock for a CPU, which does `wait` again and again until it is free.
-    pub fn lock(&self, cpu: usize, wait: impl FnMut()) -> Guard<'_, T> {
+    pub fn lock(&self, cpu: usize, wait: impl FnMut()) -> Guard<'_, T, D> {
         self.take(cpu, wait);
         // SAFETY: it has just been taken.
         unsafe { self.taken() }
@@ -115,56 +193,67 @@ impl<T> Lock<T> {
     ///
     /// This CPU has taken the lock, and nothing was returned for that yet.
     #[inline(always)]
-    pub unsafe fn taken(&self) -> Guard<'_, T> {
+    pub unsafe fn taken(&self) -> Guard<'_, T, D> {
         Guard { lock: self }
     }
 
     /// Does what [`lock`](Self::lock) does, and leaves it to the caller to say what follows: until it
     /// does, the lock stays taken.
     pub fn take(&self, cpu: usize, mut wait: impl FnMut()) {
+        self.while_waiting(cpu, || {
+            self.take_state(cpu, &mut wait);
+            self.shut_others(cpu, &mut wait);
+        });
+    }
+
+    /// Opens the door of a CPU, which did not get in, when nobody has the lock alone. The CPU does `wait` until then, and is
+    /// found waiting.
+    pub fn open(&self, cpu: usize, wait: impl FnMut()) {
+        self.while_waiting(cpu, || {
+            self.take_state(NOBODY, wait);
+            // Whoever takes the lock next looks at the door after this.
+            self.doors.of(cpu).0.store(Door::OPEN, Relaxed);
+            self.state.store(NOBODY, Release);
+        });
+    }
+
+    /// Does something for which a CPU may have to wait, and lets others know.
+    fn while_waiting(&self, cpu: usize, act: impl FnOnce()) {
         // All that the CPU has done so far is seen by who finds it waiting.
         self.waiting.fetch_or(1 << cpu, SeqCst);
+        act();
+        self.waiting.fetch_and(!(1 << cpu), Relaxed);
+    }
+
+    /// Waits until nobody has the lock alone, and lets nobody else have it.
+    fn take_state(&self, new: usize, mut wait: impl FnMut()) {
         loop {
             let last = self.state.load(Relaxed);
             if last < TAKEN
                 && self
                     .state
-                    .compare_exchange_weak(last, cpu + TAKEN + (last & SEVERAL), Acquire, Relaxed)
+                    .compare_exchange_weak(last, new + TAKEN, Acquire, Relaxed)
                     .is_ok()
             {
-                break;
+                return;
             }
             wait();
         }
-        self.wait_for_sharers(cpu, wait);
-        self.waiting.fetch_and(!(1 << cpu), Relaxed);
     }
 
-    /// Waits until nobody has the lock alone: the CPU does `wait` again and again, and is found waiting.
-    pub fn wait(&self, cpu: usize, mut wait: impl FnMut()) {
-        // As in `take`.
-        self.waiting.fetch_or(1 << cpu, SeqCst);
-        while self.state.load(Acquire) >= TAKEN {
-            wait();
-        }
-        self.waiting.fetch_and(!(1 << cpu), Relaxed);
-    }
-
-    /// Waits until nobody else shares the lock that this CPU has taken.
-    fn wait_for_sharers(&self, cpu: usize, mut wait: impl FnMut()) {
+    /// Waits until nobody else shares the lock that this CPU takes, and lets nobody in.
+    fn shut_others(&self, cpu: usize, mut wait: impl FnMut()) {
         let mut others = self.sharers.load(Relaxed) & !(1 << cpu);
-        if others != 0 {
-            // As in `share`, the other way round.
-            fence(SeqCst);
-        }
         while let Some(number) = others.checked_ilog2() {
-            while self.places[number as usize].0.load(Acquire) != 0 {
+            while !self.doors.of(number as usize).shut() {
                 wait();
             }
             others &= !(1 << number);
         }
     }
+}
 
+impl<T: ?Sized, D> Lock<T, D> {
     /// The CPUs that may share the lock, a bit each. Nobody changes that while the caller has the lock.
     pub fn sharers(&self) -> u64 {
         self.sharers.load(Relaxed)
@@ -173,7 +262,7 @@ impl<T> Lock<T> {
     /// Whether several may share the lock.
     #[inline(always)]
     pub fn has_several_sharers(&self) -> bool {
-        self.state.load(Relaxed) & SEVERAL != 0
+        self.nr_sharers.load(Relaxed) > 1
     }
 
     /// Whether a CPU waits until nobody has the lock alone. If the caller has it, the other one goes on waiting.
@@ -183,7 +272,7 @@ impl<T> Lock<T> {
     }
 }
 
-impl<T: ?Sized> Guard<'_, T> {
+impl<T: ?Sized, D> Guard<'_, T, D> {
     /// Lets a CPU share the lock, or does so no longer.
     pub fn admit(&mut self, cpu: usize, may_share: bool) {
         let before = self.lock.sharers.load(Relaxed);
@@ -192,15 +281,14 @@ impl<T: ?Sized> Guard<'_, T> {
         } else {
             before & !(1 << cpu)
         };
+        // Nobody else changes them meanwhile.
         self.lock.sharers.store(sharers, Relaxed);
-        // Nobody else changes it meanwhile.
-        let state = self.lock.state.load(Relaxed) & !SEVERAL;
-        let several = if sharers.count_ones() > 1 { SEVERAL } else { 0 };
-        self.lock.state.store(state + several, Relaxed);
+        let nr_sharers = sharers.count_ones() as usize;
+        self.lock.nr_sharers.store(nr_sharers, Relaxed);
     }
 }
 
-impl<T: ?Sized> Deref for Guard<'_, T> {
+impl<T: ?Sized, D> Deref for Guard<'_, T, D> {
     type Target = T;
 
     #[inline(always)]
@@ -210,7 +298,7 @@ impl<T: ?Sized> Deref for Guard<'_, T> {
     }
 }
 
-impl<T: ?Sized> DerefMut for Guard<'_, T> {
+impl<T: ?Sized, D> DerefMut for Guard<'_, T, D> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as above.
@@ -218,7 +306,7 @@ impl<T: ?Sized> DerefMut for Guard<'_, T> {
     }
 }
 
-impl<T: ?Sized> Drop for Guard<'_, T> {
+impl<T: ?Sized, D> Drop for Guard<'_, T, D> {
     #[inline(always)]
     fn drop(&mut self) {
         // Nobody else changes it meanwhile.
@@ -227,18 +315,18 @@ impl<T: ?Sized> Drop for Guard<'_, T> {
     }
 }
 
-impl<T: ?Sized> Shared<'_, T> {
+impl<T: ?Sized, E: Entrance> Shared<'_, T, E> {
     /// Where the value is. What of it others may use at the same time is for the caller to know.
     #[inline(always)]
     pub fn as_ptr(&self) -> *mut T {
-        self.lock.value.get()
+        self.value.get()
     }
 }
 
-impl<T: ?Sized> Drop for Shared<'_, T> {
+impl<T: ?Sized, E: Entrance> Drop for Shared<'_, T, E> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.place.0.store(0, Release);
+        self.entrance.leave();
     }
 }
 
@@ -294,15 +382,20 @@ mod tests {
                 scope.spawn(move || {
                     for round in 0..ROUNDS {
                         if round % 4 == 0 {
-                            assert!(lock.retake(cpu).is_none());
-                            let mut guard = lock.lock(cpu, thread::yield_now);
+                            let again = lock.retake(cpu);
+                            let mut guard =
+                                again.unwrap_or_else(|| lock.lock(cpu, thread::yield_now));
                             guard[0] += 1;
                             guard[1] += 1;
-                        } else if let Some(shared) = lock.share(lock.place(cpu)) {
-                            // SAFETY: nobody writes what several share.
-                            let [a, b] = unsafe { shared.as_ptr().read_volatile() };
-                            assert_eq!(a, b);
+                            continue;
                         }
+                        let Some(shared) = lock.share(lock.door(cpu)) else {
+                            lock.open(cpu, thread::yield_now);
+                            continue;
+                        };
+                        // SAFETY: nobody writes what several share.
+                        let [a, b] = unsafe { shared.as_ptr().read_volatile() };
+                        assert_eq!(a, b);
                     }
                 });
             }
@@ -310,24 +403,52 @@ mod tests {
         assert_eq!(*lock.lock(0, || unreachable!("it is free")), [ROUNDS; 2]);
     }
 
+    /// Opens the doors of the first so many CPUs of a free lock.
+    fn open<T>(lock: &Lock<T>, nr_cpus: usize) {
+        admit(lock, nr_cpus);
+        (0..nr_cpus).for_each(|cpu| lock.open(cpu, || unreachable!("it is free")));
+    }
+
     #[test]
     fn several_share_it_and_whoever_wants_it_alone_waits_for_them() {
         let lock = Lock::new(());
-        admit(&lock, 2);
+        open(&lock, 2);
         let (first, second) = (
-            lock.share(lock.place(0)).unwrap(),
-            lock.share(lock.place(1)).unwrap(),
+            lock.share(lock.door(0)).unwrap(),
+            lock.share(lock.door(1)).unwrap(),
         );
         drop(first);
         thread::scope(|scope| {
             let alone = scope.spawn(|| drop(lock.lock(0, thread::yield_now)));
-            while lock.share(lock.place(0)).is_some() {
+            while !lock.is_waiting(0) {
                 thread::yield_now();
             }
-            assert!(lock.is_waiting(0) && !alone.is_finished());
+            assert!(lock.retake(1).is_none() && !alone.is_finished());
             drop(second);
         });
-        assert!(lock.share(lock.place(0)).is_some() && lock.share(lock.place(1)).is_some());
+        assert!(lock.share(lock.door(0)).is_some());
+    }
+
+    #[test]
+    fn doors_stay_shut_until_their_cpus_open_them() {
+        let lock = Lock::new(());
+        open(&lock, 2);
+        drop(lock.lock(0, || unreachable!("nobody is inside")));
+        assert!(lock.share(lock.door(0)).is_some());
+        assert!(lock.share(lock.door(1)).is_none() && lock.share(lock.door(1)).is_none());
+        lock.open(1, || unreachable!("it is free"));
+        assert!(lock.share(lock.door(1)).is_some());
+    }
+
+    #[test]
+    fn it_is_retaken_until_somebody_opens_a_door() {
+        let lock = Lock::new(());
+        open(&lock, 2);
+        assert!((0..2).all(|cpu| lock.retake(cpu).is_none()));
+        drop(lock.lock(0, || unreachable!("nobody is inside")));
+        assert!(lock.retake(1).is_none() && lock.retake(0).is_some());
+        lock.open(1, || unreachable!("it is free"));
+        assert!((0..2).all(|cpu| lock.retake(cpu).is_none()));
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod mailbox;
 use core::sync::atomic;
 
 pub use claim::Claimed;
-pub use lock::{Guard, Lock, Place, Shared};
+pub use lock::{Door, Doors, Entrance, Guard, Lock, Shared};
 pub use mailbox::Mailboxes;
 
 /// The most CPUs that can take part: a bit of a word each.
