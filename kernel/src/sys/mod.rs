@@ -65,8 +65,9 @@ pub fn syscall(kernel: &mut Kernel) {
             Err(error) => thread.regs.rax = error as u64,
         }
     }
-    kernel.reap();
+    // Before anything dies, by which a caller that waits may be woken.
     kernel.switch_if_blocked();
+    kernel.reap();
 }
 
 fn dispatch(kernel: &mut Kernel, call: Call, request: &Request) -> Answer {

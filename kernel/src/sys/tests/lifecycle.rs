@@ -365,6 +365,41 @@ fn server_with_callers(machine: &mut Machine, nr_clients: usize) -> (Program, Ve
 }
 
 #[test]
+fn a_thread_that_is_woken_at_the_end_of_its_own_call_runs_once() {
+    let mut machine = Machine::new(1024);
+    let (server, receive, ..) = served(&mut machine);
+    let handles = &machine.kernel.spaces.get(server.space).unwrap().handles;
+    let Object::Endpoint(endpoint) = handles.get(receive).unwrap().object else {
+        panic!("it is an endpoint");
+    };
+    let dying = machine
+        .kernel
+        .create_space(None, Some((endpoint, 0b1000)))
+        .unwrap();
+    for _ in 0..100 {
+        let made = machine
+            .kernel
+            .install(dying, Object::System, Rights::empty(), 0);
+        made.unwrap();
+    }
+    machine.kernel.kill_space(dying);
+    assert!(
+        machine.kernel.spaces.get(dying).is_some(),
+        "one step is enough"
+    );
+    machine.call(server, Call::Recv, receive, NOTHING);
+    assert!(machine.kernel.spaces.get(dying).is_none());
+    let got = machine.result(server.thread).unwrap().unwrap();
+    assert_eq!(got.words()[0], 0b1000);
+    let waits = machine.kernel.cpus.here().run_queue.first();
+    assert!(
+        machine.kernel.current() != waits,
+        "it runs and waits to run"
+    );
+    machine.finish();
+}
+
+#[test]
 fn those_who_wait_for_a_reply_are_failed_in_steps() {
     let mut machine = Machine::new(4096);
     let (server, clients) = server_with_callers(&mut machine, 200);
