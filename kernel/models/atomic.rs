@@ -96,6 +96,13 @@ pub type AtomicU64 = Atomic<u64>;
 pub type AtomicU32 = Atomic<u32>;
 /// The first, as a number of things.
 pub type AtomicUsize = Atomic<usize>;
+/// A pointer.
+pub type AtomicPtr<T> = Atomic<*mut T>;
+
+// SAFETY: `first` is never changed, and as a pointer it is only a number here.
+unsafe impl<T: Word> Sync for Atomic<T> {}
+// SAFETY: as above.
+unsafe impl<T: Word> Send for Atomic<T> {}
 
 /// What an atomic word can hold.
 pub trait Word: Copy + fmt::Debug {
@@ -132,6 +139,16 @@ impl Word for usize {
 
     fn of_u64(word: u64) -> Self {
         word as usize
+    }
+}
+
+impl<T> Word for *mut T {
+    fn to_u64(self) -> u64 {
+        self.addr() as u64
+    }
+
+    fn of_u64(word: u64) -> Self {
+        std::ptr::without_provenance_mut(word as usize)
     }
 }
 
@@ -172,12 +189,24 @@ impl<T: Word> Atomic<T> {
         }
     }
 
-    /// As in `core`.
+    /// As in `core`, but what changes nothing does not write.
+    ///
+    /// Loom does not know that a store comes after the write of another thread's `swap` that has read what the store
+    /// replaces.
     pub fn swap(&self, value: T, order: Ordering) -> T {
+        let value = value.to_u64();
         if is_weak(Weakness::Atomicity) {
-            return self.in_two_steps(order, |_| value.to_u64());
+            return self.in_two_steps(order, |_| value);
         }
-        T::of_u64(self.loom().swap(value.to_u64(), of_both(order)))
+        self.set_if_other(|_| value, order)
+    }
+
+    fn set_if_other(&self, change: impl Fn(u64) -> u64, order: Ordering) -> T {
+        let change = |found| (change(found) != found).then(|| change(found));
+        let (set, fetch) = (of_both(order), of_load(load_of(order)));
+        match self.loom().fetch_update(set, fetch, change) {
+            Ok(found) | Err(found) => T::of_u64(found),
+        }
     }
 
     /// As in `core`.
@@ -255,19 +284,12 @@ impl AtomicU64 {
 }
 
 impl AtomicU32 {
-    /// As in `core`, but what changes nothing does not write.
-    ///
-    /// Loom does not know that a store comes after the write of another thread's `fetch_or` that has read what the store
-    /// replaces.
+    /// As in `core`, but what changes nothing does not write, as in [`swap`](Self::swap).
     pub fn fetch_or(&self, value: u32, order: Ordering) -> u32 {
         let value = value.to_u64();
         if is_weak(Weakness::Atomicity) {
             return self.in_two_steps(order, |found| found | value);
         }
-        let change = |found| (found | value != found).then_some(found | value);
-        let (set, fetch) = (of_both(order), of_load(load_of(order)));
-        match self.loom().fetch_update(set, fetch, change) {
-            Ok(found) | Err(found) => u32::of_u64(found),
-        }
+        self.set_if_other(|found| found | value, order)
     }
 }

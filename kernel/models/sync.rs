@@ -9,7 +9,7 @@ mod lock;
 #[path = "../src/sync/mailbox.rs"]
 mod mailbox;
 
-pub use claim::Claimed;
+pub use claim::{Claimed, Keep};
 pub use lock::{Door, Doors, Entrance, Guard, Lock, Shared};
 pub use mailbox::Mailboxes;
 

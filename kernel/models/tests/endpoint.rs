@@ -2,24 +2,30 @@
 //!
 //! The claims are the kernel's own; the steps are those of `ipc/fast.rs` and `ipc/fast_events.rs`. Who does not get a claim
 //! gives up here, too; what is left is done when the others have ended: in the kernel, by who has it alone.
+//!
+//! The server's claim goes with it, from the place where it waits to the CPU that runs it and back.
 
 use std::sync::Arc;
 
-use kernel_models::{Watched, Weakness, check, sync::Claimed};
+use kernel_models::{
+    Watched, Weakness,
+    atomic::{AtomicU64, Ordering::Relaxed},
+    check,
+    sync::{Claimed, Keep},
+};
 use loom::thread;
 
-/// No thread, no bits, no message.
+/// No bits, no message.
 const NOTHING: u64 = 0;
-const SERVER: u64 = 1;
 
 struct Endpoint {
-    claimed: Claimed,
-    /// The first receiver.
-    receiver: Watched,
-    bits: Watched,
+    /// The first receiver: who has taken it out has the endpoint.
+    receiver: Keep<Server>,
+    bits: AtomicU64,
 }
 
 /// The thread that serves.
+#[derive(Default)]
 struct Server {
     claimed: Claimed,
     /// What it has received, as its registers say.
@@ -35,62 +41,62 @@ struct World {
 impl World {
     /// The server waits for the first message.
     fn new() -> Arc<Self> {
-        let world = Self {
+        let world = Arc::new(Self {
             endpoint: Endpoint {
-                claimed: Claimed::new(),
-                receiver: Watched::default(),
-                bits: Watched::default(),
+                receiver: Keep::new(),
+                bits: AtomicU64::known(NOTHING),
             },
-            server: Server {
-                claimed: Claimed::new(),
-                message: Watched::default(),
-                nr_received: Watched::default(),
-            },
-        };
-        for claimed in [&world.endpoint.claimed, &world.server.claimed] {
-            assert!(claimed.claim());
-            claimed.release();
-        }
-        world.endpoint.receiver.set(SERVER);
-        Arc::new(world)
+            server: Server::default(),
+        });
+        assert!(world.server.claimed.claim());
+        world.endpoint.receiver.put(world.server());
+        world
     }
 
-    /// A client sends: its CPU runs the server from then on, which it has claimed. `false`: it did not get what it needs.
+    fn server(&self) -> *mut Server {
+        (&raw const self.server).cast_mut()
+    }
+
+    /// A client sends: its CPU runs the server from then on. `false`: it did not get what it needs.
     fn try_send(&self, message: u64) -> bool {
-        if !self.endpoint.claimed.claim() {
+        let Some(receiver) = self.endpoint.receiver.take() else {
             return false;
-        }
-        let is_sent = self.endpoint.receiver.get() == SERVER && self.server.claimed.claim();
+        };
+        let is_sent = receiver == self.server();
         if is_sent {
-            self.endpoint.receiver.set(NOTHING);
             self.server.message.set(message);
         }
-        self.endpoint.claimed.release();
+        self.endpoint.receiver.put(std::ptr::null_mut());
         is_sent
     }
 
     /// The server, which runs, looks at its message, and waits for the next one; or takes the bits that were raised. `false`:
     /// it did not get what it needs, and runs still.
     fn try_receive(&self, order: Order) -> bool {
-        if !self.endpoint.claimed.claim() {
-            return false;
+        let bits = &self.endpoint.bits;
+        if !self.endpoint.receiver.take_nothing(|| bits.load(Relaxed)) {
+            return self.try_take_bits();
         }
-        if self.endpoint.bits.get() != NOTHING {
-            self.endpoint.bits.set(NOTHING);
-            self.note(1);
-            self.endpoint.claimed.release();
-            return false;
-        }
-        self.endpoint.receiver.set(SERVER);
-        if order == Order::LetGoLast {
+        if order == Order::WaitLast {
             self.note(0);
         }
-        self.server.claimed.release();
-        self.endpoint.claimed.release();
-        if order == Order::LetGoFirst {
+        self.endpoint.receiver.put(self.server());
+        if order == Order::WaitFirst {
             self.note(0);
         }
         true
+    }
+
+    /// The server takes the bits that were raised, and runs still.
+    fn try_take_bits(&self) -> bool {
+        if let Some(receiver) = self.endpoint.receiver.take() {
+            if self.endpoint.bits.load(Relaxed) != NOTHING {
+                self.endpoint.bits.store(NOTHING, Relaxed);
+                self.note(1);
+            }
+            self.endpoint.receiver.put(receiver);
+        }
+        false
     }
 
     /// The server has got so many more events, and looks at its message.
@@ -105,30 +111,25 @@ impl World {
 
     /// Somebody raises bits: the server gets them at once, and runs; or they stay. `None`: it did not get what it needs.
     fn try_notify(&self) -> Option<bool> {
-        if !self.endpoint.claimed.claim() {
-            return None;
-        }
-        let mut done = None;
-        if self.endpoint.receiver.get() == NOTHING {
-            self.endpoint.bits.set(1);
-            done = Some(false);
-        } else if self.server.claimed.claim() {
-            self.endpoint.receiver.set(NOTHING);
+        let receiver = self.endpoint.receiver.take()?;
+        let runs = !receiver.is_null();
+        if runs {
             self.note(1);
-            done = Some(true);
+        } else {
+            self.endpoint.bits.store(1, Relaxed);
         }
-        self.endpoint.claimed.release();
-        done
+        self.endpoint.receiver.put(std::ptr::null_mut());
+        Some(runs)
     }
 }
 
-/// When the server's CPU lets go of what it has claimed.
+/// When the server's CPU says that it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     /// When it does not use the server any more.
-    LetGoLast,
+    WaitLast,
     /// When it still has something to do with the server.
-    LetGoFirst,
+    WaitFirst,
 }
 
 /// A CPU sends, and runs the server until it waits again, as far as it gets what it needs. Returns how many messages it
@@ -144,12 +145,12 @@ fn exchange(world: &World, order: Order) -> u64 {
 
 /// Nobody else is there any more: the server receives until it waits, and must have got so many events.
 fn settle(world: &World, nr_events: u64) {
-    if world.endpoint.receiver.get() == NOTHING {
-        let _ = world.try_receive(Order::LetGoLast) || world.try_receive(Order::LetGoLast);
+    if world.endpoint.receiver.get().is_null() {
+        let _ = world.try_receive(Order::WaitLast) || world.try_receive(Order::WaitLast);
     }
-    assert!(world.endpoint.claimed.claim() && world.server.claimed.claim());
-    assert_eq!(world.endpoint.receiver.get(), SERVER);
-    assert_eq!(world.endpoint.bits.get(), NOTHING);
+    assert_eq!(world.endpoint.receiver.take(), Some(world.server()));
+    assert!(!world.server.claimed.claim());
+    assert_eq!(world.endpoint.bits.load(Relaxed), NOTHING);
     assert_eq!(world.server.nr_received.get(), nr_events);
 }
 
@@ -167,34 +168,34 @@ fn two_exchange(order: Order) {
 
 #[test]
 fn each_message_is_received_once() {
-    check(3, || two_exchange(Order::LetGoLast));
+    check(3, || two_exchange(Order::WaitLast));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn a_thread_is_let_go_when_nothing_is_left_to_do_with_it() {
-    check(3, || two_exchange(Order::LetGoFirst));
+fn a_thread_waits_when_nothing_is_left_to_do_with_it() {
+    check(3, || two_exchange(Order::WaitFirst));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn claiming_must_acquire() {
     Weakness::Acquire.prevails();
-    check(3, || two_exchange(Order::LetGoLast));
+    check(3, || two_exchange(Order::WaitLast));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn letting_go_must_release() {
     Weakness::Release.prevails();
-    check(3, || two_exchange(Order::LetGoLast));
+    check(3, || two_exchange(Order::WaitLast));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn claiming_must_be_one_step() {
     Weakness::Atomicity.prevails();
-    check(3, || two_exchange(Order::LetGoLast));
+    check(3, || two_exchange(Order::WaitLast));
 }
 
 /// One CPU sends and lets the server receive again, another one raises bits.
@@ -207,12 +208,12 @@ fn no_bits_are_lost_between_looking_for_them_and_waiting() {
             thread::spawn(move || {
                 let runs = world.try_notify();
                 if runs == Some(true) {
-                    world.try_receive(Order::LetGoLast);
+                    world.try_receive(Order::WaitLast);
                 }
                 u64::from(runs.is_some())
             })
         };
-        let nr_sent = exchange(&world, Order::LetGoLast);
+        let nr_sent = exchange(&world, Order::WaitLast);
         settle(&world, nr_sent + other.join().unwrap());
     });
 }

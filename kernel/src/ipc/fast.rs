@@ -151,23 +151,23 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         if !has_payload::<PAYLOAD>(&sender.regs) {
             return None;
         }
-        let way = sender.route(Way::Send).endpoint;
-        let mut endpoint = self.endpoints.claim_hinted(way)?;
-        let mut receiver = self.threads.claim(endpoint.receivers.first()?)?;
+        let (_, endpoint) = self.endpoints.hinted(sender.route(Way::Send).endpoint)?;
+        let mut first = self.threads.claim_berth(endpoint.receivers.first())?;
+        let receiver = first.get_mut()?;
         let special = sender.special | receiver.special;
-        if special != expected_special(PAYLOAD) || PAYLOAD == BOUND && !self.cpu.may_run(&receiver)
-        {
+        if special != expected_special(PAYLOAD) || PAYLOAD == BOUND && !self.cpu.may_run(receiver) {
             return None;
         }
-        pass.pass(&mut self.spaces, sender, &mut receiver)?;
-        endpoint.receivers.take_first();
+        pass.pass(&mut self.spaces, sender, receiver)?;
 
-        let token = sender.hand_over(&mut receiver, now_ticks());
+        let token = sender.hand_over(receiver, now_ticks());
         receiver.regs.rdi = sender.route(Way::Send).badge;
         receiver.regs.rsi = sender.regs.rsi & tag_mask(PAYLOAD);
         receiver.regs.rdx = if PAYLOAD == BYTES { sender.regs.r8 } else { 0 };
         receiver.regs.r8 = token;
-        Some(switch(self.running.replace(receiver)))
+        // Whoever has the token may reply from now on.
+        drop(self.running.replace(first.take()?));
+        self.running.get().map(switch)
     }
 
     #[inline(always)]
@@ -180,17 +180,16 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         if !self.knows_way(Way::Receive) {
             return None;
         }
-        let caller = self.running.id()?;
         let server = self.running.get_mut()?;
         if !has_payload::<PAYLOAD>(&server.regs) {
             return None;
         }
         let token = server.regs.rdi;
-        let way = server.route(Way::Receive).endpoint;
-        let mut endpoint = self.endpoints.claim_hinted(way)?;
-        if !endpoint.is_quiet() {
-            return None;
-        }
+        let (id, endpoint) = self.endpoints.hinted(server.route(Way::Receive).endpoint)?;
+        let first = endpoint.receivers.first();
+        let mut first = self
+            .threads
+            .claim_empty_berth(first, || endpoint.others())?;
         let mut client = self.threads.claim_at(token)?;
         let special = server.special | client.special;
         if special != expected_special(PAYLOAD)
@@ -201,11 +200,8 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
             return None;
         }
         pass.pass(&mut self.spaces, server, &mut client)?;
-        endpoint.receivers.set_only(caller);
 
-        server.state = State::Receiving {
-            endpoint: endpoint.id(),
-        };
+        server.state = State::Receiving { endpoint: id };
         server.priority = server.base_priority;
         server.unanswered -= 1;
         let now_ticks = now_ticks();
@@ -218,7 +214,10 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
             client.regs.rsi = server.regs.rsi & tag_mask(PAYLOAD);
             client.regs.rdx = if PAYLOAD == BYTES { server.regs.r8 } else { 0 };
         }
-        Some(switch(self.running.replace(client)))
+        let server = self.running.replace(client)?;
+        let next = self.running.get().map(switch);
+        first.put(server);
+        next
     }
 }
 

@@ -22,23 +22,27 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         }
         let caller = self.running.get()?;
         let way = caller.route(Way::Notify);
-        let mut endpoint = self.endpoints.claim_hinted(way.endpoint)?;
-        if endpoint.receivers.is_empty() {
-            endpoint.bits |= way.badge;
+        let (_, endpoint) = self.endpoints.hinted(way.endpoint)?;
+        let mut first = self.threads.claim_berth(endpoint.receivers.first())?;
+        let Some(id) = first.id() else {
+            if !endpoint.receivers.has_no_others() {
+                return None;
+            }
+            endpoint.raise(way.badge);
             return self.running.get();
-        }
-        let mut receiver = self.threads.claim(endpoint.receivers.first()?)?;
-        if receiver.priority > caller.priority || !self.cpu.may_run(&receiver) || *self.idle != 0 {
+        };
+        let receiver = first.get_mut()?;
+        if receiver.priority > caller.priority || !self.cpu.may_run(receiver) || *self.idle != 0 {
             return None;
         }
-        let id = receiver.id();
-        if !self.cpu.run_queue.push_only(&mut receiver, id) {
+        if !self.cpu.run_queue.push_only(receiver, id) {
             return None;
         }
-        endpoint.receivers.take_first();
-        let bits = core::mem::take(&mut endpoint.bits) | way.badge;
+        let bits = endpoint.take_bits() | way.badge;
         receiver.regs.set_notification(bits);
         receiver.state = State::Runnable;
+        // It waits in this CPU's queue, where nobody else looks for it.
+        drop(first.take());
         self.running.get()
     }
 
@@ -49,20 +53,19 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         if !self.knows_way(Way::Receive) {
             return None;
         }
-        let caller_id = self.running.id()?;
         let caller = self.running.get_mut()?;
-        let way = caller.route(Way::Receive).endpoint;
-        let mut endpoint = self.endpoints.claim_hinted(way)?;
+        let (id, endpoint) = self.endpoints.hinted(caller.route(Way::Receive).endpoint)?;
+        let mut first = self.threads.claim_berth(endpoint.receivers.first())?;
         let regs = &mut caller.regs;
         if regs.rsi != 0 || !ByteRange::is_good(regs.r9, regs.r10) {
             return None;
         }
-        if endpoint.bits != 0 {
-            regs.set_notification(core::mem::take(&mut endpoint.bits));
+        if endpoint.bits() != 0 {
+            regs.set_notification(endpoint.take_bits());
             return self.running.get();
         }
         let next = self.cpu.run_queue.first()?;
-        if !endpoint.is_quiet() || self.cpu.turn.expired {
+        if first.id().is_some() || endpoint.others() != 0 || self.cpu.turn.expired {
             return None;
         }
         let mut next = self.threads.claim(next)?;
@@ -70,13 +73,11 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         if !special.is_empty() || !self.cpu.run_queue.pop_only(&mut next) {
             return None;
         }
-        endpoint.receivers.set_only(caller_id);
-        caller.state = State::Receiving {
-            endpoint: endpoint.id(),
-        };
+        caller.state = State::Receiving { endpoint: id };
         let now_ticks = now_ticks();
         caller.stop_clock(now_ticks);
         next.start_clock(now_ticks);
-        Some(self.running.replace(next))
+        first.put(self.running.replace(next)?);
+        self.running.get()
     }
 }

@@ -33,16 +33,16 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
     pub fn fast_fault(&mut self, fault: Fault, now_ticks: impl Fn() -> u64) -> Option<Special> {
         let thread = self.running.get_mut()?;
         let Supervisor { endpoint, badge } = thread.supervisor?;
-        let mut endpoint = self.endpoints.claim(endpoint)?;
-        let mut receiver = self.threads.claim(endpoint.receivers.first()?)?;
-        endpoint.receivers.take_first();
+        let endpoint = self.endpoints.get(endpoint)?;
+        let mut first = self.threads.claim_berth(endpoint.receivers.first())?;
+        let receiver = first.get_mut()?;
         let special = thread.special | receiver.special;
         thread.set_fault(Some(fault));
-        let token = thread.hand_over(&mut receiver, now_ticks());
+        let token = thread.hand_over(receiver, now_ticks());
         receiver.regs.set_message(fault.tag(), 0);
         (receiver.regs.rdi, receiver.regs.r8) = (badge, token);
         receiver.regs.set_words(fault.words(&thread.regs));
-        self.running.replace(receiver);
+        drop(self.running.replace(first.take()?));
         Some(special)
     }
 }

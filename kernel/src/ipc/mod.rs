@@ -128,7 +128,7 @@ impl Kernel {
                 self.begin_again(receiver);
             }
             let endpoint = self.endpoints.get_mut(from).ok_or(Error::Died)?;
-            if bound.is_none() && endpoint.bits != 0 {
+            if bound.is_none() && endpoint.bits() != 0 {
                 self.take_bits(from, receiver);
                 return Ok(Progress::Done(false));
             }

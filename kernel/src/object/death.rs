@@ -40,7 +40,7 @@ impl Kernel {
     /// Raises notification bits of an endpoint and wakes a receiver with them.
     pub fn raise(&mut self, id: Id<Endpoint>, bits: u64) {
         if let Some(endpoint) = self.endpoints.get_mut(id) {
-            endpoint.bits |= bits;
+            endpoint.raise(bits);
             if let Some(receiver) = endpoint.receivers.pop(&mut self.threads) {
                 self.take_bits(id, receiver);
                 self.make_runnable(receiver);
@@ -53,7 +53,7 @@ impl Kernel {
         let Some(endpoint) = self.endpoints.get_mut(id) else {
             return;
         };
-        let bits = core::mem::take(&mut endpoint.bits);
+        let bits = endpoint.take_bits();
         if let Some(thread) = self.threads.get_mut(receiver) {
             thread.regs.set_notification(bits);
         }

@@ -6,7 +6,7 @@
 use core::ops::Deref;
 
 use super::pool::{Claims, Pin, Pinned};
-use super::{Affinity, Cpu, Endpoint, Endpoints, Kernel, MAX_CHUNKS, Spaces, Thread, Threads, Way};
+use super::{Affinity, Cpu, Endpoints, Kernel, MAX_CHUNKS, Spaces, Thread, Threads, Way};
 use crate::mm::Mm;
 use crate::sync::MAX_CPUS;
 
@@ -26,7 +26,7 @@ pub struct Here<'k, S = &'k Spaces> {
     /// All spaces.
     pub spaces: S,
     /// All endpoints.
-    pub endpoints: Claims<'k, Endpoint, MAX_CHUNKS>,
+    pub endpoints: &'k Endpoints,
     /// All threads.
     pub threads: Claims<'k, Thread, MAX_CHUNKS, MAX_CPUS>,
     /// The thread that runs here.
@@ -51,7 +51,7 @@ impl<'k, S> Here<'k, S> {
             Here {
                 mm: (*kernel).mm,
                 spaces,
-                endpoints: Endpoints::share_unpinned(&raw const (*kernel).endpoints),
+                endpoints: &(*kernel).endpoints,
                 threads,
                 running,
                 cpu: &mut *seat.cpu,

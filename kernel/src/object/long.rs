@@ -236,7 +236,7 @@ impl Kernel {
                     return self.fail(id, Error::Died);
                 };
                 endpoint.receivers.push_front(&mut self.threads, id);
-                if endpoint.bits != 0 {
+                if endpoint.bits() != 0 {
                     self.raise(at, 0);
                 } else if let Some(sender) = endpoint.senders.pop(&mut self.threads) {
                     self.restart_sender(sender);

@@ -25,7 +25,7 @@ pub use cpus::{Affinity, Cpu, Cpus, Turn};
 pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object};
 pub use here::{Here, Seat};
 pub use long::{Long, Phase, Work};
-pub use pool::{Claim, Claims, Hint, Id, Pin, Pinned, Pool, PoolError};
+pub use pool::{Berth, BerthClaim, Claim, Claims, Hint, Id, Pin, Pinned, Pool, PoolError};
 pub use queue::{MEMBER, Queue, WAIT};
 pub use receivers::Receivers;
 pub use registers::Registers;
@@ -33,6 +33,8 @@ pub(crate) use route::{Place, SpaceRoute};
 pub use route::{Route, Way};
 pub use run_queue::RunQueue;
 pub use thread::{Fault, MAX_PRIORITY, Outgoing, Special, State, Supervisor, Thread, Timer};
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use cowslip_abi::{Error, Handle, Rights};
 
@@ -92,8 +94,8 @@ pub struct Endpoint {
     pub senders: Queue<WAIT>,
     /// Threads that wait for one.
     pub receivers: Receivers,
-    /// Notification bits raised and not yet received.
-    pub bits: u64,
+    /// Notification bits raised and not yet received. CPUs that share the endpoint use them in turns.
+    bits: AtomicU64,
     /// Handles with the right to receive; the endpoint dies with the last one.
     pub nr_receive_handles: u32,
 }
@@ -134,10 +136,30 @@ pub struct Kernel {
 }
 
 impl Endpoint {
-    /// Whether nothing and nobody waits here.
+    /// 0 if no bits are raised, and nobody waits here but for the first receiver.
     #[inline(always)]
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.bits | Id::word(self.senders.first()) | self.receivers.word() == 0
+    pub(crate) fn others(&self) -> u64 {
+        self.bits() | Id::word(self.senders.first()) | self.receivers.word_of_others()
+    }
+
+    /// The bits that are raised. Like raising and taking them, this is for who has claimed the place of the first receiver.
+    #[inline(always)]
+    pub(crate) fn bits(&self) -> u64 {
+        self.bits.load(Relaxed)
+    }
+
+    /// Raises bits.
+    #[inline(always)]
+    pub(crate) fn raise(&self, bits: u64) {
+        self.bits.store(self.bits() | bits, Relaxed);
+    }
+
+    /// Takes all bits that are raised.
+    #[inline(always)]
+    pub(crate) fn take_bits(&self) -> u64 {
+        let bits = self.bits();
+        self.bits.store(0, Relaxed);
+        bits
     }
 }
 
@@ -282,7 +304,7 @@ impl Kernel {
         let endpoint = Endpoint {
             senders: Queue::new(),
             receivers: Receivers::new(),
-            bits: 0,
+            bits: AtomicU64::new(0),
             nr_receive_handles: 0,
         };
         self.endpoints

@@ -8,6 +8,7 @@
 //! Whoever has a pool alone uses its objects as the borrow checker lets him. CPUs that [share](Claims) it use those
 //! that they have claimed.
 
+mod berth;
 mod claim;
 
 use core::cell::UnsafeCell;
@@ -20,6 +21,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::mm::{Frame, Mm};
 use crate::sync::Claimed;
+pub use berth::{Berth, BerthClaim};
 pub use claim::{Claim, Claims, Pinned};
 
 /// Bits of an id that say where its object is.
@@ -380,11 +382,11 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         Id::from_bits(id).expect("a generation is not 0")
     }
 
-    /// Moves an object out of the pool that is not pinned.
+    /// Moves an object out of the pool that is neither pinned nor in a [berth](Berth).
     pub fn remove(&mut self, mm: &Mm, id: Id<T>) -> Option<T> {
         let slot = self.find(id)?;
         if Self::is_claimed(slot) {
-            debug_assert!(false, "{id:?} is pinned");
+            debug_assert!(false, "{id:?} is pinned or waits");
             return None;
         }
         // SAFETY: `find` returns a slot that holds an object, which nothing reads here again, as the
@@ -486,7 +488,7 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         &raw const self.pins[cpu]
     }
 
-    /// Whether an object is claimed, which is then pinned if nobody shares the pool.
+    /// Whether an object is claimed, which is then pinned or in a berth if nobody shares the pool.
     fn is_claimed(slot: NonNull<Slot<T>>) -> bool {
         // SAFETY: the slot is one of a pool and holds an object.
         unsafe { slot.as_ref().claimed.is_claimed() }
@@ -533,7 +535,7 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
     fn release(pinned: Option<NonNull<Slot<T>>>) {
         if let Some(slot) = pinned {
             // SAFETY: it is a slot that holds an object.
-            unsafe { slot.as_ref().claimed.release() };
+            unsafe { slot.as_ref().claimed.release_once() };
         }
     }
 

@@ -1,16 +1,17 @@
 //! The threads that wait for what arrives at an endpoint.
 
 use super::queue::{Queue, WAIT};
-use super::{Id, Thread, Threads};
+use super::{Berth, Id, Thread, Threads};
 
 /// Receivers, first come first served.
 ///
 /// Nearly always there is one, which comes and goes with every message, so the first has a place
 /// of its own and is in no list. The place may be empty though others wait, but not if a thread
-/// that came after them could take it.
-#[derive(Clone, Copy, Debug, Default)]
+/// that came after them could take it. CPUs that share the endpoint use no more than that place, and whoever has
+/// claimed it has the endpoint.
+#[derive(Debug, Default)]
 pub struct Receivers {
-    first: Option<Id<Thread>>,
+    first: Berth<Thread>,
     others: Queue<WAIT>,
 }
 
@@ -19,7 +20,7 @@ impl Receivers {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            first: None,
+            first: Berth::new(),
             others: Queue::new(),
         }
     }
@@ -27,39 +28,32 @@ impl Receivers {
     /// Whether nobody waits.
     #[must_use]
     #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.first.is_none() && self.others.is_empty()
+    fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.others.is_empty()
     }
 
-    /// The thread that came first, unless it is in the list.
-    #[inline]
-    pub(crate) fn first(&self) -> Option<Id<Thread>> {
-        self.first
-    }
-
-    /// 0 if nobody waits.
+    /// The place of the thread that came first, unless it is in the list.
     #[inline(always)]
-    pub(super) fn word(&self) -> u64 {
-        Id::word(self.first) | Id::word(self.others.first())
+    pub(crate) fn first(&self) -> &Berth<Thread> {
+        &self.first
     }
 
-    /// Takes out the thread that [`first`](Self::first) returned.
-    #[inline]
-    pub(crate) fn take_first(&mut self) {
-        self.first = None;
+    /// 0 if nobody waits in the list.
+    #[inline(always)]
+    pub(super) fn word_of_others(&self) -> u64 {
+        Id::word(self.others.first())
     }
 
-    /// Adds a thread where nobody waits.
-    #[inline]
-    pub(crate) fn set_only(&mut self, thread: Id<Thread>) {
-        debug_assert!(self.is_empty());
-        self.first = Some(thread);
+    /// Whether nobody waits in the list.
+    #[inline(always)]
+    pub(crate) fn has_no_others(&self) -> bool {
+        self.others.is_empty()
     }
 
     /// Adds a thread behind all others.
     pub fn push_back(&mut self, threads: &mut Threads, thread: Id<Thread>) {
         if self.is_empty() {
-            self.first = Some(thread);
+            threads.park(&mut self.first, thread);
         } else {
             self.others.push_back(threads, thread);
         }
@@ -67,29 +61,31 @@ impl Receivers {
 
     /// Puts the thread back that was taken out last.
     pub fn push_front(&mut self, threads: &mut Threads, thread: Id<Thread>) {
-        if let Some(second) = self.first.replace(thread) {
+        if let Some(second) = threads.unpark(&mut self.first) {
             self.others.push_front(threads, second);
         }
+        threads.park(&mut self.first, thread);
     }
 
     /// Takes out the thread that came first.
     pub fn pop(&mut self, threads: &mut Threads) -> Option<Id<Thread>> {
-        self.first.take().or_else(|| self.others.pop(threads))
+        threads
+            .unpark(&mut self.first)
+            .or_else(|| self.others.pop(threads))
     }
 
     /// All of them, as a list.
-    pub(super) fn into_queue(self, threads: &mut Threads) -> Queue<WAIT> {
-        let mut queue = self.others;
-        if let Some(first) = self.first {
-            queue.push_front(threads, first);
+    pub(super) fn into_queue(mut self, threads: &mut Threads) -> Queue<WAIT> {
+        if let Some(first) = threads.unpark(&mut self.first) {
+            self.others.push_front(threads, first);
         }
-        queue
+        self.others
     }
 
     /// Takes out a thread that waits here.
     pub fn remove(&mut self, threads: &mut Threads, thread: Id<Thread>) {
-        if self.first == Some(thread) {
-            self.first = None;
+        if self.first.id() == Some(thread) {
+            threads.unpark(&mut self.first);
         } else {
             self.others.remove(threads, thread);
         }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`Lock`] | one CPU has what is locked alone, or several share it; it is known who waits |
 //! | [`Claimed`] | somebody uses something, and others do without it |
+//! | [`Keep`] | somebody uses what is kept there, and others do without it |
 //! | [`Mailboxes`] | one CPU asks others to do something, and waits until they have |
 //!
 //! **Whoever waits answers.** A CPU that waits for a lock or for answers goes on answering requests
@@ -16,7 +17,7 @@ mod mailbox;
 // The parts below take their atomics from here, because `kernel/models` gives them others.
 use core::sync::atomic;
 
-pub use claim::Claimed;
+pub use claim::{Claimed, Keep};
 pub use lock::{Door, Doors, Entrance, Guard, Lock, Shared};
 pub use mailbox::Mailboxes;
 

@@ -3,12 +3,16 @@
 //! None of them may add or remove objects meanwhile, and each uses only the objects that it has claimed. **Nobody waits
 //! for a claim**: who does not get one gives up and asks to have everything alone. So claims can be made in any
 //! order.
+//!
+//! A claim goes with the object: from the CPU where a thread runs to the [berth](super::Berth) where it waits, and from there
+//! to the CPU of whoever finds it, without being let go.
 
 use core::marker::PhantomData;
+use core::mem::{self, ManuallyDrop};
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
-use super::{Hint, Id, Pin, Pool, Slot};
+use super::{Id, Pin, Pool, Slot};
 
 /// A pool whose objects are used by who has claimed them.
 pub struct Claims<'p, T, const CHUNKS: usize, const PINS: usize = 0>(&'p Pool<T, CHUNKS, PINS>);
@@ -45,17 +49,6 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
             (Claims(&*pool), Pinned { pin, slot })
         }
     }
-
-    /// The same of a pool in which nothing is pinned.
-    ///
-    /// # Safety
-    ///
-    /// As for [`share`](Self::share).
-    #[inline(always)]
-    pub unsafe fn share_unpinned<'p>(pool: *const Self) -> Claims<'p, T, CHUNKS, PINS> {
-        // SAFETY: as above.
-        Claims(unsafe { &*pool })
-    }
 }
 
 impl<'p, T, const CHUNKS: usize, const PINS: usize> Claims<'p, T, CHUNKS, PINS> {
@@ -73,29 +66,6 @@ impl<'p, T, const CHUNKS: usize, const PINS: usize> Claims<'p, T, CHUNKS, PINS> 
         let is_empty = unsafe { (*slot.as_ptr()).id } == 0;
         if is_empty { None } else { Claim::of(slot) }
     }
-
-    /// Claims the object that a hint of this epoch is about.
-    #[inline(always)]
-    pub fn claim_hinted(&self, hint: Hint<T>) -> Option<Claim<'p, T>> {
-        if self.0.is_current(hint) {
-            Claim::of(hint.slot)
-        } else {
-            None
-        }
-    }
-
-    /// Where an object is, for this epoch.
-    #[must_use]
-    pub fn hint(&self, id: Id<T>) -> Option<Hint<T>> {
-        self.0.hint(id)
-    }
-
-    /// Whether a hint still finds something.
-    #[must_use]
-    #[inline(always)]
-    pub fn is_current(&self, hint: Hint<T>) -> bool {
-        self.0.is_current(hint)
-    }
 }
 
 impl<'p, T> Claim<'p, T> {
@@ -109,6 +79,25 @@ impl<'p, T> Claim<'p, T> {
             slot,
             pool: PhantomData,
         })
+    }
+
+    /// The claim of an object that has been claimed already.
+    ///
+    /// # Safety
+    ///
+    /// The slot holds an object as long as `'p`, and whoever has claimed it does not use it any more, nor let go of it.
+    #[inline(always)]
+    pub(super) unsafe fn taken_over(slot: NonNull<Slot<T>>) -> Self {
+        Self {
+            slot,
+            pool: PhantomData,
+        }
+    }
+
+    /// The slot of the object, which stays claimed.
+    #[inline(always)]
+    pub(super) fn hand_over(self) -> NonNull<Slot<T>> {
+        ManuallyDrop::new(self).slot
     }
 
     /// The object's id.
@@ -170,25 +159,22 @@ impl<'p, T> Pinned<'p, T> {
         Some(unsafe { (*self.slot?.as_ptr()).object.assume_init_mut() })
     }
 
-    /// Pins another object, and lets go of the one that was pinned.
+    /// Pins another object, and returns the one that was pinned, which stays claimed.
     #[inline(always)]
-    pub fn replace(&mut self, other: Claim<'p, T>) -> &T {
-        let slot = core::mem::ManuallyDrop::new(other).slot;
-        self.set(Some(slot));
-        // SAFETY: the slot holds an object, which is this CPU's.
-        unsafe { (*slot.as_ptr()).object.assume_init_ref() }
+    pub fn replace(&mut self, other: Claim<'p, T>) -> Option<Claim<'p, T>> {
+        self.set(Some(other.hand_over()))
     }
+
     /// Pins nothing, and lets go of the object that was pinned.
     pub fn release(&mut self) {
         self.set(None);
     }
 
     #[inline(always)]
-    fn set(&mut self, slot: Option<NonNull<Slot<T>>>) {
+    fn set(&mut self, slot: Option<NonNull<Slot<T>>>) -> Option<Claim<'p, T>> {
         *self.pin = slot;
-        if let Some(old) = core::mem::replace(&mut self.slot, slot) {
-            // SAFETY: the slot is one of a pool. The object was claimed for this CPU, which does not use it any more.
-            unsafe { (*old.as_ptr()).claimed.release() };
-        }
+        let old = mem::replace(&mut self.slot, slot)?;
+        // SAFETY: the slot is one of the pool. The object was claimed for this CPU's pin, which has another one.
+        Some(unsafe { Claim::taken_over(old) })
     }
 }

@@ -131,18 +131,81 @@ fn what_is_claimed_or_pinned_cannot_be_claimed() {
     let mut pool = Small::new();
     let [a, b] = [1, 2].map(|n| pool.insert(memory.mm(), [n; 60]).unwrap());
     pool.pin(Some(a));
-    let hint = pool.hint(b).unwrap();
     let (claims, mut pinned) = share(&mut pool, 0);
     assert!(claims.claim(a).is_none() && claims.claim_at(a.place()).is_none());
     let mut claim = claims.claim(b).unwrap();
-    assert!(claims.claim(b).is_none() && claims.claim_hinted(hint).is_none());
+    assert!(claims.claim(b).is_none() && claims.claim_at(b.place()).is_none());
     claim[0] = 7;
-    assert_eq!(pinned.replace(claim)[0], 7);
+    let replaced = pinned.replace(claim).unwrap();
     assert_eq!((pinned.id(), pinned.get_mut().unwrap()[0]), (Some(b), 7));
-    assert!(claims.claim(b).is_none());
-    drop(claims.claim(a).unwrap());
+    assert_eq!(replaced.id(), a);
+    assert!(claims.claim(b).is_none() && claims.claim(a).is_none());
+    drop(replaced);
     assert!(claims.claim(a).is_some() && claims.claim_at(a.place()).is_some());
     assert_eq!((pool.pinned_id(), pool.get(b).unwrap()[0]), (Some(b), 7));
+}
+
+#[test]
+fn what_waits_in_a_berth_is_found_there_and_nowhere_else() {
+    let memory = SimMemory::new(16);
+    let mut pool = Small::new();
+    let [a, b] = [1, 2].map(|n| pool.insert(memory.mm(), [n; 60]).unwrap());
+    let mut berth = Berth::new();
+    pool.park(&mut berth, a);
+    assert_eq!(berth.id(), Some(a));
+    let (claims, mut pinned) = share(&mut pool, 0);
+    assert!(claims.claim(a).is_none() && claims.claim_at(a.place()).is_none());
+    assert!(claims.claim_empty_berth(&berth, || 0).is_none());
+
+    let mut found = claims.claim_berth(&berth).unwrap();
+    assert!(claims.claim_berth(&berth).is_none());
+    assert!(claims.claim_empty_berth(&berth, || 0).is_none());
+    found.get_mut().unwrap()[0] = 7;
+    drop(found);
+    let mut found = claims.claim_berth(&berth).unwrap();
+    assert_eq!((found.id(), found.get_mut().unwrap()[0]), (Some(a), 7));
+    pinned.replace(found.take().unwrap());
+    drop(found);
+    assert!(claims.claim(a).is_none());
+
+    assert!(claims.claim_empty_berth(&berth, || 1).is_none());
+    let mut found = claims.claim_empty_berth(&berth, || 0).unwrap();
+    assert!(claims.claim_berth(&berth).is_none());
+    let claimed = claims.claim(b).unwrap();
+    found.put(pinned.replace(claimed).unwrap());
+    drop(found);
+    assert!(claims.claim(a).is_none() && claims.claim(b).is_none());
+    assert_eq!(
+        (pool.pinned_id(), pool.unpark(&mut berth)),
+        (Some(b), Some(a))
+    );
+    assert!(berth.is_empty() && pool.unpark(&mut berth).is_none());
+    assert!(share(&mut pool, 0).0.claim(a).is_some());
+}
+
+#[test]
+fn what_is_pinned_when_it_comes_to_wait_stays_claimed_when_it_is_unpinned() {
+    let memory = SimMemory::new(16);
+    let mut pool = Small::new();
+    let id = pool.insert(memory.mm(), [1; 60]).unwrap();
+    let mut berth = Berth::new();
+    pool.pin(Some(id));
+    pool.park(&mut berth, id);
+    pool.pin(None);
+    assert!(share(&mut pool, 0).0.claim(id).is_none());
+    assert_eq!(pool.unpark(&mut berth), Some(id));
+    assert!(share(&mut pool, 0).0.claim(id).is_some());
+}
+
+#[test]
+#[should_panic(expected = "waits")]
+fn what_waits_in_a_berth_is_not_removed() {
+    let memory = SimMemory::new(16);
+    let mut pool = Small::new();
+    let id = pool.insert(memory.mm(), [1; 60]).unwrap();
+    let mut berth = Berth::new();
+    pool.park(&mut berth, id);
+    pool.remove(memory.mm(), id);
 }
 
 #[test]
@@ -189,18 +252,15 @@ fn one_cpu_at_a_time_has_an_object() {
 #[test]
 fn a_hint_finds_nothing_once_anything_is_removed() {
     let memory = SimMemory::new(16);
-    let (mut pool, mut other) = (Small::new(), Small::new());
+    let (mut pool, other) = (Small::new(), Small::new());
     let [a, b] = [1, 2].map(|n| pool.insert(memory.mm(), [n; 60]).unwrap());
     let hint = pool.hint(a).unwrap();
     assert_eq!(pool.hinted(hint), Some((a, &[1; 60])));
-    assert_eq!(share(&mut pool, 0).0.claim_hinted(hint).unwrap().id(), a);
     assert!(other.hinted(hint).is_none(), "epochs belong to one pool");
-    assert!(share(&mut other, 0).0.claim_hinted(hint).is_none());
     assert!(pool.hinted(Hint::NONE).is_none());
 
     pool.remove(memory.mm(), b);
     assert!(pool.hinted(hint).is_none() && !pool.is_current(hint));
-    assert!(share(&mut pool, 0).0.claim_hinted(hint).is_none());
     let hint = pool.hint(a).unwrap();
     pool.end_epoch();
     assert!(pool.hinted(hint).is_none());
