@@ -173,8 +173,7 @@ impl Mm {
         match count.decrement() {
             Dropped::Last => {
                 self.stats.freed.add(1);
-                self.frames.free(frame);
-                self.frames.returned(1, class);
+                self.frames.free_of(frame, class);
             }
             Dropped::Second => self.counts.subtract_shared(1),
             Dropped::Remaining => {}
