@@ -1,5 +1,7 @@
 //! A claim: somebody uses something. Nobody waits for one.
 
+use core::fmt;
+
 use super::atomic::{
     AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
@@ -34,6 +36,12 @@ impl Claimed {
     #[must_use]
     pub fn is_claimed(&self) -> bool {
         self.0.load(Relaxed) == CLAIMED
+    }
+}
+
+impl fmt::Debug for Claimed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_claimed() { "claimed" } else { "free" })
     }
 }
 
