@@ -3,7 +3,11 @@
 //! To [share](Lock::share) it, a CPU says in a place of its own that it is inside, and looks whether another has it
 //! alone: it writes nothing that others write. To have it alone, a CPU says so in one word, and
 //! then looks at the places of all others. This is known as a big-reader lock; only that those who share it may
-//! change what they have [claimed](crate::object::Claim).
+//! change what they have [claimed](super::Claimed).
+//!
+//! Not even a claim is needed to *read* something that others replace while they share the lock, if each of them then
+//! [waits for those who read](Lock::wait_for_readers) before what it has replaced is used for something else. This is known as
+//! quiescent-state reclamation; the place says whether its CPU reads.
 //!
 //! Whoever had it alone last can [have it again](Lock::retake) for less: nobody else has had it so meanwhile, and
 //! there is no need to look at what others may have changed.
@@ -40,6 +44,13 @@ pub struct Lock<T: ?Sized> {
 #[repr(align(128))]
 pub struct Place(AtomicUsize);
 
+/// In the place of a CPU that does not share the lock.
+const OUTSIDE: usize = 0;
+/// In the place of one that shares it, and may read what others replace meanwhile.
+const READING: usize = 1;
+/// In the place of one that shares it, and uses nothing but what it has claimed and what nobody replaces.
+const REPLACING: usize = 2;
+
 const SEVERAL: usize = 1 << 7;
 /// Above all others, so that one comparison finds it.
 const TAKEN: usize = 1 << 8;
@@ -67,7 +78,7 @@ impl<T> Lock<T> {
             state: AtomicUsize::new(0),
             waiting: AtomicU64::new(0),
             sharers: AtomicU64::new(0),
-            places: [const { Place(AtomicUsize::new(0)) }; MAX_CPUS],
+            places: [const { Place(AtomicUsize::new(OUTSIDE)) }; MAX_CPUS],
             value: UnsafeCell::new(value),
         }
     }
@@ -79,17 +90,45 @@ impl<T> Lock<T> {
 
     /// Shares the lock, for the CPU whose place this is. It has been [admitted](Guard::admit), and neither shares nor has
     /// the lock. `None`: somebody has it alone.
+    ///
+    /// It may read what others replace, and does not wait for any of them meanwhile.
     #[inline(always)]
     pub fn share<'l>(&'l self, place: &'l Place) -> Option<Shared<'l, T>> {
-        place.0.store(1, Relaxed);
-        // Whoever takes the lock sees that, or it is seen here that it was taken.
+        self.enter(place, READING)
+    }
+
+    /// The same for a CPU that replaces what others may be reading, and [waits](Self::wait_for_readers) for them. It
+    /// has claimed what it reads of the like itself.
+    pub fn share_to_replace<'l>(&'l self, place: &'l Place) -> Option<Shared<'l, T>> {
+        self.enter(place, REPLACING)
+    }
+
+    #[inline(always)]
+    fn enter<'l>(&'l self, place: &'l Place, to_do: usize) -> Option<Shared<'l, T>> {
+        place.0.store(to_do, Relaxed);
+        // Whoever takes the lock sees that, or it is seen here that it was taken. The same goes for whoever replaces
+        // something and then waits for readers.
         fence(SeqCst);
         if self.state.load(Acquire) < TAKEN {
             Some(Shared { lock: self, place })
         } else {
-            place.0.store(0, Relaxed);
+            place.0.store(OUTSIDE, Relaxed);
             None
         }
+    }
+
+    /// Waits until each other CPU was seen not to [read](Self::share): then none of them looks any more at what this CPU
+    /// has replaced before. It does `wait` again and again.
+    ///
+    /// A CPU that reads waits for nobody, so this ends, also if two wait at once.
+    pub fn wait_for_readers(&self, cpu: usize, mut wait: impl FnMut()) {
+        // As in `enter`, the other way round.
+        fence(SeqCst);
+        self.each_place(self.other_sharers(cpu), |place| {
+            while place.0.load(Acquire) == READING {
+                wait();
+            }
+        });
     }
 
     /// Takes the lock for a CPU if nobody has it alone, that CPU had it last, and no other may share it.
@@ -152,20 +191,32 @@ impl<T> Lock<T> {
 
     /// Waits until nobody else shares the lock that this CPU has taken.
     fn wait_for_sharers(&self, cpu: usize, mut wait: impl FnMut()) {
-        let mut others = self.sharers.load(Relaxed) & !(1 << cpu);
+        let others = self.other_sharers(cpu);
         if others != 0 {
-            // As in `share`, the other way round.
+            // As in `enter`, the other way round.
             fence(SeqCst);
         }
-        while let Some(number) = others.checked_ilog2() {
-            while self.places[number as usize].0.load(Acquire) != 0 {
+        self.each_place(others, |place| {
+            while place.0.load(Acquire) != OUTSIDE {
                 wait();
             }
-            others &= !(1 << number);
+        });
+    }
+
+    fn other_sharers(&self, cpu: usize) -> u64 {
+        self.sharers.load(Relaxed) & !(1 << cpu)
+    }
+
+    /// The places of these CPUs.
+    #[inline(always)]
+    fn each_place(&self, mut cpus: u64, mut visit: impl FnMut(&Place)) {
+        while let Some(number) = cpus.checked_ilog2() {
+            visit(&self.places[number as usize]);
+            cpus &= !(1 << number);
         }
     }
 
-    /// The CPUs that may share the lock, a bit each. Nobody changes that while the caller has the lock.
+    /// The CPUs that may share the lock, a bit each. Nobody changes that while the caller has the lock, or shares it.
     pub fn sharers(&self) -> u64 {
         self.sharers.load(Relaxed)
     }
@@ -238,7 +289,7 @@ impl<T: ?Sized> Shared<'_, T> {
 impl<T: ?Sized> Drop for Shared<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.place.0.store(0, Release);
+        self.place.0.store(OUTSIDE, Release);
     }
 }
 
