@@ -19,6 +19,8 @@ pub enum Weakness {
     Release,
     /// What reads, changes and writes does so in two steps.
     Atomicity,
+    /// No fence orders anything.
+    Fence,
 }
 
 std::thread_local! {
@@ -35,6 +37,13 @@ impl Weakness {
 
 fn is_weak(weakness: Weakness) -> bool {
     WEAKNESS.get() == Some(weakness)
+}
+
+/// As in `core`.
+pub fn fence(order: Ordering) {
+    if !is_weak(Weakness::Fence) {
+        atomic::fence(order);
+    }
 }
 
 /// What is left of the order that a load asks for.

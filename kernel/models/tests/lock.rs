@@ -3,8 +3,13 @@
 use std::sync::Arc;
 
 use kernel_models::{
-    Patience, Watched, Weakness, check, new_lock,
-    sync::{Guard, Lock},
+    Patience, Watched, Weakness,
+    atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Release},
+    },
+    check, new_lock,
+    sync::{Claimed, Guard, Lock},
 };
 use loom::thread;
 
@@ -261,4 +266,161 @@ fn sharing_it_must_acquire() {
 fn sharing_it_no_longer_must_release() {
     Weakness::Release.prevails();
     check(4, || they_share(2, 2, 1));
+}
+
+/// What CPU 0 replaces while CPU 1 reads it: a place that says where to look, and a page that is given to somebody else
+/// then.
+struct Replaced {
+    place: AtomicU64,
+    pages: [Watched; 2],
+}
+
+/// In which way CPU 0 goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Haste {
+    None,
+    /// It waits for readers before it replaces anything.
+    WaitsFirst,
+    /// It does not wait.
+    DoesNotWait,
+}
+
+/// CPU 1 reads so many times, while CPU 0 replaces what it reads; both share the lock.
+fn one_replaces(nr_reads: usize, haste: Haste) {
+    let lock = new_lock((), 2);
+    let replaced = Arc::new(Replaced {
+        place: AtomicU64::known(0),
+        pages: Default::default(),
+    });
+    let reader = {
+        let (lock, replaced) = (Arc::clone(&lock), Arc::clone(&replaced));
+        thread::spawn(move || {
+            for _ in 0..nr_reads {
+                let shared = lock.share(lock.door(1)).expect("nobody has it alone");
+                let number = replaced.place.load(Acquire);
+                replaced.pages[number as usize].get();
+                drop(shared);
+            }
+        })
+    };
+    let shared = lock.share_to_replace(0);
+    assert!(shared.is_some(), "nobody has it alone");
+    let wait = || {
+        let patience = Patience::default();
+        lock.wait_for_readers(0, || patience.wait());
+    };
+    if haste == Haste::WaitsFirst {
+        wait();
+    }
+    replaced.place.store(1, Release);
+    if haste == Haste::None {
+        wait();
+    }
+    // It is somebody else's now.
+    replaced.pages[0].set(7);
+    drop(shared);
+    reader.join().unwrap();
+}
+
+#[test]
+fn what_is_replaced_is_read_by_nobody_once_readers_were_waited_for() {
+    check(4, || one_replaces(1, Haste::None));
+    check(3, || one_replaces(2, Haste::None));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn who_replaces_must_wait_for_readers() {
+    check(4, || one_replaces(1, Haste::DoesNotWait));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn readers_must_be_waited_for_after_the_replacement() {
+    check(4, || one_replaces(1, Haste::WaitsFirst));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn reading_and_waiting_for_readers_must_be_in_one_order() {
+    Weakness::Fence.prevails();
+    check(4, || one_replaces(1, Haste::None));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn reading_no_longer_must_release() {
+    Weakness::Release.prevails();
+    check(4, || one_replaces(1, Haste::None));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn waiting_for_readers_must_acquire() {
+    Weakness::Acquire.prevails();
+    check(4, || one_replaces(1, Haste::None));
+}
+
+/// Two that replace something wait for readers, not for each other.
+#[test]
+fn two_that_replace_do_not_wait_for_each_other() {
+    check(3, || {
+        let lock = new_lock((), 2);
+        let replace = |lock: &Lock<()>, cpu| {
+            let shared = lock.share_to_replace(cpu);
+            assert!(shared.is_some(), "nobody has it alone");
+            lock.wait_for_readers(cpu, || panic!("nobody reads"));
+        };
+        let other = {
+            let lock = Arc::clone(&lock);
+            thread::spawn(move || replace(&lock, 1))
+        };
+        replace(&lock, 0);
+        other.join().unwrap();
+    });
+}
+
+/// Two threads of one space fault: one of them gets the lock of its page table.
+#[test]
+fn one_of_two_gets_a_claim_and_sees_what_the_last_one_did() {
+    check(4, they_claim);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn claiming_must_acquire() {
+    Weakness::Acquire.prevails();
+    check(4, they_claim);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn letting_go_of_a_claim_must_release() {
+    Weakness::Release.prevails();
+    check(4, they_claim);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn claiming_must_be_one_step() {
+    Weakness::Atomicity.prevails();
+    check(4, they_claim);
+}
+
+fn they_claim() {
+    let claimed = Arc::new((Claimed::new(), Watched::default()));
+    let _ = claimed.0.is_claimed();
+    let add = |(claimed, value): &(Claimed, Watched)| {
+        if claimed.claim() {
+            value.set(value.get() + 1);
+            claimed.release();
+        }
+    };
+    let other = {
+        let claimed = Arc::clone(&claimed);
+        thread::spawn(move || add(&claimed))
+    };
+    add(&claimed);
+    add(&claimed);
+    other.join().unwrap();
 }

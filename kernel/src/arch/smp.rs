@@ -243,11 +243,15 @@ pub fn wait_a_little() {
     hint::spin_loop();
 }
 
-/// Flushes on all other CPUs that may know one of the spaces, and returns when they have.
+/// Flushes on all other CPUs that may know one of the spaces, and returns when they have, and when none reads page tables that
+/// did before.
+///
+/// In this order: one that has noted another root already, and has not loaded it yet, is not asked, and reads.
 #[inline(never)]
 pub fn flush_others(flush: &Flush) {
     let uses = |root: PhysAddr| flush.spaces().any(|space| space.root.addr() == root);
     ask_users(uses, || Request::Flush(*flush));
+    trap::wait_for_readers();
 }
 
 /// Makes all other CPUs leave a page table.
@@ -255,8 +259,8 @@ pub fn retire_others(root: Frame) {
     ask_users(|used| used == root.addr(), || Request::Retire(root));
 }
 
-/// Asks the CPUs for something whose page table is such a one. This one has the kernel alone, so no other begins or ceases to
-/// run threads meanwhile.
+/// Asks the CPUs for something whose page table is such a one. This one has the kernel alone, or shares it, so no other begins
+/// or ceases to run threads meanwhile.
 ///
 /// A CPU notes the root before it loads it, and loading it waits until the note can be seen. So either
 /// it is seen here, or the CPU sees the tables as they are now.

@@ -360,7 +360,12 @@ pub extern "C" fn page_fault(registers: *const Registers) -> Resumed {
     let address = Cr2::read_raw();
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
     let error = unsafe { (*registers).error };
-    let mut guard = lock();
+    let mut guard = match KERNEL.retake(PerCpu::number()) {
+        Some(guard) => guard,
+        None if resolve_or_take(address, error) => return None,
+        // SAFETY: so it has been taken, and for this guard.
+        None => unsafe { KERNEL.taken() },
+    };
     let kernel = &mut *guard;
     if error & USER == 0 {
         // Not an access of the user's own: QEMU does the loads of a user's `iretq` with kernel
@@ -373,6 +378,34 @@ pub extern "C" fn page_fault(registers: *const Registers) -> Resumed {
     }
     let fault = sys::page_fault(kernel, address, access(error))?;
     report(guard, fault)
+}
+
+/// Resolves a page fault at the same time as other CPUs. `false`: it is to be done alone, and the kernel has been taken for
+/// that. Nothing that waits may come before this.
+#[cold]
+#[inline(never)]
+fn resolve_or_take(address: u64, error: u64) -> bool {
+    let is_resolved = KERNEL.has_several_sharers()
+        && error & USER != 0
+        && resolve_among_others(address, access(error));
+    if !is_resolved {
+        take_after_others();
+    }
+    is_resolved
+}
+
+/// Resolves a fault of the running thread's own at the same time as other CPUs. `false`: that takes the kernel alone, or
+/// the thread is gone.
+fn resolve_among_others(address: u64, access: Access) -> bool {
+    loop {
+        if let Some(shared) = KERNEL.share_to_replace(PerCpu::number()) {
+            // SAFETY: the kernel is shared, and no other CPU has this seat.
+            let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
+            return sys::resolve(&here, address, access);
+        }
+        // As in `later`.
+        KERNEL.open(PerCpu::number(), smp::wait_a_little);
+    }
 }
 
 /// Reports a fault of the running thread; returns the registers of whoever runs next.
@@ -597,6 +630,12 @@ pub fn running() -> u64 {
     KERNEL.sharers()
 }
 
+/// Waits until no CPU looks any more at what this one has replaced in page tables: for messages, which it reads them for, and on
+/// the way from one table to another.
+pub fn wait_for_readers() {
+    KERNEL.wait_for_readers(PerCpu::number(), smp::wait_a_little);
+}
+
 /// Makes every CPU leave a page table that is about to go away.
 pub fn retire(root: Frame) {
     retire_here(root);
@@ -622,7 +661,7 @@ pub fn halt(number: usize) {
     }
 }
 
-/// Flushes what a change of page tables has made stale, on all CPUs.
+/// Flushes what a change of page tables has made stale, on all CPUs. The kernel itself does not look at it any more, either.
 #[inline]
 pub fn flush(flush: &Flush) {
     flush_here(flush);

@@ -182,14 +182,13 @@ impl<'m> Departing<'m> {
         }
         let (mm, len) = (self.mm, core::mem::take(&mut self.len));
         match self.book.take() {
-            Some(book) => mm.frames.free_book(book, len),
+            Some(book) => mm.frames.free_book(book, len, self.class),
             None => {
                 let notes = self.few[..len].iter();
-                mm.frames
-                    .free_all(notes.map(|note| Frame::of_entry(note.load(Relaxed))));
+                let frames = notes.map(|note| Frame::of_entry(note.load(Relaxed)));
+                mm.frames.free_all(frames, self.class);
             }
         }
-        mm.frames.returned(len, self.class);
         mm.stats.freed.add(len as u64);
         flushed
     }

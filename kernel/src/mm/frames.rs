@@ -101,7 +101,7 @@ impl FrameAllocator {
     }
 
     /// A free frame. Its contents are undefined.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn alloc(&self) -> Option<Frame> {
         let mut pool = self.pool.lock();
@@ -126,25 +126,39 @@ impl FrameAllocator {
         pool.push(&self.map, frame);
     }
 
-    /// Takes back many frames.
-    pub fn free_all(&self, frames: impl IntoIterator<Item = Frame>) {
+    /// The same for a frame that a space of this class had.
+    #[inline(always)]
+    pub fn free_of(&self, frame: Frame, class: Commit) {
         let mut pool = self.pool.lock();
+        debug_assert!(pool.free < pool.total, "{frame:?} freed twice");
+        pool.free += 1;
+        pool.push(&self.map, frame);
+        pool.returned(1, class);
+    }
+
+    /// Takes back many frames that spaces of this class had.
+    pub fn free_all(&self, frames: impl IntoIterator<Item = Frame>, class: Commit) {
+        let mut pool = self.pool.lock();
+        let before = pool.free;
         for frame in frames {
             pool.free += 1;
             pool.push(&self.map, frame);
         }
         debug_assert!(pool.free <= pool.total, "a frame freed twice");
+        let nr_frames = pool.free - before;
+        pool.returned(nr_frames as usize, class);
     }
 
-    /// Takes back a book, which is a frame from [`alloc`](Self::alloc), with the `len` frames whose
-    /// addresses stand in its words from the second on. The lowest 12 bits and those above the
+    /// Takes back a book, which is a frame from [`alloc`](Self::alloc), with `len` frames that spaces of this
+    /// class had. Their addresses stand in its words from the second on. The lowest 12 bits and those above the
     /// address are ignored there.
-    pub fn free_book(&self, book: Frame, len: usize) {
+    pub fn free_book(&self, book: Frame, len: usize, class: Commit) {
         assert!(len <= BOOK_LEN, "a book with too many frames");
         let mut pool = self.pool.lock();
         pool.free += 1 + len as u64;
         debug_assert!(pool.free <= pool.total, "a frame freed twice");
         pool.put_on_top(&self.map, Book { frame: book, len });
+        pool.returned(len, class);
     }
 
     /// Sets `nr_frames` frames aside, for a space of this class. All or nothing.
@@ -180,8 +194,9 @@ impl FrameAllocator {
     pub fn give_back(&self, nr_frames: PerClass) {
         let nr_all = nr_frames.total();
         if nr_all > 0 {
-            self.pool.lock().free += nr_all;
-            self.returned(nr_frames.strict as usize, Commit::Strict);
+            let mut pool = self.pool.lock();
+            pool.free += nr_all;
+            pool.returned(nr_frames.strict as usize, Commit::Strict);
         }
     }
 
@@ -206,26 +221,9 @@ impl FrameAllocator {
         debug_assert!(settled.is_ok(), "less is set aside than before");
     }
 
-    /// So many frames were taken back that a space of this class had. What a strict one gives back is
-    /// promised to it again.
-    #[inline]
-    pub fn returned(&self, nr_frames: usize, class: Commit) {
-        if class == Commit::Strict {
-            self.promise_again(nr_frames);
-        }
-    }
-
-    /// Apart, so that overcommit spaces have only a comparison in their way.
-    #[cold]
-    #[inline(never)]
-    fn promise_again(&self, nr_frames: usize) {
-        let settled = self.pool.lock().settle(0, nr_frames as i64);
-        debug_assert!(settled.is_ok(), "these frames are there");
-    }
-
     /// Takes a frame that the caller has taken off `free`: the one that was freed last, which may still
     /// be in a cache, or else one from the last range. Unlocks the pool.
-    #[inline]
+    #[inline(always)]
     fn pop(&self, mut pool: MutexGuard<'_, Pool>) -> Frame {
         let Book { frame, len } = pool.books;
         if len == 0 {
@@ -391,8 +389,9 @@ impl Drop for Reserve<'_> {
     #[inline]
     fn drop(&mut self) {
         if !self.is_empty() {
-            self.allocator.pool.lock().free += self.len as u64;
-            self.allocator.returned(self.len, self.class);
+            let mut pool = self.allocator.pool.lock();
+            pool.free += self.len as u64;
+            pool.returned(self.len, self.class);
         }
     }
 }
@@ -456,6 +455,23 @@ impl Pool {
         self.free = u64::try_from(free).map_err(|_| OutOfMemory)?;
         self.promise = promise;
         Ok(())
+    }
+
+    /// So many of the free frames were taken back just now from spaces of this class. What a strict one gives back
+    /// is promised to it again, before anybody else can take it.
+    #[inline]
+    fn returned(&mut self, nr_frames: usize, class: Commit) {
+        if class == Commit::Strict {
+            self.promise_again(nr_frames);
+        }
+    }
+
+    /// Apart, so that overcommit spaces have only a comparison in their way.
+    #[cold]
+    #[inline(never)]
+    fn promise_again(&mut self, nr_frames: usize) {
+        let settled = self.settle(0, nr_frames as i64);
+        debug_assert!(settled.is_ok(), "these frames are there");
     }
 
     /// The book itself, or else a frame from the last range.
@@ -607,11 +623,11 @@ mod tests {
                 place.store(entry, Relaxed);
             }
             assert_eq!(frames.free_count(), free - 1 - len as u64);
-            frames.free_book(book, len);
+            frames.free_book(book, len, Commit::Overcommit);
             assert_eq!(frames.free_count(), free);
             let taken: BTreeSet<_> = core::iter::from_fn(|| frames.alloc()).collect();
             assert_eq!(taken.len() as u64, frames.total_count());
-            frames.free_all(taken);
+            frames.free_all(taken, Commit::Overcommit);
             assert_eq!(frames.free_count(), free);
         }
     }
@@ -630,6 +646,33 @@ mod tests {
         assert_eq!(frames.free_count(), 9);
         frames.free(taken);
         assert_eq!(frames.free_count(), 10);
+    }
+
+    /// One CPU takes all that is there for everybody, again and again, while another takes a frame that is promised
+    /// and gives it back.
+    #[test]
+    fn what_a_strict_space_gives_back_is_promised_before_anybody_can_take_it() {
+        let nr_rounds = if cfg!(miri) { 20 } else { 20_000 };
+        let sim = SimMemory::at(0, 9);
+        let frames = &sim.mm().frames;
+        frames.promise(3).unwrap();
+        std::thread::scope(|scope| {
+            let greedy = scope.spawn(|| {
+                for _ in 0..nr_rounds {
+                    let taken: Vec<_> = core::iter::from_fn(|| frames.alloc()).collect();
+                    assert!(taken.len() <= 5);
+                    frames.free_all(taken, Commit::Overcommit);
+                }
+            });
+            while !greedy.is_finished() {
+                let reserve = frames.reserve(2, Commit::Strict);
+                let mut reserve = reserve.expect("three are promised");
+                let (first, second) = (reserve.take(), reserve.take());
+                frames.free_of(first, Commit::Strict);
+                frames.free_all([second], Commit::Strict);
+            }
+        });
+        assert_eq!((frames.promised(), frames.spare_count()), (3, 5));
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod phys;
 #[cfg(not(target_os = "none"))]
 pub mod sim;
 pub mod stats;
+mod turns;
 
 pub use counts::{Count, CountCursor, Dropped, RefCounts, Sample};
 pub use dead::{DeadTable, DeadTables};
@@ -30,6 +31,7 @@ pub use flush::{Flush, FlushPages, Flushed, SpaceFlush};
 pub use frames::{FrameAllocator, PerClass, Reserve};
 pub use phys::{Frame, PhysAddr, PhysMap, Table};
 pub use stats::{Counter, Stats};
+pub use turns::Turns;
 
 use core::{
     fmt,
@@ -69,6 +71,8 @@ pub struct Mm {
     pub counts: RefCounts,
     /// Tables that nothing names, and that still name others.
     pub dead: DeadTables,
+    /// Who copies which table.
+    pub turns: Turns,
     /// What has been done since boot.
     pub stats: Stats,
     remap_min_pages: AtomicU64,
@@ -88,6 +92,7 @@ impl Mm {
             frames: FrameAllocator::new(map),
             counts: RefCounts::new(map),
             dead: DeadTables::new(),
+            turns: Turns::new(),
             stats: Stats::new(),
             remap_min_pages: AtomicU64::new(DEFAULT_REMAP_MIN_PAGES),
             kept: [const { AtomicU64::new(0) }; 2],
@@ -173,8 +178,7 @@ impl Mm {
         match count.decrement() {
             Dropped::Last => {
                 self.stats.freed.add(1);
-                self.frames.free(frame);
-                self.frames.returned(1, class);
+                self.frames.free_of(frame, class);
             }
             Dropped::Second => self.counts.subtract_shared(1),
             Dropped::Remaining => {}

@@ -1,6 +1,6 @@
 //! A claim: somebody uses something. Nobody waits for one.
 
-use core::ptr;
+use core::{fmt, ptr};
 
 use super::atomic::{
     AtomicPtr, AtomicU32,
@@ -52,6 +52,12 @@ impl Claimed {
     #[must_use]
     pub fn is_claimed(&self) -> bool {
         self.0.load(Relaxed) != 0
+    }
+}
+
+impl fmt::Debug for Claimed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_claimed() { "claimed" } else { "free" })
     }
 }
 

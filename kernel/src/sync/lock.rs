@@ -4,7 +4,11 @@
 //! [share](Lock::share) the lock, a CPU goes in through its door: it writes nothing that others write. To have it alone, a
 //! CPU says so in one word, and then shuts the doors of all others, each as soon as nobody is inside. This is
 //! known as a big-reader lock; only that those who share it may change what they have
-//! [claimed](crate::object::Claim).
+//! [claimed](super::Claimed).
+//!
+//! Not even a claim is needed to *read* something that others replace while they share the lock, if each of them then
+//! [waits for those who read](Lock::wait_for_readers) before what it has replaced is used for something else. This is known as
+//! quiescent-state reclamation; the door says whether its CPU reads.
 //!
 //! ```text
 //!             enter                     shut, by who has it alone
@@ -29,6 +33,7 @@ use core::ops::{Deref, DerefMut};
 use super::atomic::{
     AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
 };
 
 use super::MAX_CPUS;
@@ -66,7 +71,7 @@ pub trait Doors {
 
 /// How a CPU knows its own [`Door`].
 pub trait Entrance {
-    /// Goes in, if the door is open.
+    /// Goes in, if the door is open. Nothing that follows happens before that can be seen.
     fn enter(&self) -> bool;
     /// Comes out, and leaves the door open.
     fn leave(&self);
@@ -92,6 +97,10 @@ impl Door {
     pub const BARRED: u32 = 1 << 0;
     /// In the word: nobody is inside, and it is not shut.
     pub const OPEN: u32 = 0;
+    /// Its CPU is inside, and may read what others replace.
+    const READING: u32 = Self::BARRED;
+    /// Its CPU is inside, and uses nothing but what it has claimed and what nobody replaces.
+    const REPLACING: u32 = 1 << 2 | Self::BARRED;
     /// Shut by another CPU.
     const SHUT: u32 = 1 << 1 | Self::BARRED;
 
@@ -112,12 +121,27 @@ impl Door {
             Err(word) => word == Self::SHUT,
         }
     }
+
+    /// Goes in to replace what others may be reading, if the door is open.
+    fn enter_to_replace(&self) -> bool {
+        self.0
+            .compare_exchange(Self::OPEN, Self::REPLACING, Acquire, Relaxed)
+            .is_ok()
+    }
+
+    /// Whether its CPU is inside and may read what others replace.
+    fn is_reading(&self) -> bool {
+        self.0.load(Acquire) == Self::READING
+    }
 }
 
 impl Entrance for &Door {
     #[inline(always)]
     fn enter(&self) -> bool {
-        self.0.fetch_or(Door::BARRED, Acquire) & Door::BARRED == 0
+        let is_open = self.0.fetch_or(Door::BARRED, Acquire) & Door::BARRED == 0;
+        // Whoever replaces something and then waits for readers sees that, or what it has replaced is seen here.
+        fence(SeqCst);
+        is_open
     }
 
     #[inline(always)]
@@ -161,6 +185,8 @@ impl<T, D: Doors> Lock<T, D> {
 
     /// Shares the lock, for the CPU whose entrance this is. It has been [admitted](Guard::admit), and neither shares nor has
     /// the lock. `None`: the door is shut, and the CPU can [open](Self::open) it.
+    ///
+    /// It may read what others replace, and does not wait for any of them meanwhile.
     #[inline(always)]
     pub fn share<E: Entrance>(&self, entrance: E) -> Option<Shared<'_, T, E>> {
         // Only then: what is dropped leaves.
@@ -168,6 +194,30 @@ impl<T, D: Doors> Lock<T, D> {
             value: &self.value,
             entrance,
         })
+    }
+
+    /// The same for a CPU that replaces what others may be reading, and [waits](Self::wait_for_readers) for them. It
+    /// has claimed what it reads of the like itself.
+    pub fn share_to_replace(&self, cpu: usize) -> Option<Shared<'_, T, &Door>> {
+        let door = self.door(cpu);
+        door.enter_to_replace().then(|| Shared {
+            value: &self.value,
+            entrance: door,
+        })
+    }
+
+    /// Waits until each other CPU was seen not to [read](Self::share): then none of them looks any more at what this CPU
+    /// has replaced before. It does `wait` again and again.
+    ///
+    /// A CPU that reads waits for nobody, so this ends, also if two wait at once.
+    pub fn wait_for_readers(&self, cpu: usize, mut wait: impl FnMut()) {
+        // As in `Entrance::enter`, the other way round.
+        fence(SeqCst);
+        self.each_other_door(cpu, |door| {
+            while door.is_reading() {
+                wait();
+            }
+        });
     }
 
     /// Takes the lock for a CPU if nobody has it alone, that CPU had it last, and no other has shared it since.
@@ -243,18 +293,26 @@ impl<T, D: Doors> Lock<T, D> {
 
     /// Waits until nobody else shares the lock that this CPU takes, and lets nobody in.
     fn shut_others(&self, cpu: usize, mut wait: impl FnMut()) {
-        let mut others = self.sharers.load(Relaxed) & !(1 << cpu);
-        while let Some(number) = others.checked_ilog2() {
-            while !self.doors.of(number as usize).shut() {
+        self.each_other_door(cpu, |door| {
+            while !door.shut() {
                 wait();
             }
+        });
+    }
+
+    /// The doors of all others that may share the lock.
+    #[inline(always)]
+    fn each_other_door(&self, cpu: usize, mut visit: impl FnMut(&Door)) {
+        let mut others = self.sharers.load(Relaxed) & !(1 << cpu);
+        while let Some(number) = others.checked_ilog2() {
+            visit(self.doors.of(number as usize));
             others &= !(1 << number);
         }
     }
 }
 
 impl<T: ?Sized, D> Lock<T, D> {
-    /// The CPUs that may share the lock, a bit each. Nobody changes that while the caller has the lock.
+    /// The CPUs that may share the lock, a bit each. Nobody changes that while the caller has the lock, or shares it.
     pub fn sharers(&self) -> u64 {
         self.sharers.load(Relaxed)
     }

@@ -16,7 +16,7 @@ mod traps;
 
 pub use memory::{map_page, memory_call, share_page, unmap_page};
 pub use schedule::{Next, next, tick};
-pub use traps::{exception, fault_out_of_memory, interrupt, page_fault, report};
+pub use traps::{exception, fault_out_of_memory, interrupt, page_fault, report, resolve};
 
 use cowslip_abi::{Call, Error};
 

@@ -2,7 +2,7 @@
 
 use cowslip_abi::{Access, FaultKind, FoundEntry};
 
-use crate::object::{Fault, Kernel};
+use crate::object::{Fault, Here, Kernel};
 use crate::vm;
 
 /// A page fault of the running thread, in user mode. `None`: it is resolved, and the thread goes on.
@@ -26,6 +26,18 @@ pub fn page_fault(kernel: &Kernel, address: u64, access: Access) -> Option<Fault
         access,
         found,
     })
+}
+
+/// Resolves a page fault of the running thread, in user mode, at the same time as other CPUs. `false`: that is not
+/// possible, or its space is in use elsewhere, and nothing has happened.
+pub fn resolve(here: &Here<'_>, address: u64, access: Access) -> bool {
+    try_resolve(here, address, access) == Some(vm::Fault::Resolved)
+}
+
+fn try_resolve(here: &Here<'_>, address: u64, access: Access) -> Option<vm::Fault> {
+    let space = here.spaces.get(here.running.get()?.space)?;
+    let _locked = space.table.try_lock()?;
+    Some(vm::fault(here.mm, &space.table, address, access))
 }
 
 /// Another processor exception of the running thread, in user mode.

@@ -30,6 +30,7 @@ pub enum Fault {
 ///
 /// An access that the entry allows already comes from a stale TLB: rights are raised without a
 /// flush. Then that page is flushed.
+#[inline(always)]
 pub fn fault(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
     if addr >= USER_END {
         return Fault::Denied(FoundEntry::NotUser);
@@ -85,7 +86,7 @@ fn resolve_below(mm: &Mm, table: &PageTable, addr: u64, access: Access, entry: E
 }
 
 /// Resolves an access that the entry permits, in a table of this space alone.
-#[inline]
+#[inline(always)]
 fn resolve(mm: &Mm, table: &PageTable, addr: u64, access: Access, slot: Slot<'_>) -> Fault {
     let (root, class) = (table.root(), table.class());
     let entry = slot.get();
@@ -119,7 +120,7 @@ fn resolve(mm: &Mm, table: &PageTable, addr: u64, access: Access, slot: Slot<'_>
 }
 
 /// The last owner of a page may write to it again.
-#[inline]
+#[inline(always)]
 fn reclaim(mm: &Mm, slot: Slot<'_>, entry: Entry) {
     slot.set(entry.with_writable(true));
     mm.stats.reclaimed.add(1);

@@ -60,7 +60,7 @@ pub use fault::{Fault, fault};
 pub use range::{ByteRange, PageRange};
 pub use reap::{make_room, reap, reap_some};
 pub use share::{Sharing, share_in_place};
-pub use table::{PageTable, SpaceStats};
+pub use table::{Locked, PageTable, SpaceStats};
 
 /// Why an operation failed: one of `NotMapped`, `NotWritable`, `Occupied`, `Overlap`, `NoMemory`,
 /// `Denied`, `OverBudget`, `BadState`.

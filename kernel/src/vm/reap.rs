@@ -131,8 +131,7 @@ fn step(mm: &Mm, dead: DeadTable) -> usize {
     let is_done = died.is_none() || left == 0 || next == end;
     if is_done {
         mm.stats.freed.add(1);
-        mm.frames.free(dead.frame);
-        mm.frames.returned(1, dead.class);
+        mm.frames.free_of(dead.frame, dead.class);
     } else {
         mm.bury(DeadTable { next, left, ..dead });
     }

@@ -4,6 +4,7 @@ use cowslip_abi::Commit;
 
 use crate::{
     mm::{DeadTable, Flush, Frame, Mm, OutOfMemory, phys::NR_ENTRIES},
+    sync::Claimed,
     vm::{
         commit::Charge,
         cursor::{Cursor, ROOT, USER_END, coverage, walk_to_page},
@@ -25,7 +26,13 @@ const COUNTED_TABLES: usize = 8;
 pub struct PageTable {
     root: Frame,
     charge: Charge,
+    lock: Claimed,
 }
+
+/// The [lock](PageTable::try_lock) of a page table, until this is dropped.
+#[derive(Debug)]
+#[must_use = "the lock is free again when this is dropped"]
+pub struct Locked<'t>(&'t PageTable);
 
 /// What an address space consists of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +61,17 @@ impl PageTable {
         Ok(Self {
             root,
             charge: Charge::new(),
+            lock: Claimed::new(),
         })
+    }
+
+    /// Lets the caller use the page table, among others that use other ones at the same time. `None`: somebody else
+    /// uses it. Nobody waits for one, so locks may be taken in any order.
+    ///
+    /// Who has all page tables alone needs no lock.
+    pub fn try_lock(&self) -> Option<Locked<'_>> {
+        // Only then: what is dropped unlocks.
+        self.lock.claim().then(|| Locked(self))
     }
 
     /// The root: what CR3 points at, and what names the space in a [`Flush`].
@@ -139,6 +156,12 @@ impl PageTable {
             left: nr_user_entries(ROOT),
             class: self.class(),
         });
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.0.lock.release();
     }
 }
 
