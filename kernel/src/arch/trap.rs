@@ -107,13 +107,10 @@ pub fn run_other() -> ! {
 /// happened.
 type Resumed = Option<NonNull<Registers>>;
 
-/// A shorter path, as the entry code knows it.
-type Entry = extern "C" fn() -> Resumed;
-
 /// A thread sends label and words: if it is an ordinary message, returns the registers of the
 /// receiver, who runs next.
 pub extern "C" fn fast_send() -> Resumed {
-    share(Way::Send, fast_send, |mut here| {
+    share(Way::Send, |mut here| {
         here.fast_send(clock::ticks, switch_fast)
     })
 }
@@ -127,21 +124,21 @@ pub extern "C" fn fast_send_bound() -> Resumed {
 
 /// The same as [`fast_send`] for a message without bytes, but with room for some.
 pub extern "C" fn fast_send_room() -> Resumed {
-    share(Way::Send, fast_send_room, |mut here| {
+    share(Way::Send, |mut here| {
         here.fast_send_room(clock::ticks, switch_fast)
     })
 }
 
 /// The same for a message with bytes that can be copied where they are.
 pub extern "C" fn fast_send_bytes() -> Resumed {
-    share(Way::Send, fast_send_bytes, |mut here| {
+    share(Way::Send, |mut here| {
         here.fast_send_bytes(clock::ticks, switch_fast)
     })
 }
 
 /// The same for a message with bytes, wherever they are.
 pub extern "C" fn fast_send_pages() -> Resumed {
-    alone(Way::Send, fast_send_pages, |kernel| {
+    alone(Way::Send, |kernel| {
         kernel.here().fast_send_pages(clock::ticks, switch_fast)
     })
 }
@@ -149,14 +146,14 @@ pub extern "C" fn fast_send_pages() -> Resumed {
 /// The same for a message with handles: an ordinary one has one, which moves. The word with the
 /// handle is in the frame, before and after.
 pub extern "C" fn fast_send_handle() -> Resumed {
-    alone(Way::Send, fast_send_handle, |kernel| {
+    alone(Way::Send, |kernel| {
         kernel.fast_send_handle(clock::ticks, switch_fast)
     })
 }
 
 /// The same as [`fast_send`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv() -> Resumed {
-    share(Way::Receive, fast_reply_recv, |mut here| {
+    share(Way::Receive, |mut here| {
         here.fast_reply_recv(clock::ticks, switch_fast)
     })
 }
@@ -178,21 +175,21 @@ pub extern "C" fn fast_verdict() -> Resumed {
 
 /// The same as [`fast_send_room`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_room() -> Resumed {
-    share(Way::Receive, fast_reply_recv_room, |mut here| {
+    share(Way::Receive, |mut here| {
         here.fast_reply_recv_room(clock::ticks, switch_fast)
     })
 }
 
 /// The same as [`fast_send_bytes`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_bytes() -> Resumed {
-    share(Way::Receive, fast_reply_recv_bytes, |mut here| {
+    share(Way::Receive, |mut here| {
         here.fast_reply_recv_bytes(clock::ticks, switch_fast)
     })
 }
 
 /// The same as [`fast_send_pages`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_pages() -> Resumed {
-    alone(Way::Receive, fast_reply_recv_pages, |kernel| {
+    alone(Way::Receive, |kernel| {
         kernel
             .here()
             .fast_reply_recv_pages(clock::ticks, switch_fast)
@@ -201,14 +198,14 @@ pub extern "C" fn fast_reply_recv_pages() -> Resumed {
 
 /// The same as [`fast_send_handle`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_handle() -> Resumed {
-    alone(Way::Receive, fast_reply_recv_handle, |kernel| {
+    alone(Way::Receive, |kernel| {
         kernel.fast_reply_recv_handle(clock::ticks, switch_fast)
     })
 }
 
 /// A thread raises bits: if that is all there is to it, returns its own registers.
 pub extern "C" fn fast_notify() -> Resumed {
-    share(Way::Notify, fast_notify, |mut here| {
+    share(Way::Notify, |mut here| {
         Some(NonNull::from(&here.fast_notify()?.regs))
     })
 }
@@ -216,28 +213,52 @@ pub extern "C" fn fast_notify() -> Resumed {
 /// A thread receives a notification, or waits and lets another run: returns the registers of
 /// whoever runs now, which are complete.
 pub extern "C" fn fast_recv() -> Resumed {
-    share(Way::Receive, fast_recv, |mut here| {
+    share(Way::Receive, |mut here| {
         here.fast_recv(clock::ticks).map(switch_fast)
     })
 }
 
-/// Does what a thread asks of an endpoint at the same time as other CPUs. If one of them has the kernel alone, or the thread
-/// goes another way than last time, it does it `again` later. Nothing that waits may come before this.
+/// Does what a thread asks of an endpoint at the same time as other CPUs. Nothing that waits may come before this.
 #[inline(always)]
-fn share(way: Way, again: Entry, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
+fn share(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
     // SAFETY: threads run here.
     let Some(shared) = KERNEL.share(unsafe { PerCpu::place() }) else {
-        return later(again);
+        return share_after_others(way, call);
     };
     // SAFETY: the kernel is shared, and no other CPU has this seat.
     let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
-    // SAFETY: nobody takes a thread from a CPU that has not waited, and `later` looks whether it is still here.
+    // SAFETY: nobody takes a thread from a CPU that has not waited.
     unsafe { hint::assert_unchecked(here.running.id().is_some()) };
     if here.knows_way(way) {
         return call(here);
     }
     drop(shared);
-    elsewhere(way, again)
+    share_after_others(way, call)
+}
+
+/// The same if another CPU has the kernel alone, which is waited for, or the thread goes another way than last time, which
+/// it finds out.
+#[cold]
+#[inline(never)]
+fn share_after_others(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
+    let shared = loop {
+        // SAFETY: as above.
+        if let Some(shared) = KERNEL.share(unsafe { PerCpu::place() }) {
+            break shared;
+        }
+        KERNEL.wait(PerCpu::number(), smp::wait_a_little);
+    };
+    // SAFETY: as above.
+    let mut here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
+    if here.running.id().is_none() {
+        PerCpu::get().lose_registers();
+        return None;
+    }
+    if here.knows_way(way) || here.find_way(way) {
+        call(here)
+    } else {
+        None
+    }
 }
 
 /// The same as [`share`] for what is tried second, when the thread may be gone.
@@ -254,48 +275,30 @@ fn share_second(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
     }
 }
 
-/// Waits until no CPU has the kernel alone, and does it `again` if the thread is still here.
-#[cold]
-#[inline(never)]
-fn later(again: Entry) -> Resumed {
-    let is_here = loop {
-        KERNEL.wait(PerCpu::number(), smp::wait_a_little);
-        // SAFETY: as above.
-        if let Some(shared) = KERNEL.share(unsafe { PerCpu::place() }) {
-            // SAFETY: as above.
-            let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
-            break here.running.id().is_some();
-        }
-    };
-    if is_here {
-        return again();
-    }
-    PerCpu::get().lose_registers();
-    None
-}
-
 /// Does what a thread asks of an endpoint, and has the kernel alone. What waits may come before this.
 #[inline(always)]
-fn alone(way: Way, again: Entry, call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
+fn alone(way: Way, call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
     let mut guard = lock();
     guard.current()?;
     if guard.here().knows_way(way) {
         return call(&mut guard);
     }
-    drop(guard);
-    elsewhere(way, again)
+    alone_elsewhere(guard, way, call)
 }
 
-/// Lets a thread find out where its call goes, and make it `again`.
+/// The same if the thread goes another way than last time, which it finds out.
 #[cold]
 #[inline(never)]
-fn elsewhere(way: Way, again: Entry) -> Resumed {
-    // SAFETY: as above.
-    let is_found = unsafe {
-        let shared = KERNEL.share(PerCpu::place())?;
-        Here::share(shared.as_ptr(), PerCpu::seat()).find_way(way)
-    };
-    if is_found { again() } else { None }
+fn alone_elsewhere(
+    mut guard: Guard,
+    way: Way,
+    call: impl FnOnce(&mut Kernel) -> Resumed,
+) -> Resumed {
+    if guard.here().find_way(way) {
+        call(&mut guard)
+    } else {
+        None
+    }
 }
 
 /// Does what a thread asks for, and has the kernel alone. Nothing that waits may come before this.
