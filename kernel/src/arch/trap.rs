@@ -107,13 +107,10 @@ pub fn run_other() -> ! {
 /// happened.
 type Resumed = Option<NonNull<Registers>>;
 
-/// A shorter path, as the entry code knows it.
-type Entry = extern "C" fn() -> Resumed;
-
 /// A thread sends label and words: if it is an ordinary message, returns the registers of the
 /// receiver, who runs next.
 pub extern "C" fn fast_send() -> Resumed {
-    share(Way::Send, fast_send, |mut here| {
+    share(Way::Send, |mut here| {
         here.fast_send(clock::ticks, switch_fast)
     })
 }
@@ -127,14 +124,14 @@ pub extern "C" fn fast_send_bound() -> Resumed {
 
 /// The same as [`fast_send`] for a message without bytes, but with room for some.
 pub extern "C" fn fast_send_room() -> Resumed {
-    share(Way::Send, fast_send_room, |mut here| {
+    share(Way::Send, |mut here| {
         here.fast_send_room(clock::ticks, switch_fast)
     })
 }
 
 /// The same for a message with bytes that can be copied where they are.
 pub extern "C" fn fast_send_bytes() -> Resumed {
-    share(Way::Send, fast_send_bytes, |mut here| {
+    share(Way::Send, |mut here| {
         here.fast_send_bytes(clock::ticks, switch_fast)
     })
 }
@@ -156,7 +153,7 @@ pub extern "C" fn fast_send_handle() -> Resumed {
 
 /// The same as [`fast_send`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv() -> Resumed {
-    share(Way::Receive, fast_reply_recv, |mut here| {
+    share(Way::Receive, |mut here| {
         here.fast_reply_recv(clock::ticks, switch_fast)
     })
 }
@@ -178,14 +175,14 @@ pub extern "C" fn fast_verdict() -> Resumed {
 
 /// The same as [`fast_send_room`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_room() -> Resumed {
-    share(Way::Receive, fast_reply_recv_room, |mut here| {
+    share(Way::Receive, |mut here| {
         here.fast_reply_recv_room(clock::ticks, switch_fast)
     })
 }
 
 /// The same as [`fast_send_bytes`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_bytes() -> Resumed {
-    share(Way::Receive, fast_reply_recv_bytes, |mut here| {
+    share(Way::Receive, |mut here| {
         here.fast_reply_recv_bytes(clock::ticks, switch_fast)
     })
 }
@@ -208,7 +205,7 @@ pub extern "C" fn fast_reply_recv_handle() -> Resumed {
 
 /// A thread raises bits: if that is all there is to it, returns its own registers.
 pub extern "C" fn fast_notify() -> Resumed {
-    share(Way::Notify, fast_notify, |mut here| {
+    share(Way::Notify, |mut here| {
         Some(NonNull::from(&here.fast_notify()?.regs))
     })
 }
@@ -216,27 +213,50 @@ pub extern "C" fn fast_notify() -> Resumed {
 /// A thread receives a notification, or waits and lets another run: returns the registers of
 /// whoever runs now, which are complete.
 pub extern "C" fn fast_recv() -> Resumed {
-    share(Way::Receive, fast_recv, |mut here| {
+    share(Way::Receive, |mut here| {
         here.fast_recv(clock::ticks).map(switch_fast)
     })
 }
 
-/// Does what a thread asks of an endpoint at the same time as other CPUs. If one of them has the kernel alone, or the thread
-/// goes another way than last time, it does it `again` later. Nothing that waits may come before this.
+/// Does what a thread asks of an endpoint at the same time as other CPUs. Nothing that waits may come before this.
 #[inline(always)]
-fn share(way: Way, again: Entry, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
+fn share(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
     let Some(shared) = KERNEL.share(OwnDoor) else {
-        return later(again);
+        return share_after_others(way, call);
     };
     // SAFETY: the kernel is shared, and no other CPU has this seat.
     let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
-    // SAFETY: nobody takes a thread from a CPU that has not waited, and `later` looks whether it is still here.
+    // SAFETY: nobody takes a thread from a CPU that has not waited.
     unsafe { hint::assert_unchecked(here.running.id().is_some()) };
     if here.knows_way(way) {
         return call(here);
     }
     drop(shared);
-    elsewhere(way, again)
+    share_after_others(way, call)
+}
+
+/// The same if another CPU has the kernel alone, which is waited for, or the thread goes another way than last time, which
+/// it finds out.
+#[cold]
+#[inline(never)]
+fn share_after_others(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
+    let shared = loop {
+        if let Some(shared) = KERNEL.share(OwnDoor) {
+            break shared;
+        }
+        KERNEL.open(PerCpu::number(), smp::wait_a_little);
+    };
+    // SAFETY: as above.
+    let mut here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
+    if here.running.id().is_none() {
+        PerCpu::get().lose_registers();
+        return None;
+    }
+    if here.knows_way(way) || here.find_way(way) {
+        call(here)
+    } else {
+        None
+    }
 }
 
 /// The same as [`share`] for what is tried second, when the thread may be gone.
@@ -252,26 +272,6 @@ fn share_second(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
     }
 }
 
-/// Waits until no CPU has the kernel alone, lets this one share it again, and makes the call `again` if the thread is still
-/// here.
-#[cold]
-#[inline(never)]
-fn later(again: Entry) -> Resumed {
-    let is_here = loop {
-        KERNEL.open(PerCpu::number(), smp::wait_a_little);
-        if let Some(shared) = KERNEL.share(OwnDoor) {
-            // SAFETY: as above.
-            let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
-            break here.running.id().is_some();
-        }
-    };
-    if is_here {
-        return again();
-    }
-    PerCpu::get().lose_registers();
-    None
-}
-
 /// Does what a thread asks of an endpoint, and has the kernel alone. What waits may come before this.
 #[inline(always)]
 fn alone(way: Way, call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
@@ -282,17 +282,6 @@ fn alone(way: Way, call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
     } else {
         None
     }
-}
-
-/// Lets a thread find out where its call goes, and make it `again`.
-#[cold]
-#[inline(never)]
-fn elsewhere(way: Way, again: Entry) -> Resumed {
-    let shared = KERNEL.share(OwnDoor)?;
-    // SAFETY: as above.
-    let is_found = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()).find_way(way) };
-    drop(shared);
-    if is_found { again() } else { None }
 }
 
 /// Does what a thread asks for, and has the kernel alone. Nothing that waits may come before this.
@@ -403,7 +392,7 @@ fn resolve_among_others(address: u64, access: Access) -> bool {
             let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
             return sys::resolve(&here, address, access);
         }
-        // As in `later`.
+        // As in `share_after_others`.
         KERNEL.open(PerCpu::number(), smp::wait_a_little);
     }
 }

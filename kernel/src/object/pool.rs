@@ -593,14 +593,14 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         let slot = self.at((index as u64) << slot_shift::<T>());
         // SAFETY: the head and every slot begin with an id; and where that is not 0 the slot holds an
         // object.
-        (unsafe { slot.as_ref().id } != 0).then_some(slot)
+        (unsafe { (*slot.as_ptr()).id } != 0).then_some(slot)
     }
 
     /// The id of the object at a [place](Id::place), whatever that says.
     #[must_use]
     pub fn id_at_place(&self, place: u64) -> Option<Id<T>> {
         // SAFETY: the head and every slot begin with an id.
-        Id::from_bits(unsafe { self.at(place).as_ref() }.id)
+        Id::from_bits(unsafe { (*self.at(place).as_ptr()).id })
     }
 
     /// The first object at or behind a slot: `next_id(0)`, then `next_id(id.index() + 1)` and so

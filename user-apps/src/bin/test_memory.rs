@@ -24,7 +24,7 @@ user_apps::scenarios![
     a_gigabyte_is_mapped_and_protected_at_once,
     a_terabyte_is_mapped_at_once,
     rights_are_what_was_asked_for,
-    reports_say_what_was_tried_and_found,
+    lesson_21_reports_say_what_was_tried_and_found,
     a_pager_maps_what_is_missing,
     a_pager_may_refuse,
     resuming_without_a_remedy_faults_again,
@@ -176,7 +176,7 @@ fn rights_are_what_was_asked_for() {
     own.unmap(SCRATCH, PAGE).expect("unmap");
 }
 
-fn reports_say_what_was_tried_and_found() {
+fn lesson_21_reports_say_what_was_tried_and_found() {
     let own = Space::own();
     let cases = [
         (Perm::R, FoundEntry::ReadOnly),

@@ -7,9 +7,12 @@ use super::{
 use cowslip_abi::{Access, Error, PAGE_SIZE, Perm, ShareMode};
 
 use crate::{
-    mm::sim::{Cpu, SimMemory},
+    mm::{
+        Mm,
+        sim::{Cpu, SimMemory},
+    },
     vm::{
-        CopyError, Side,
+        CopyError, PageTable, Side, USER_END,
         audit::audit,
         entry::Kind,
         read_user, reap,
@@ -31,6 +34,45 @@ fn lesson_1_a_copy_on_write_break_flushes_the_other_cpu() {
         put(mm, two, A, 3);
         assert_eq!((peek(mm, one, A), peek(mm, two, A)), (2, 3));
     });
+}
+
+/// "No flush is needed here" is for an operation to say that takes nothing away, and for no other.
+#[test]
+fn lesson_3_whatever_takes_rights_or_frames_away_flushes_every_cpu() {
+    let taken: [fn(&Mm, &PageTable, &PageTable); 8] = [
+        |mm, one, _| one.unmap(mm, A, PAGE).unwrap(),
+        |mm, one, _| one.protect(mm, A, PAGE, Perm::R).unwrap(),
+        |mm, one, two| share_page(mm, two, one, ShareMode::CopyOnWrite, None),
+        |mm, one, two| share_page(mm, two, one, ShareMode::Move, None),
+        |mm, one, two| copy_bytes(mm, two, B + PAGE, one, A, PAGE).unwrap(),
+        |mm, one, two| copy_bytes(mm, one, A, two, B + PAGE, PAGE).unwrap(),
+        |mm, one, two| {
+            share_page(mm, two, one, ShareMode::CopyOnWrite, None);
+            put(mm, one, A, 2);
+        },
+        |mm, one, two| {
+            two.unmap(mm, 0, USER_END).unwrap();
+            fork(mm, two, one);
+        },
+    ];
+    for take in taken {
+        let sim = SimMemory::new(64);
+        let mm = sim.mm();
+        let (one, two) = (space(mm), space(mm));
+        one.map_zero(mm, A, 2 * PAGE, Perm::RW).unwrap();
+        two.map_zero(mm, B + PAGE, PAGE, Perm::RW).unwrap();
+        for cpu in [Cpu(0), Cpu(1)] {
+            for (table, addr) in [(&one, A), (&one, A + PAGE), (&two, B + PAGE)] {
+                user_write(mm, table, cpu, addr, &[1]).unwrap();
+            }
+        }
+        let _ = sim.take_flushes();
+        take(mm, &one, &two);
+        assert!(sim.nr_flushes() > 0);
+        sim.check_tlbs();
+        [one, two].into_iter().for_each(|table| table.destroy(mm));
+        assert_all_free(mm);
+    }
 }
 
 #[test]

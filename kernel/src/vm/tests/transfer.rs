@@ -139,7 +139,7 @@ fn a_message_that_has_arrived_before_changes_nothing() {
 }
 
 #[test]
-fn short_messages_are_copied_into_pages_that_can_be_written() {
+fn lesson_22_short_messages_are_copied_into_pages_that_can_be_written() {
     with_buffers(|mm, one, two| {
         mm.set_remap_min_pages(3);
         let before = frames(mm, two, B);

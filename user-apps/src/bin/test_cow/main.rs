@@ -1,6 +1,8 @@
 //! Copy-on-write: nobody sees what another wrote after they parted, whoever writes, and however.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+extern crate alloc;
+
 mod family;
 mod message;
 mod share;
@@ -24,6 +26,7 @@ user_apps::scenarios![
     families_write_in_every_order,
     lesson_4_messages_break_sharing_as_writes_do,
     lesson_6_a_message_in_flight_keeps_its_contents,
+    lesson_11_what_has_arrived_does_not_change,
     a_received_page_outlives_its_sender,
     a_sent_page_outlives_its_receiver,
     the_last_owner_takes_pages_back_without_copying,

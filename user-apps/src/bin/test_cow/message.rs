@@ -1,10 +1,12 @@
 //! Messages whose pages sender and receiver share until one of them writes.
 
 use super::*;
+use alloc::vec::Vec;
 use libipc::abi::{Error, ThreadState};
 use libipc::{Endpoint, Message, PageBuffer, Received, Rights};
 use user_apps::scenario::assert_err;
 use user_apps::scenario::memory::{PAGE, SCRATCH, fill, mismatch};
+use user_apps::scenario::peer::{rest, until};
 use user_apps::scenario::twin::{Gift, Twin, system};
 
 /// Lesson of Dirty COW (Linux 19be0eaffa3a): the kernel's own writes, here a message received into
@@ -98,6 +100,49 @@ pub(crate) fn lesson_6_a_message_in_flight_keeps_its_contents() {
     first.token.reply(Message::new(0), &[]).expect("reply");
     twin.join();
     check(at, 64, 5);
+}
+
+/// XNU's out-of-line messages were checked, changed, and then used. A thread of the sender writes all the time, before, while
+/// and after its pages go over: the receiver finds in each what it found there the first time.
+pub(crate) fn lesson_11_what_has_arrived_does_not_change() {
+    const NR_PAGES: u64 = 64;
+    const ROUNDS: u64 = 20;
+    let mut target = PageBuffer::new((NR_PAGES * PAGE) as usize).expect("buffer");
+    let at = target.addr();
+    let endpoint = Endpoint::create().expect("endpoint");
+    let gift = Gift(endpoint.handle(), Rights::SEND, 0);
+    let twin = Twin::start(&system(), &[gift], move |[to, ..]| {
+        let source = map(SCRATCH, NR_PAGES);
+        let writer = user_apps::scenario::peer::thread(|| {
+            for number in 1.. {
+                write_all(SCRATCH, NR_PAGES, number);
+            }
+        });
+        for _ in 0..ROUNDS {
+            let before = peek(SCRATCH);
+            until("a write", || peek(SCRATCH) != before);
+            let to = Endpoint::borrow(to);
+            to.send(Message::new(0), source.bytes(), &mut [])
+                .expect("send");
+        }
+        // It goes on writing until then.
+        drop(writer);
+    });
+    let read = || (0..NR_PAGES).map(|page| peek(at + page * PAGE));
+    let mut last = 0;
+    for round in 0..ROUNDS {
+        let Ok(Received::Message(incoming)) = endpoint.recv(&mut target) else {
+            panic!("no message")
+        };
+        let first: Vec<_> = read().collect();
+        assert!(first[0] > last, "round {round}: the sender has written");
+        last = first[0];
+        // The writer has its turn.
+        rest(1_000_000);
+        assert!(read().eq(first), "round {round}");
+        incoming.token.reply(Message::new(0), &[]).expect("reply");
+    }
+    twin.join();
 }
 
 /// A twin that fills 16 pages with `seed`, sends them and waits for the answer.

@@ -100,7 +100,7 @@ pub(crate) fn a_kill_races_a_reply_that_receives_the_next() {
 }
 
 /// Answers with the same words, in one call with the next receive.
-fn echo(from: Handle) {
+pub(crate) fn echo(from: Handle) {
     let endpoint = Endpoint::borrow(from);
     let mut received = endpoint.recv(&mut []);
     while let Ok(Received::Message(Incoming { token, message, .. })) = received {

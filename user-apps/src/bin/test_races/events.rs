@@ -1,9 +1,12 @@
-//! Notifications and timers from every CPU.
+//! Messages, notifications and timers from every CPU.
 
-use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, SeqCst},
+};
 
 use libipc::thread::Running;
-use libipc::{Endpoint, Received, Rights};
+use libipc::{Endpoint, Message, Received, Rights, Space};
 use user_apps::scenario::cpus;
 use user_apps::scenario::peer::{join, thread};
 use user_apps::scenario::rng::Rng;
@@ -15,6 +18,29 @@ const OTHERS: usize = 6;
 
 static RAISED: [AtomicU64; OTHERS] = [const { AtomicU64::new(0) }; OTHERS];
 static SEEN: [AtomicU64; OTHERS] = [const { AtomicU64::new(0) }; OTHERS];
+
+/// A message that finds the kernel taken by others, again and again, waits and gets through.
+pub(crate) fn messages_get_through_beside_calls_that_have_the_kernel_alone() {
+    static IS_OVER: AtomicBool = AtomicBool::new(false);
+    IS_OVER.store(false, Relaxed);
+    let endpoint = Endpoint::create().expect("endpoint");
+    let from = endpoint.handle();
+    let server = thread(move || echo(from));
+    let callers = [(); OTHERS].map(|()| {
+        thread(|| {
+            while !IS_OVER.load(Relaxed) {
+                Space::own().info().expect("info");
+            }
+        })
+    });
+    for round in rounds(20_000) {
+        let reply = endpoint.call(Message::new(round as u32)).expect("reply");
+        assert_eq!(reply.label(), round as u32);
+    }
+    IS_OVER.store(true, Relaxed);
+    callers.into_iter().for_each(join);
+    drop(server);
+}
 
 /// Whoever raises a bit waits until its count was seen: a bit that is lost is waited for in vain. Two
 /// threads receive.

@@ -41,6 +41,7 @@ user_apps::scenarios![
     two_kills_race_an_exit,
     an_endpoint_destroyed_while_eight_send_fails_each,
     a_closed_handle_never_names_another_object,
+    messages_get_through_beside_calls_that_have_the_kernel_alone,
     no_notification_of_any_cpu_is_lost,
     no_timer_of_any_cpu_is_lost,
     a_running_thread_goes_where_it_is_bound,
