@@ -221,25 +221,27 @@ pub extern "C" fn fast_recv() -> Resumed {
 /// Does what a thread asks of an endpoint at the same time as other CPUs. Nothing that waits may come before this.
 #[inline(always)]
 fn share(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
-    let Some(shared) = KERNEL.share(OwnDoor) else {
-        return share_after_others(way, call);
-    };
-    // SAFETY: the kernel is shared, and no other CPU has this seat.
-    let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
-    // SAFETY: nobody takes a thread from a CPU that has not waited.
-    unsafe { hint::assert_unchecked(here.running.id().is_some()) };
-    if here.knows_way(way) {
-        return call(here);
+    loop {
+        if let Some(shared) = KERNEL.share(OwnDoor) {
+            // SAFETY: the kernel is shared, and no other CPU has this seat.
+            let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
+            // SAFETY: nobody takes a thread from a CPU that has not waited, and `prepare` looks whether it is still here.
+            unsafe { hint::assert_unchecked(here.running.id().is_some()) };
+            if here.knows_way(way) {
+                return call(here);
+            }
+        }
+        if !prepare(way) {
+            return None;
+        }
     }
-    drop(shared);
-    share_after_others(way, call)
 }
 
-/// The same if another CPU has the kernel alone, which is waited for, or the thread goes another way than last time, which
-/// it finds out.
+/// Waits until no CPU has the kernel alone, and lets the thread find out where its call goes. Returns whether it is worth to
+/// try again: the thread is still here, and has the right to go there.
 #[cold]
 #[inline(never)]
-fn share_after_others(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
+fn prepare(way: Way) -> bool {
     let shared = loop {
         if let Some(shared) = KERNEL.share(OwnDoor) {
             break shared;
@@ -250,13 +252,9 @@ fn share_after_others(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resum
     let mut here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
     if here.running.id().is_none() {
         PerCpu::get().lose_registers();
-        return None;
+        return false;
     }
-    if here.knows_way(way) || here.find_way(way) {
-        call(here)
-    } else {
-        None
-    }
+    here.knows_way(way) || here.find_way(way)
 }
 
 /// The same as [`share`] for what is tried second, when the thread may be gone.
@@ -392,7 +390,7 @@ fn resolve_among_others(address: u64, access: Access) -> bool {
             let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
             return sys::resolve(&here, address, access);
         }
-        // As in `share_after_others`.
+        // As in `prepare`.
         KERNEL.open(PerCpu::number(), smp::wait_a_little);
     }
 }
