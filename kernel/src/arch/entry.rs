@@ -174,9 +174,6 @@ syscall_entry:
     call {fast_reply_recv}
     test rax, rax
     jnz 2b
-    call {fast_verdict}
-    test rax, rax
-    jnz resume
     call {fast_reply_recv_bound}
     test rax, rax
     jnz 2b
@@ -361,7 +358,7 @@ page_fault_entry:
     jz trap_entry
     swapgs
     SAVE_REGISTERS
-    mov rdi, rsp
+    mov rdi, [rsp + {error}]
     mov rsp, gs:[{kernel_stack}]
     push 2
     popfq
@@ -370,18 +367,17 @@ page_fault_entry:
     test rax, rax
     jnz resume
     mov rsp, gs:[{entry_stack}]
-    sub rsp, {len}
-    mov rbp, [rsp + {rbp}]
-    mov rax, [rsp + {rax}]
-    mov rcx, [rsp + {rcx}]
-    mov rdx, [rsp + {rdx}]
-    mov rdi, [rsp + {rdi}]
-    mov rsi, [rsp + {rsi}]
-    mov r8, [rsp + {r8}]
-    mov r9, [rsp + {r9}]
-    mov r10, [rsp + {r10}]
-    mov r11, [rsp + {r11}]
-    add rsp, {rip}
+    mov rbp, [rsp + {rbp} - {len}]
+    mov rax, [rsp + {rax} - {len}]
+    mov rcx, [rsp + {rcx} - {len}]
+    mov rdx, [rsp + {rdx} - {len}]
+    mov rdi, [rsp + {rdi} - {len}]
+    mov rsi, [rsp + {rsi} - {len}]
+    mov r8, [rsp + {r8} - {len}]
+    mov r9, [rsp + {r9} - {len}]
+    mov r10, [rsp + {r10} - {len}]
+    mov r11, [rsp + {r11} - {len}]
+    sub rsp, {len} - {rip}
     swapgs
     iretq
 
@@ -428,6 +424,7 @@ fatal_entry:
     r14 = const offset_of!(Registers, r14),
     r15 = const offset_of!(Registers, r15),
     cs = const offset_of!(Registers, cs),
+    error = const offset_of!(Registers, error),
     reply_recv = const Call::ReplyRecv as u32,
     notify = const Call::Notify as u32,
     recv = const Call::Recv as u32,
@@ -453,7 +450,6 @@ fatal_entry:
     map_page = sym trap::map_page,
     unmap_page = sym trap::unmap_page,
     share_page = sym trap::share_page,
-    fast_verdict = sym trap::fast_verdict,
     memory_call = sym trap::memory_call,
     system_call = sym trap::system_call,
     page_fault = sym trap::page_fault,

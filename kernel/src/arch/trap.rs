@@ -6,7 +6,7 @@
 //! steps of a long call, the only times when interrupts are on in the kernel. What other CPUs ask for is answered
 //! without it.
 
-use core::{hint, mem, ptr::NonNull};
+use core::{cell::Cell, hint, mem, ptr::NonNull};
 
 use cowslip_abi::Access;
 use kernel::{
@@ -151,25 +151,28 @@ pub extern "C" fn fast_send_handle() -> Resumed {
     })
 }
 
-/// The same as [`fast_send`] for a reply that is followed by a receive.
+/// The same as [`fast_send`] for a reply that is followed by a receive. If that lets a faulted thread go on, it does, and
+/// this does not return.
 pub extern "C" fn fast_reply_recv() -> Resumed {
-    share(Way::Receive, |mut here| {
-        here.fast_reply_recv(clock::ticks, switch_fast)
-    })
+    let has_faulted = Cell::new(false);
+    let resume = |thread: &Thread| {
+        has_faulted.set(true);
+        switch_fast(thread)
+    };
+    let next = share(Way::Receive, |mut here| {
+        here.fast_reply_recv(clock::ticks, switch_fast, resume)
+    })?;
+    if has_faulted.get() {
+        // SAFETY: these are the registers of the thread that runs now, and complete. The kernel is not shared any more.
+        unsafe { entry::resume(next.as_ptr()) };
+    }
+    Some(next)
 }
 
 /// The same if one of the two may not run on every CPU.
 pub extern "C" fn fast_reply_recv_bound() -> Resumed {
     share_second(Way::Receive, |mut here| {
         here.fast_reply_recv_bound(clock::ticks, switch_fast)
-    })
-}
-
-/// The same for a reply that ends a fault: returns the registers of the thread that had it, which
-/// are complete.
-pub extern "C" fn fast_verdict() -> Resumed {
-    share_second(Way::Receive, |mut here| {
-        here.fast_verdict(clock::ticks, switch_fast)
     })
 }
 
@@ -340,13 +343,10 @@ pub extern "C" fn system_call() -> *const Registers {
     leave(guard)
 }
 
-/// A thread, whose registers these are, accessed a page that the page table does not let it access,
-/// or not yet. Returns the registers of whoever runs next; none, if the thread goes on as if nothing
-/// had happened.
-pub extern "C" fn page_fault(registers: *const Registers) -> Resumed {
+/// A thread accessed a page that the page table does not let it access, or not yet, as this error code tells. Returns the
+/// registers of whoever runs next; none, if the thread goes on as if nothing had happened.
+pub extern "C" fn page_fault(error: u64) -> Resumed {
     let address = Cr2::read_raw();
-    // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
-    let error = unsafe { (*registers).error };
     let mut guard = match KERNEL.retake(PerCpu::number()) {
         Some(guard) => guard,
         None if resolve_or_take(address, error) => return None,

@@ -32,7 +32,7 @@ use cowslip_abi::{FaultVerdict, Handle, Tag};
 
 use super::deliver::MOVE_MARKS;
 use crate::mm::Mm;
-use crate::object::{Here, Kernel, Registers, Spaces, Special, State, Thread, Way};
+use crate::object::{Here, Kernel, Registers, Spaces, Special, Thread, Way};
 use crate::vm::{self, ByteRange, Effort, Passage, Transfer};
 
 impl<S: Deref<Target = Spaces>> Here<'_, S> {
@@ -82,14 +82,16 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         self.send_ordinary::<BYTES, R>(now_ticks, switch, pass)
     }
 
-    /// Like [`fast_send`](Self::fast_send), for a reply and receive.
+    /// Like [`fast_send`](Self::fast_send), for a reply and receive. If the reply lets a faulted thread go on, that is handed
+    /// to `resume` instead: all of its registers are in its frame.
     #[inline(always)]
     pub fn fast_reply_recv<R>(
         &mut self,
         now_ticks: impl Fn() -> u64,
         switch: impl Fn(&Thread) -> R,
+        resume: impl Fn(&Thread) -> R,
     ) -> Option<R> {
-        self.reply_recv_ordinary::<PLAIN, R>(now_ticks, switch, Nothing)
+        self.reply_recv_or_resume::<PLAIN, R>(now_ticks, switch, resume, Nothing)
     }
 
     /// Like [`fast_send_room`](Self::fast_send_room), for a reply and receive.
@@ -121,20 +123,6 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         switch: impl Fn(&Thread) -> R,
     ) -> Option<R> {
         self.reply_recv_ordinary::<BOUND, R>(now_ticks, switch, Nothing)
-    }
-
-    /// The same for a reply of label and words that lets a faulted thread go on. All of its registers
-    /// are in its frame.
-    #[inline(always)]
-    pub fn fast_verdict<R>(
-        &mut self,
-        now_ticks: impl Fn() -> u64,
-        switch: impl Fn(&Thread) -> R,
-    ) -> Option<R> {
-        if self.running.get()?.regs.rsi != RESUME {
-            return None;
-        }
-        self.reply_recv_ordinary::<VERDICT, R>(now_ticks, switch, Nothing)
     }
 
     #[inline(always)]
@@ -177,6 +165,17 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         switch: impl Fn(&Thread) -> R,
         pass: impl Pass<S>,
     ) -> Option<R> {
+        self.reply_recv_or_resume::<PAYLOAD, R>(now_ticks, &switch, &switch, pass)
+    }
+
+    #[inline(always)]
+    fn reply_recv_or_resume<const PAYLOAD: u8, R>(
+        &mut self,
+        now_ticks: impl Fn() -> u64,
+        switch: impl Fn(&Thread) -> R,
+        resume: impl Fn(&Thread) -> R,
+        pass: impl Pass<S>,
+    ) -> Option<R> {
         if !self.knows_way(Way::Receive) {
             return None;
         }
@@ -191,31 +190,30 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
             .threads
             .claim_empty_berth(first, || endpoint.others())?;
         let mut client = self.threads.claim_at(token)?;
-        let special = server.special | client.special;
-        if special != expected_special(PAYLOAD)
-            || PAYLOAD == BOUND && !self.cpu.may_run(&client)
+        if PAYLOAD == BOUND && !self.cpu.may_run(&client)
             || !client.awaits(token, server.space)
             || self.cpu.run_queue.any_above(client.priority)
         {
             return None;
         }
-        pass.pass(&mut self.spaces, server, &mut client)?;
-
-        server.state = State::Receiving { endpoint: id };
-        server.priority = server.base_priority;
-        server.unanswered -= 1;
-        let now_ticks = now_ticks();
-        server.stop_clock(now_ticks);
-        client.start_clock(now_ticks);
-        client.state = State::Runnable;
-        if PAYLOAD == VERDICT {
-            client.set_fault(None);
-        } else {
+        let special = server.special | client.special;
+        if special == expected_special(PAYLOAD) {
+            pass.pass(&mut self.spaces, server, &mut client)?;
             client.regs.rsi = server.regs.rsi & tag_mask(PAYLOAD);
             client.regs.rdx = if PAYLOAD == BYTES { server.regs.r8 } else { 0 };
+            server.wait_after_reply(id, &mut client, now_ticks());
+            let server = self.running.replace(client)?;
+            let next = self.running.get().map(switch);
+            first.put(server);
+            return next;
         }
+        if PAYLOAD != PLAIN || special != Special::FAULT || server.regs.rsi != RESUME {
+            return None;
+        }
+        client.set_fault(None);
+        server.wait_after_reply(id, &mut client, now_ticks());
         let server = self.running.replace(client)?;
-        let next = self.running.get().map(switch);
+        let next = self.running.get().map(resume);
         first.put(server);
         next
     }
@@ -298,12 +296,10 @@ const ROOM: u8 = 1;
 const BYTES: u8 = 2;
 /// One handle, which moves.
 const HANDLE: u8 = 3;
-/// The answer to a fault: the thread shall go on.
-const VERDICT: u8 = 4;
 /// Nothing, between threads of which one may not run on every CPU.
-const BOUND: u8 = 5;
+const BOUND: u8 = 4;
 
-/// The tag of that answer.
+/// The answer to a fault: the thread shall go on.
 const RESUME: u64 = Tag::new(FaultVerdict::Resume as u32).0;
 
 /// What the receiver sees of a tag: that handles or pages move is not its business.
@@ -318,7 +314,6 @@ const fn tag_mask(payload: u8) -> u64 {
 /// What is special about the two.
 const fn expected_special(payload: u8) -> Special {
     match payload {
-        VERDICT => Special::FAULT,
         BOUND => Special::BOUND,
         _ => Special::empty(),
     }

@@ -301,6 +301,22 @@ impl Thread {
         self.token.advance()
     }
 
+    /// Gives the CPU to the client that this thread has answered, and waits at an endpoint.
+    #[inline(always)]
+    pub(crate) fn wait_after_reply(
+        &mut self,
+        endpoint: Id<Endpoint>,
+        client: &mut Thread,
+        now_ticks: u64,
+    ) {
+        self.state = State::Receiving { endpoint };
+        self.priority = self.base_priority;
+        self.unanswered -= 1;
+        self.stop_clock(now_ticks);
+        client.start_clock(now_ticks);
+        client.state = State::Runnable;
+    }
+
     /// The thread's turn begins, at this state of the time-stamp counter.
     #[inline(always)]
     pub(crate) fn start_clock(&mut self, now_ticks: u64) {

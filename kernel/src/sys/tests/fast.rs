@@ -1,6 +1,6 @@
 //! The fast path of messages against the general one: the same calls, the same state and results.
 
-use cowslip_abi::{Access, Call, Error, Handle, Rights, Tag, pack_handles};
+use cowslip_abi::{Access, Call, Error, FaultVerdict, Handle, Rights, Tag, pack_handles};
 use proptest::prelude::*;
 
 use super::machine::{BUFFER, Machine, Program};
@@ -200,7 +200,7 @@ impl World {
                 next.is_some()
             }
             Some(Call::ReplyRecv) if is_plain => {
-                let next = kernel.here().fast_reply_recv(|| 0, |_| ());
+                let next = kernel.here().fast_reply_recv(|| 0, |_| (), |_| ());
                 let next = next.or_else(|| kernel.here().fast_reply_recv_bound(|| 0, |_| ()));
                 next.is_some()
             }
@@ -579,11 +579,15 @@ fn a_fault_and_the_verdict_on_it_take_the_fast_path() {
 
     let regs = &mut machine.kernel.threads.get_mut(server.thread).unwrap().regs;
     regs.rax = Call::ReplyRecv as u64 | u64::from(receive.0) << 32;
-    [regs.rdi, regs.rsi, regs.r8, regs.r10] = [got.r8, 0, 0, 0];
+    let kill = Tag::new(FaultVerdict::Kill as u32);
+    [regs.rdi, regs.rsi, regs.r8, regs.r10] = [got.r8, kill.0, 0, 0];
     assert!(machine.kernel.here().find_way(Way::Receive));
     let mut here = machine.kernel.here();
-    assert!(here.fast_reply_recv(|| 0, |_| ()).is_none());
-    assert!(here.fast_verdict(|| 0, |_| ()).is_some());
+    let resumes = here.fast_reply_recv(|| 0, |_| false, |_| true);
+    assert_eq!(resumes, None, "that takes more than a switch");
+    here.running.get_mut().unwrap().regs.rsi = 0;
+    let resumes = here.fast_reply_recv(|| 0, |_| false, |_| true);
+    assert_eq!(resumes, Some(true));
     assert_eq!(machine.kernel.current(), Some(client.thread));
     let thread = machine.kernel.threads.get(client.thread).unwrap();
     assert_eq!((thread.regs, thread.fault()), (before, None));
