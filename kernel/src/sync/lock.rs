@@ -120,8 +120,11 @@ impl<T> Lock<T> {
     /// Waits until each other CPU was seen not to [read](Self::share): then none of them looks any more at what this CPU
     /// has replaced before. It does `wait` again and again.
     ///
-    /// A CPU that reads waits for nobody, so this ends, also if two wait at once.
+    /// A CPU that reads waits for nobody, so this ends, also if two wait at once. Nobody reads what one has alone.
     pub fn wait_for_readers(&self, cpu: usize, mut wait: impl FnMut()) {
+        if self.places[cpu].0.load(Relaxed) == OUTSIDE {
+            return;
+        }
         // As in `enter`, the other way round.
         fence(SeqCst);
         self.each_place(self.other_sharers(cpu), |place| {
