@@ -1,8 +1,8 @@
 //! The flush of a changed page table, against a CPU that comes to use it.
 //!
-//! The mailboxes are the kernel's. The rest belongs to the machine, so it is the protocol of
+//! The mailboxes and the lock are the kernel's. The rest belongs to the machine, so it is the protocol of
 //! `arch::trap` and `arch::smp` in their words, with a TLB that keeps what it has until it is told to forget
-//! it. `mov cr3` is a fence: it serialises.
+//! it. `mov cr3` is a fence: it serialises. Until then the CPU may walk the table that it leaves, on its own account.
 
 use std::{cell::Cell, sync::Arc};
 
@@ -12,8 +12,8 @@ use kernel_models::{
         AtomicU64,
         Ordering::{Acquire, Relaxed, Release, SeqCst},
     },
-    check, new_mailboxes,
-    sync::{MAX_CPUS, Mailboxes},
+    check, new_lock, new_mailboxes,
+    sync::{Lock, MAX_CPUS, Mailboxes},
 };
 use loom::{sync::atomic::fence, thread};
 
@@ -39,6 +39,12 @@ enum Fault {
     LooksFirst,
     /// The frame is free before the flush.
     FreesFirst,
+    /// Nobody waits for CPUs that read.
+    DoesNotWait,
+    /// CPUs that read are waited for before the notes are looked at.
+    WaitsFirst,
+    /// A CPU that goes over to another table does not say that it reads.
+    DoesNotRead,
 }
 
 struct Machine {
@@ -47,6 +53,7 @@ struct Machine {
     /// By CPU, the root that it has noted.
     roots: [AtomicU64; MAX_CPUS],
     mailboxes: Mailboxes<u64>,
+    lock: Arc<Lock<()>>,
     old_is_free: AtomicU64,
     is_done: AtomicU64,
 }
@@ -68,6 +75,7 @@ impl Machine {
             entry: AtomicU64::known(OLD),
             roots: std::array::from_fn(|_| AtomicU64::known(KERNEL)),
             mailboxes: new_mailboxes(|| KERNEL),
+            lock: new_lock((), MAX_CPUS),
             old_is_free: AtomicU64::known(0),
             is_done: AtomicU64::known(0),
         }
@@ -85,6 +93,18 @@ impl<'m> Cpu<'m> {
         }
     }
 
+    /// Goes over to another root, as with a message.
+    fn switch(&self, root: u64) {
+        let lock = &self.machine.lock;
+        let place = lock.place(self.number);
+        let shared = match self.fault {
+            Fault::DoesNotRead => lock.share_to_replace(place),
+            _ => lock.share(place),
+        };
+        assert!(shared.is_some(), "nobody has it alone");
+        self.use_root(root);
+    }
+
     fn use_root(&self, root: u64) {
         if self.fault == Fault::LoadsFirst {
             self.load_page_table(root);
@@ -92,6 +112,8 @@ impl<'m> Cpu<'m> {
             self.walk();
         }
         self.machine.roots[self.number].store(root, Relaxed);
+        // The table that it leaves is still the one that it uses.
+        self.touch();
         if self.fault != Fault::LoadsFirst {
             self.load_page_table(root);
         }
@@ -154,23 +176,48 @@ impl<'m> Cpu<'m> {
         }
     }
 
+    /// As in `smp`: asks those who use the table, and then waits for those who read.
+    fn flush(&self, nr_cpus: usize) {
+        let wait_for_readers = || {
+            let patience = Patience::default();
+            self.machine.lock.wait_for_readers(self.number, || {
+                self.answer();
+                patience.wait();
+            });
+        };
+        match self.fault {
+            Fault::DoesNotWait => self.ask_users(SPACE, nr_cpus),
+            Fault::WaitsFirst => {
+                wait_for_readers();
+                self.ask_users(SPACE, nr_cpus);
+            }
+            _ => {
+                self.ask_users(SPACE, nr_cpus);
+                wait_for_readers();
+            }
+        }
+    }
+
     /// Puts another frame into the table, and frees the old one.
     fn remap(&self, nr_cpus: usize) {
+        let lock = &self.machine.lock;
+        let shared = lock.share_to_replace(lock.place(self.number));
+        assert!(shared.is_some(), "nobody has it alone");
         let free = || self.machine.old_is_free.store(1, Release);
         match self.fault {
             Fault::FreesFirst => {
                 self.machine.entry.store(FRESH, Release);
                 free();
-                self.ask_users(SPACE, nr_cpus);
+                self.flush(nr_cpus);
             }
             Fault::LooksFirst => {
-                self.ask_users(SPACE, nr_cpus);
+                self.flush(nr_cpus);
                 self.machine.entry.store(FRESH, Release);
                 free();
             }
             _ => {
                 self.machine.entry.store(FRESH, Release);
-                self.ask_users(SPACE, nr_cpus);
+                self.flush(nr_cpus);
                 free();
             }
         }
@@ -181,9 +228,9 @@ impl<'m> Cpu<'m> {
     fn run(&self, nr_times: u64) {
         for time in 0..nr_times {
             if time > 0 {
-                self.use_root(KERNEL);
+                self.switch(KERNEL);
             }
-            self.use_root(SPACE);
+            self.switch(SPACE);
             self.touch();
             self.answer();
             self.touch();
@@ -258,4 +305,22 @@ fn the_table_must_be_changed_before_the_notes_are_looked_at() {
 #[should_panic(expected = "a CPU reaches a free frame")]
 fn a_frame_must_be_freed_after_the_flush() {
     check(4, || they_use_it(&[1], Fault::FreesFirst));
+}
+
+#[test]
+#[should_panic(expected = "a CPU reaches a free frame")]
+fn cpus_on_the_way_to_another_root_must_be_waited_for() {
+    check(4, || they_use_it(&[2], Fault::DoesNotWait));
+}
+
+#[test]
+#[should_panic(expected = "a CPU reaches a free frame")]
+fn they_must_be_waited_for_after_the_notes_were_looked_at() {
+    check(4, || they_use_it(&[2], Fault::WaitsFirst));
+}
+
+#[test]
+#[should_panic(expected = "a CPU reaches a free frame")]
+fn a_cpu_on_the_way_to_another_root_must_say_that_it_reads() {
+    check(4, || they_use_it(&[2], Fault::DoesNotRead));
 }

@@ -129,6 +129,11 @@ impl Door {
             .is_ok()
     }
 
+    /// Whether its CPU, which asks, is inside to replace something.
+    fn is_replacing(&self) -> bool {
+        self.0.load(Relaxed) == Self::REPLACING
+    }
+
     /// Whether its CPU is inside and may read what others replace.
     fn is_reading(&self) -> bool {
         self.0.load(Acquire) == Self::READING
@@ -209,8 +214,11 @@ impl<T, D: Doors> Lock<T, D> {
     /// Waits until each other CPU was seen not to [read](Self::share): then none of them looks any more at what this CPU
     /// has replaced before. It does `wait` again and again.
     ///
-    /// A CPU that reads waits for nobody, so this ends, also if two wait at once.
+    /// A CPU that reads waits for nobody, so this ends, also if two wait at once. Nobody reads what one has alone.
     pub fn wait_for_readers(&self, cpu: usize, mut wait: impl FnMut()) {
+        if !self.door(cpu).is_replacing() {
+            return;
+        }
         // As in `Entrance::enter`, the other way round.
         fence(SeqCst);
         self.each_other_door(cpu, |door| {

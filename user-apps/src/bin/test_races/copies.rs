@@ -1,13 +1,14 @@
 //! Copy-on-write, broken by several CPUs at once.
 
+use core::slice;
 use core::sync::atomic::Ordering::SeqCst;
 
 use libipc::abi::ShareMode;
-use libipc::{PageBuffer, Space};
+use libipc::{Endpoint, Handle, Incoming, Message, PageBuffer, Received, Rights, Space};
 use user_apps::scenario::memory::{PAGE, SCRATCH, map, peek, poke};
 use user_apps::scenario::peer::{child, status_of, thread, until};
 use user_apps::scenario::rng::Rng;
-use user_apps::scenario::twin::{Twin, system};
+use user_apps::scenario::twin::{Gift, Twin, system};
 
 use super::*;
 
@@ -149,6 +150,93 @@ pub(crate) fn two_processes_break_the_same_table_at_once() {
     }
     word(last).store(1, SeqCst);
     twin.join();
+}
+
+/// A process and three twins, which have every table from the root on in common, all write at the same moment.
+pub(crate) fn twins_that_fault_at_once_have_what_they_wrote() {
+    const TWINS: u64 = 3;
+    let _memory = map(SCRATCH, 512);
+    let board = PageBuffer::new(PAGE as usize).expect("page");
+    board.make_shared().expect("shared memory");
+    let ready = board.addr();
+    let system = system();
+    for round in rounds(2000) {
+        for page in 0..PAGES {
+            poke(SCRATCH + page * PAGE + 8, round);
+        }
+        word(ready).store(0, SeqCst);
+        let write = move |who| {
+            word(ready).fetch_add(1, SeqCst);
+            meet("all others", || word(ready).load(SeqCst) == TWINS + 1);
+            write_all(who, round);
+        };
+        let twins = [1, 2, 3].map(|who| Twin::start(&system, &[], move |_| write(who)));
+        write(TWINS + 1);
+        twins.into_iter().for_each(Twin::join);
+        check_all(TWINS + 1, round);
+    }
+}
+
+/// Where messages arrive, and where answers are taken from: in a page that others write to.
+const LETTER: u64 = SCRATCH + PAGE / 2;
+const ANSWER: u64 = LETTER + PAGE / 4;
+const LETTER_LEN: usize = 64;
+
+/// A server receives bytes in a page, and answers with them, while its other threads write to that page and share it
+/// copy-on-write.
+pub(crate) fn bytes_arrive_whole_where_others_fault_and_fork() {
+    let _memory = map(SCRATCH, 512);
+    let endpoint = Endpoint::create().expect("endpoint");
+    let served = endpoint.handle();
+    let gift = Gift(served, Rights::SEND, 0);
+    let client = Twin::start(&system(), &[gift], |[to, ..]| {
+        let mut reply = [0; LETTER_LEN];
+        for number in (0..=u8::MAX).cycle() {
+            let sent =
+                Endpoint::borrow(to).send(Message::new(1), &[number; LETTER_LEN], &mut reply);
+            sent.expect("the server does not end");
+            assert_eq!(reply, [number; LETTER_LEN], "the answer is another one");
+        }
+    });
+    let server = thread(move || answer(served));
+    let writers = [0, 1].map(|writer| thread(move || count_up(writer)));
+    let own = Space::own();
+    let mut rng = Rng::new(3);
+    for _ in rounds(20_000) {
+        let mode = ShareMode::CopyOnWrite;
+        own.share(&own, SCRATCH, OTHER, TABLE, mode, None)
+            .expect("share");
+        let first = letter(OTHER);
+        assert_eq!(first, [first[0]; LETTER_LEN / 8], "half a letter");
+        linger(&mut rng, 200);
+        assert_eq!(letter(OTHER), first, "the copy changes");
+        own.unmap(OTHER, TABLE).expect("unmap");
+    }
+    client.kill();
+    drop((server, writers));
+}
+
+/// Answers each letter with itself.
+fn answer(from: Handle) {
+    let endpoint = Endpoint::borrow(from);
+    // SAFETY: the case has mapped both, and no other thread uses these bytes.
+    let (buffer, answer) = unsafe {
+        (
+            slice::from_raw_parts_mut(LETTER as *mut u8, LETTER_LEN),
+            slice::from_raw_parts_mut(ANSWER as *mut u8, LETTER_LEN),
+        )
+    };
+    let mut received = endpoint.recv(buffer);
+    while let Ok(Received::Message(Incoming { token, .. })) = received {
+        assert_eq!(*buffer, [buffer[0]; LETTER_LEN], "half a letter");
+        answer.copy_from_slice(buffer);
+        received = endpoint.reply_recv(token, Message::new(2), answer, buffer);
+    }
+}
+
+/// The words of the letter, at an address.
+fn letter(base: u64) -> [u64; LETTER_LEN / 8] {
+    core::array::from_fn(|number| peek(base - SCRATCH + LETTER + 8 * number as u64))
 }
 
 /// Writes a value of this process into each page; the other has its own.

@@ -31,6 +31,8 @@ user_apps::scenarios![
     writes_survive_the_forks_of_another_thread,
     a_copy_does_not_change_while_the_original_is_written,
     two_processes_break_the_same_table_at_once,
+    twins_that_fault_at_once_have_what_they_wrote,
+    bytes_arrive_whole_where_others_fault_and_fork,
     after_an_unmap_no_access_gets_through,
     after_a_protect_no_store_gets_through,
     a_fork_among_threads_that_map_copies_a_state_that_was,
