@@ -162,7 +162,8 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         pass.pass(&mut self.spaces, sender, &mut receiver)?;
         endpoint.receivers.take_first();
 
-        let token = sender.hand_over(&mut receiver, now_ticks());
+        let server = receiver.id();
+        let token = sender.hand_over(server, &mut receiver, now_ticks());
         receiver.regs.rdi = sender.route(Way::Send).badge;
         receiver.regs.rsi = sender.regs.rsi & tag_mask(PAYLOAD);
         receiver.regs.rdx = if PAYLOAD == BYTES { sender.regs.r8 } else { 0 };
@@ -195,7 +196,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         let special = server.special | client.special;
         if special != expected_special(PAYLOAD)
             || PAYLOAD == BOUND && !self.cpu.may_run(&client)
-            || !client.awaits(token, server.space)
+            || server.answering != token
             || self.cpu.run_queue.any_above(client.priority)
         {
             return None;
@@ -206,8 +207,8 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         server.state = State::Receiving {
             endpoint: endpoint.id(),
         };
-        server.priority = server.base_priority;
-        server.unanswered -= 1;
+        server.priority = server.floor;
+        server.answering = 0;
         let now_ticks = now_ticks();
         server.stop_clock(now_ticks);
         client.start_clock(now_ticks);

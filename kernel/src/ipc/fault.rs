@@ -38,7 +38,8 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         endpoint.receivers.take_first();
         let special = thread.special | receiver.special;
         thread.set_fault(Some(fault));
-        let token = thread.hand_over(&mut receiver, now_ticks());
+        let server = receiver.id();
+        let token = thread.hand_over(server, &mut receiver, now_ticks());
         receiver.regs.set_message(fault.tag(), 0);
         (receiver.regs.rdi, receiver.regs.r8) = (badge, token);
         receiver.regs.set_words(fault.words(&thread.regs));

@@ -4,7 +4,7 @@ use cowslip_abi::{Error, Rights, ThreadField, USER_END};
 
 use super::request::{Request, Values};
 use super::{Answer, Done};
-use crate::object::{Affinity, Id, Kernel, MAX_PRIORITY, Object, State, Supervisor, Thread};
+use crate::object::{Affinity, Id, Kernel, LINKS, MAX_PRIORITY, Object, State, Supervisor, Thread};
 
 pub(super) fn create(kernel: &mut Kernel, request: &Request) -> Answer {
     let space = request.space(kernel, Rights::MANAGE)?;
@@ -116,19 +116,12 @@ fn user_address(address: u64) -> Result<(), Error> {
 }
 
 impl Kernel {
-    /// Changes a thread's own priority; a lent one above it stays.
+    /// Changes a thread's own priority.
     fn set_base_priority(&mut self, id: Id<Thread>, priority: u8) {
-        let is_queued = self.leave_run_queue(id);
         if let Some(thread) = self.threads.get_mut(id) {
-            let is_lent = thread.priority > thread.base_priority;
             thread.base_priority = priority;
-            thread.priority = if is_lent {
-                thread.priority.max(priority)
-            } else {
-                priority
-            };
+            self.unsettle(id, LINKS);
         }
-        self.go_on(id, is_queued);
     }
 
     /// Lets a new thread run where its creator may.
