@@ -360,7 +360,16 @@ impl Kernel {
     pub fn make_runnable(&mut self, id: Id<Thread>) {
         if let Some(thread) = self.threads.get(id) {
             let cpu = self.place(thread);
+            self.wait_anew(id);
             self.enqueue(id, cpu, RunQueue::push_back);
+        }
+    }
+
+    /// Notes that a thread begins to wait for its turn.
+    pub(crate) fn wait_anew(&mut self, id: Id<Thread>) {
+        let nr_turns = self.cpus.nr_turns;
+        if let Some(thread) = self.threads.get_mut(id) {
+            thread.waits_since = nr_turns;
         }
     }
 
@@ -375,6 +384,7 @@ impl Kernel {
 
     /// Lets the thread that has just given up the CPU that acts run behind the others of its priority.
     pub fn make_runnable_last(&mut self, id: Id<Thread>) {
+        self.wait_anew(id);
         self.enqueue(id, self.cpus.number(), RunQueue::push_back);
     }
 

@@ -165,6 +165,8 @@ pub struct Thread {
     pub(super) bound_to: Option<Id<Thread>>,
     /// Where it may run.
     pub(super) affinity: Affinity,
+    /// How many turns had begun, on all CPUs, when it came to the end of a queue for one.
+    pub(crate) waits_since: u64,
     /// The CPU in whose queue it is or was last.
     pub(crate) cpu: u8,
     /// The CPU on which its timer was set.
@@ -209,6 +211,7 @@ impl Thread {
             long: None,
             bound_to: None,
             affinity: Affinity::MAX,
+            waits_since: 0,
             cpu: 0,
             timer_cpu: 0,
             links: [Link::default(); KINDS],
