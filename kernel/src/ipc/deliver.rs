@@ -40,6 +40,7 @@ impl Kernel {
         let buffer = receiver.regs.buffer().map_err(Fault::OfReceiver)?;
         let (fault, priority) = (sender.fault(), sender.priority);
         let (client, server) = (sender.space, receiver.space);
+        debug_assert_eq!(receiver.answering, 0, "the answer is not deferred");
 
         let (tag, words, len) = match fault {
             Some(fault) => (fault.tag(), fault.words(&sender.regs), 0),
@@ -57,12 +58,12 @@ impl Kernel {
         if let Some((sender, receiver)) = self.threads.two_mut(from, to) {
             let tag = tag.with_truncation(accepted < len, false);
             receiver.regs.set_message(tag, len);
-            receiver.regs.r8 = sender.token.advance();
+            receiver.answering = sender.token.advance();
+            receiver.regs.r8 = receiver.answering;
             receiver.regs.rdi = badge;
             receiver.regs.set_words(words);
             receiver.borrow_priority(priority);
-            receiver.unanswered += 1;
-            sender.state = State::AwaitingReply { server };
+            sender.state = State::AwaitingReply { server: to };
             if fault.is_none() {
                 sender.regs.r8 = accepted;
                 sender.special.set(Special::TRUNCATED, accepted < len);

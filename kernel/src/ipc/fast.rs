@@ -141,6 +141,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         }
         let (_, endpoint) = self.endpoints.hinted(sender.route(Way::Send).endpoint)?;
         let mut first = self.threads.claim_berth(endpoint.receivers.first())?;
+        let server = first.id()?;
         let receiver = first.get_mut()?;
         let special = sender.special | receiver.special;
         if special != expected_special(PAYLOAD) || PAYLOAD == BOUND && !self.cpu.may_run(receiver) {
@@ -148,7 +149,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         }
         pass.pass(&mut self.spaces, sender, receiver)?;
 
-        let token = sender.hand_over(receiver, now_ticks());
+        let token = sender.hand_over(server, receiver, now_ticks());
         receiver.regs.rdi = sender.route(Way::Send).badge;
         receiver.regs.rsi = sender.regs.rsi & tag_mask(PAYLOAD);
         receiver.regs.rdx = if PAYLOAD == BYTES { sender.regs.r8 } else { 0 };
@@ -191,7 +192,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
             .claim_empty_berth(first, || endpoint.others())?;
         let mut client = self.threads.claim_at(token)?;
         if PAYLOAD == BOUND && !self.cpu.may_run(&client)
-            || !client.awaits(token, server.space)
+            || server.answering != token
             || self.cpu.run_queue.any_above(client.priority)
         {
             return None;

@@ -5,7 +5,7 @@
 //! | notify | receive |
 //! | --- | --- |
 //! | nobody receives; or the first receiver has no higher priority than the caller, | bits are raised; or no sender and no other receiver waits at the endpoint, |
-//! | none of those that wait for the CPU has its priority, it may run here, and no CPU is idle | the time slice goes on, one thread alone has the highest priority, and neither is [special](Thread::special) |
+//! | none of those that wait for the CPU has its priority, it may run here, and no CPU is idle | the time slice goes on, the last message received was answered, one thread alone has the highest priority, and neither is [special](Thread::special) |
 
 use core::ops::Deref;
 
@@ -65,7 +65,8 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
             return self.running.get();
         }
         let next = self.cpu.run_queue.first()?;
-        if first.id().is_some() || endpoint.others() != 0 || self.cpu.turn.expired {
+        let others = endpoint.others() | caller.answering;
+        if first.id().is_some() || others != 0 || self.cpu.turn.expired {
             return None;
         }
         let mut next = self.threads.claim(next)?;

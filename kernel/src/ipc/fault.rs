@@ -35,10 +35,11 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         let Supervisor { endpoint, badge } = thread.supervisor?;
         let endpoint = self.endpoints.get(endpoint)?;
         let mut first = self.threads.claim_berth(endpoint.receivers.first())?;
+        let server = first.id()?;
         let receiver = first.get_mut()?;
         let special = thread.special | receiver.special;
         thread.set_fault(Some(fault));
-        let token = thread.hand_over(receiver, now_ticks());
+        let token = thread.hand_over(server, receiver, now_ticks());
         receiver.regs.set_message(fault.tag(), 0);
         (receiver.regs.rdi, receiver.regs.r8) = (badge, token);
         receiver.regs.set_words(fault.words(&thread.regs));

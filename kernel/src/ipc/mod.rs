@@ -68,7 +68,7 @@ impl Kernel {
             let endpoint = self.endpoints.get_mut(to).ok_or(Error::Died)?;
             let next = bound.or_else(|| endpoint.receivers.pop(&mut self.threads));
             let Some(receiver) = next else {
-                endpoint.senders.push_back(&mut self.threads, sender);
+                self.push_sender(to, sender);
                 return Ok(Progress::Done(()));
             };
             match self.deliver(sender, receiver, sender) {
@@ -104,6 +104,7 @@ impl Kernel {
         flags: RecvFlags,
     ) -> Result<Progress<()>, Error> {
         self.set_state(caller, State::Receiving { endpoint: from });
+        self.serve(caller, from);
         let waits = self.accept(caller, from, flags);
         if !matches!(waits, Ok(Progress::Done(true))) {
             self.set_state(caller, State::Runnable);
@@ -132,11 +133,12 @@ impl Kernel {
                 self.take_bits(from, receiver);
                 return Ok(Progress::Done(false));
             }
-            let next = bound.or_else(|| endpoint.senders.pop(&mut self.threads));
-            let Some(sender) = next else {
+            self.defer_answer(receiver);
+            let Some(sender) = bound.or_else(|| self.pop_sender(from)) else {
                 if flags.contains(RecvFlags::NONBLOCK) {
                     return Err(Error::WouldBlock);
                 }
+                let endpoint = self.endpoints.get_mut(from).ok_or(Error::Died)?;
                 endpoint.receivers.push_back(&mut self.threads, receiver);
                 return Ok(Progress::Done(true));
             };
@@ -156,8 +158,7 @@ impl Kernel {
                 // Who is bound is let go when the call ends.
                 Err(Fault::OfReceiver(error)) if bound.is_some() => return Err(error),
                 Err(Fault::OfReceiver(error)) => {
-                    let endpoint = self.endpoints.get_mut(from).ok_or(Error::Died)?;
-                    endpoint.senders.push_front(&mut self.threads, sender);
+                    self.push_sender_back(from, sender);
                     return Err(error);
                 }
             }
@@ -179,35 +180,23 @@ impl Kernel {
         if faulted {
             let verdict =
                 FaultVerdict::from_label(message.tag.label()).ok_or(Error::BadArgument)?;
-            self.answered(caller);
+            self.settle_debt(sender);
             self.give_verdict(sender, verdict);
             return Ok(Progress::Done(Tag::default()));
         }
         match self.deliver_reply(caller, sender, message) {
             Err(Fault::OfSender(error)) => Err(error),
             Err(Fault::OfReceiver(error)) => {
-                self.answered(caller);
+                self.settle_debt(sender);
                 self.fail(sender, error);
                 Ok(Progress::Done(Tag::default()))
             }
             Ok(Progress::More) => Ok(Progress::More),
             Ok(Progress::Done(truncated)) => {
-                self.answered(caller);
+                self.settle_debt(sender);
                 self.make_runnable_next(sender);
                 let tag = Tag::default().with_truncation(false, truncated);
                 Ok(Progress::Done(tag))
-            }
-        }
-    }
-
-    /// Counts an answer, which also ends the loan of the sender's priority.
-    fn answered(&mut self, caller: Id<Thread>) {
-        if let Some(thread) = self.threads.get_mut(caller) {
-            thread.unanswered -= 1;
-            if core::mem::replace(&mut thread.priority, thread.base_priority)
-                != thread.base_priority
-            {
-                self.cpus.here_mut().reschedule = true;
             }
         }
     }
@@ -216,7 +205,7 @@ impl Kernel {
     fn awaiting(&self, caller: Id<Thread>, token: u64) -> Option<Id<Thread>> {
         let space = self.threads.get(caller)?.space;
         let id = self.threads.id_at_place(token)?;
-        self.threads.get(id)?.awaits(token, space).then_some(id)
+        (self.space_asked(id, token)? == space).then_some(id)
     }
 
     fn set_state(&mut self, id: Id<Thread>, state: State) {

@@ -69,6 +69,8 @@ pub struct Cpus {
     here: usize,
     /// How many bytes into `all` that one is: which saves a multiplication.
     here_offset: usize,
+    /// How many turns have begun, but for those that a message or a notification hands over.
+    pub(crate) nr_turns: u64,
     /// Those that run threads.
     pub(super) online: Affinity,
     /// Those of them that have no thread to run, and were not told to look.
@@ -88,6 +90,7 @@ impl Cpus {
             all,
             here: 0,
             here_offset: 0,
+            nr_turns: 0,
             online: 1,
             idle: 0,
         }
@@ -306,6 +309,30 @@ impl Kernel {
         if number != self.cpus.here && !was_told {
             self.platform.kick(number);
         }
+    }
+
+    /// Lets a thread that waits for a CPU wait where it may by another set of CPUs. It stays where it is if it may, and if no
+    /// other CPU could begin with it sooner. If it has to move it goes before those that wait there if it has waited longer
+    /// than the first of them, and else behind: so who is moved about again and again waits no longer than they do, and
+    /// gets ahead of nobody who came before.
+    pub(crate) fn move_queued(&mut self, id: Id<Thread>) {
+        let Some(thread) = self.threads.get(id) else {
+            return;
+        };
+        let (from, to) = (usize::from(thread.cpu), self.place(thread));
+        if from == to {
+            return;
+        }
+        let first = self.cpus[to].run_queue.first_of(thread.priority);
+        let first = first.and_then(|first| self.threads.get(first));
+        let is_older = first.is_some_and(|first| thread.waits_since < first.waits_since);
+        self.cpus[from].run_queue.remove(&mut self.threads, id);
+        let push = if is_older {
+            RunQueue::push_front
+        } else {
+            RunQueue::push_back
+        };
+        self.enqueue(id, to, push);
     }
 
     /// The CPU in whose queue a thread is to wait that works with the one that runs here: here, if it may.

@@ -4,12 +4,13 @@
 //! Death spreads (a space takes its children and its handles along, a handle may be an endpoint's
 //! last), so spaces to be torn down are put on a list, those who wait at an endpoint that is gone on
 //! another one, and [`Kernel::reap`] works both off: no recursion, whatever a program has built, and so
-//! much at a time.
+//! much at a time. On the way it settles the [priorities](super::loans) that change.
 
 use cowslip_abi::{Error, Rights};
 
 use crate::vm;
 
+use super::loans::LINKS;
 use super::{Endpoint, HandleEntry, Id, Kernel, Object, Space, State, Thread};
 
 /// How much of what dies is undone before others have a turn: threads, handles and children removed,
@@ -103,7 +104,7 @@ impl Kernel {
     /// on with the rest.
     #[inline]
     pub fn reap(&mut self) -> bool {
-        !self.has_dying || self.reap_some()
+        !self.is_unfinished || self.reap_some()
     }
 
     fn reap_some(&mut self) -> bool {
@@ -112,7 +113,10 @@ impl Kernel {
         }
         let mut left = STEP;
         while left > 0 {
-            if let Some(thread) = self.stranded.pop(&mut self.threads) {
+            if let Some(thread) = self.unsettled.pop(&mut self.threads) {
+                left -= 1;
+                self.settle(thread);
+            } else if let Some(thread) = self.stranded.pop(&mut self.threads) {
                 left -= 1;
                 self.fail(thread, Error::Died);
             } else if let Some(space) = self.doomed {
@@ -122,8 +126,9 @@ impl Kernel {
             }
         }
         self.reaping = false;
-        self.has_dying = self.doomed.is_some() || !self.stranded.is_empty();
-        !self.has_dying
+        let is_dead = self.doomed.is_none() && self.stranded.is_empty();
+        self.is_unfinished = !(is_dead && self.unsettled.is_empty());
+        !self.is_unfinished
     }
 
     /// Undoes the first doomed space, as far as what is left goes.
@@ -146,7 +151,7 @@ impl Kernel {
         {
             space.doomed = Some(next);
             self.doomed = Some(id);
-            self.has_dying = true;
+            self.is_unfinished = true;
         }
     }
 
@@ -191,23 +196,15 @@ impl Kernel {
     }
 
     /// Wakes those who wait for a reply from a space that has no threads any more, as far as what is left
-    /// goes. They are in no list, which makes a round trip cheaper; so they are looked for, if there are
-    /// any. Nobody begins to wait meanwhile.
-    fn fail_callers(&mut self, server_id: Id<Space>, left: &mut usize) {
+    /// goes. Nobody begins to wait meanwhile.
+    fn fail_callers(&mut self, server: Id<Space>, left: &mut usize) {
         while *left > 0
-            && let Some(space) = self.spaces.get_mut(server_id)
-            && space.unanswered > 0
-            && let Some(id) = self.threads.next_id(space.nr_asked)
+            && let Some(space) = self.spaces.get(server)
+            && let Some(client) = space.orphans.first()
         {
             *left -= 1;
-            space.nr_asked = id.index() + 1;
-            let state = self.threads.get(id).map(|thread| thread.state);
-            if let Some(State::AwaitingReply { server }) = state
-                && server == server_id
-            {
-                self.leave_queue(id);
-                self.fail(id, Error::Died);
-            }
+            self.settle_debt(client);
+            self.fail(client, Error::Died);
         }
     }
 
@@ -255,12 +252,12 @@ impl Kernel {
             return;
         };
         let started = !matches!(thread.state, State::Stopped) || thread.fault().is_some();
-        let (home, unanswered) = (thread.space, thread.unanswered);
+        let home = thread.space;
+        self.end_relations(id);
         let mut last = false;
         if let Some(space) = self.spaces.get_mut(home) {
             space.threads.remove(&mut self.threads, id);
             space.nr_threads -= 1;
-            space.unanswered += unanswered;
             if started {
                 space.nr_started -= 1;
                 last = space.nr_started == 0;
@@ -282,37 +279,35 @@ impl Kernel {
             return;
         };
         let (state, cpu) = (thread.state, usize::from(thread.cpu));
-        let is_bound = thread.bound_to.is_some();
+        if let Some(worker) = thread.bound_to {
+            return self.unsettle(worker, LINKS);
+        }
         let (threads, stranded) = (&mut self.threads, &mut self.stranded);
         match state {
             State::Stopped => {}
-            State::Sending { .. } | State::Receiving { .. } if is_bound => {}
             State::Runnable => self.cpus[cpu].run_queue.remove(threads, id),
-            State::Sending { endpoint, .. } => match self.endpoints.get_mut(endpoint) {
-                Some(endpoint) => endpoint.senders.remove(threads, id),
+            State::Sending { endpoint, .. } => match self.endpoints.get(endpoint) {
+                Some(_) => self.remove_sender(endpoint, id),
                 None => stranded.remove(threads, id),
             },
             State::Receiving { endpoint, .. } => match self.endpoints.get_mut(endpoint) {
                 Some(endpoint) => endpoint.receivers.remove(threads, id),
                 None => stranded.remove(threads, id),
             },
-            State::AwaitingReply { server } => {
-                if let Some(server) = self.spaces.get_mut(server) {
-                    server.unanswered -= 1;
-                }
-            }
+            State::AwaitingReply { .. } => self.settle_debt(id),
         }
     }
 
     /// Removes an endpoint. As many may wait there as there are threads, so they are told later.
     fn kill_endpoint(&mut self, id: Id<Endpoint>) {
+        self.end_loans(id);
         let Some(endpoint) = self.endpoints.remove(self.mm, id) else {
             return;
         };
         let receivers = endpoint.receivers.into_queue(&mut self.threads);
-        for waiting in [receivers, endpoint.senders] {
+        for waiting in [receivers, endpoint.senders.into_queue()] {
             self.stranded.append(&mut self.threads, waiting);
         }
-        self.has_dying = !self.stranded.is_empty() || self.doomed.is_some();
+        self.is_unfinished = true;
     }
 }

@@ -120,6 +120,10 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
     fn try_find_way(&mut self, way: Way) -> Option<()> {
         let thread = self.running.get_mut()?;
         let (endpoint, badge) = self.spaces.get(thread.space)?.way(way, &thread.regs)?;
+        // To begin to serve an endpoint takes more than a CPU may do that shares the kernel.
+        if matches!(way, Way::Receive) && thread.serves != Some(endpoint) {
+            return None;
+        }
         thread.learn_way(way, self.endpoints.hint(endpoint)?, badge);
         Some(())
     }

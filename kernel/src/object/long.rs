@@ -13,6 +13,7 @@
 
 use cowslip_abi::Error;
 
+use super::loans::LINKS;
 use super::{Id, Kernel, State, Thread};
 use crate::mm::{Mm, OutOfMemory, PerClass};
 use crate::vm::{Beginning, SpaceStats};
@@ -32,8 +33,6 @@ pub struct Long {
     pub nr_frames: PerClass,
     /// What the destination will be charged for what was checked.
     pub charge: u64,
-    /// A sender's priority, while it has that of the receiver that is bound to it.
-    pub priority: Option<u8>,
     /// What a space was found to consist of so far.
     pub stats: SpaceStats,
 }
@@ -154,19 +153,11 @@ impl Kernel {
             return;
         };
         bound.bound_to = Some(to);
-        let (priority, receives) = (
-            bound.priority,
-            matches!(bound.state, State::Receiving { .. }),
-        );
+        let priority = bound.priority;
         if let Some(thread) = self.threads.get_mut(to) {
-            let own = thread.priority;
-            let long = thread.long_mut();
-            long.partner = Some(partner);
-            if receives {
-                long.priority.get_or_insert(own);
-            }
-            thread.borrow_priority(priority);
+            thread.long_mut().partner = Some(partner);
         }
+        self.loan_changed(to, priority, LINKS);
     }
 
     /// Lets the running thread make its call again, as soon as nobody else has a better claim to the CPU.
@@ -187,13 +178,9 @@ impl Kernel {
         if long.phase == Phase::Perform {
             self.mm.frames.give_back(long.nr_frames);
         }
-        if let Some(priority) = long.priority
-            && let Some(thread) = self.threads.get_mut(id)
-        {
-            thread.priority = priority;
-        }
         if let Some(partner) = partner {
             self.release(partner);
+            self.unsettle(id, LINKS);
         }
     }
 
@@ -219,6 +206,7 @@ impl Kernel {
             && let Some(partner) = self.threads.get_mut(partner)
         {
             partner.bound_to = None;
+            self.unsettle(id, LINKS);
         }
     }
 
@@ -238,7 +226,7 @@ impl Kernel {
                 endpoint.receivers.push_front(&mut self.threads, id);
                 if endpoint.bits() != 0 {
                     self.raise(at, 0);
-                } else if let Some(sender) = endpoint.senders.pop(&mut self.threads) {
+                } else if let Some(sender) = self.pop_sender(at) {
                     self.restart_sender(sender);
                 }
             }

@@ -10,9 +10,11 @@ mod cpus;
 mod death;
 mod handle;
 mod here;
+mod loans;
 mod long;
 mod pool;
 mod queue;
+mod ranked;
 mod receivers;
 mod registers;
 mod route;
@@ -24,9 +26,11 @@ mod token;
 pub use cpus::{Affinity, Cpu, Cpus, Turn};
 pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object};
 pub use here::{Here, Seat};
+pub(crate) use loans::LINKS;
 pub use long::{Long, Phase, Work};
 pub use pool::{Berth, BerthClaim, Claim, Claims, Hint, Id, Pin, Pinned, Pool, PoolError};
 pub use queue::{MEMBER, Queue, WAIT};
+pub use ranked::Ranked;
 pub use receivers::Receivers;
 pub use registers::Registers;
 pub(crate) use route::{Place, SpaceRoute};
@@ -42,6 +46,7 @@ use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::sync::MAX_CPUS;
 use crate::vm::PageTable;
+use queue::{SERVER, UNSETTLED};
 use token::PastTokens;
 
 /// The interrupt lines that can be bound.
@@ -64,9 +69,8 @@ pub struct Space {
     pub handles: HandleTable,
     /// Its threads.
     pub threads: Queue<MEMBER>,
-    /// Threads that wait for a reply from this space, less those that its threads
-    /// [count](Thread::unanswered).
-    pub unanswered: i64,
+    /// Threads that wait for a reply from this space, and whose messages were received by threads that have ended.
+    pub(crate) orphans: Queue<WAIT>,
     /// Threads in the list.
     pub nr_threads: u32,
     /// Threads that have been started and have not ended.
@@ -83,17 +87,17 @@ pub struct Space {
     pub death: Option<(Id<Endpoint>, u64)>,
     /// It is about to be torn down; the next such space.
     doomed: Option<Option<Id<Space>>>,
-    /// Threads below this index do not wait for a reply from it, which is being torn down.
-    nr_asked: usize,
 }
 
 /// Where messages, faults and notifications arrive.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Threads with a message, first come first served.
-    pub senders: Queue<WAIT>,
+    /// Threads with a message, the highest priority first.
+    pub senders: Ranked,
     /// Threads that wait for one.
     pub receivers: Receivers,
+    /// Threads that have received here last, whatever they do, the one that came last first.
+    servers: Queue<SERVER>,
     /// Notification bits raised and not yet received. CPUs that share the endpoint use them in turns.
     bits: AtomicU64,
     /// Handles with the right to receive; the endpoint dies with the last one.
@@ -130,8 +134,10 @@ pub struct Kernel {
     doomed: Option<Id<Space>>,
     /// Threads that wait at endpoints that are dead, and have not been told yet.
     stranded: Queue<WAIT>,
-    /// Whether there are any of these, or of the doomed.
-    has_dying: bool,
+    /// Threads whose priority is to be looked at.
+    unsettled: Queue<UNSETTLED>,
+    /// Whether there are any of these, or of the stranded or the doomed.
+    is_unfinished: bool,
     reaping: bool,
 }
 
@@ -179,7 +185,8 @@ impl Kernel {
             kernel_half: [0; 256],
             doomed: None,
             stranded: Queue::new(),
-            has_dying: false,
+            unsettled: Queue::new(),
+            is_unfinished: false,
             reaping: false,
         }
     }
@@ -214,7 +221,7 @@ impl Kernel {
             table,
             handles: HandleTable::new(),
             threads: Queue::new(),
-            unanswered: 0,
+            orphans: Queue::new(),
             nr_threads: 0,
             nr_started: 0,
             nr_handles: 0,
@@ -223,7 +230,6 @@ impl Kernel {
             siblings: [None; 2],
             death,
             doomed: None,
-            nr_asked: 0,
         };
         match self.spaces.insert(self.mm, space) {
             Ok(id) => {
@@ -302,8 +308,9 @@ impl Kernel {
     /// Creates an endpoint that nobody can name yet.
     pub fn create_endpoint(&mut self) -> Result<Id<Endpoint>, Error> {
         let endpoint = Endpoint {
-            senders: Queue::new(),
+            senders: Ranked::new(),
             receivers: Receivers::new(),
+            servers: Queue::new(),
             bits: AtomicU64::new(0),
             nr_receive_handles: 0,
         };
@@ -369,7 +376,16 @@ impl Kernel {
     pub fn make_runnable(&mut self, id: Id<Thread>) {
         if let Some(thread) = self.threads.get(id) {
             let cpu = self.place(thread);
+            self.wait_anew(id);
             self.enqueue(id, cpu, RunQueue::push_back);
+        }
+    }
+
+    /// Notes that a thread begins to wait for its turn.
+    pub(crate) fn wait_anew(&mut self, id: Id<Thread>) {
+        let nr_turns = self.cpus.nr_turns;
+        if let Some(thread) = self.threads.get_mut(id) {
+            thread.waits_since = nr_turns;
         }
     }
 
@@ -384,6 +400,7 @@ impl Kernel {
 
     /// Lets the thread that has just given up the CPU that acts run behind the others of its priority.
     pub fn make_runnable_last(&mut self, id: Id<Thread>) {
+        self.wait_anew(id);
         self.enqueue(id, self.cpus.number(), RunQueue::push_back);
     }
 

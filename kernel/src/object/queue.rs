@@ -1,9 +1,9 @@
 //! Lists of threads, linked through the threads themselves.
 //!
 //! A thread is in at most one list of each kind: one list says what it waits for (the run queue of
-//! its priority, or an endpoint's senders or receivers), one that it belongs to its space, and one
-//! that its timer is set. Putting it into a second list of a kind is a bug, and debug builds stop
-//! there.
+//! its priority, an endpoint's senders or receivers, or those to whom a server owes a reply), and the others that it
+//! belongs to its space, that its timer is set, which endpoint it serves, and that its priority is to be looked at.
+//! Putting it into a second list of a kind is a bug, and debug builds stop there.
 
 use super::{Id, Thread, Threads};
 
@@ -13,9 +13,13 @@ pub const WAIT: usize = 0;
 pub const MEMBER: usize = 1;
 /// Lists of set timers.
 pub(super) const TIMER: usize = 2;
+/// Lists of the threads that serve an endpoint.
+pub(super) const SERVER: usize = 3;
+/// The list of threads whose priority is to be looked at.
+pub(super) const UNSETTLED: usize = 4;
 
 /// How many kinds of list there are.
-pub(super) const KINDS: usize = 3;
+pub(super) const KINDS: usize = 5;
 
 /// A thread's place in a list.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,6 +34,13 @@ pub struct Link {
 pub struct Queue<const KIND: usize> {
     head: Option<Id<Thread>>,
     tail: Option<Id<Thread>>,
+}
+
+impl Link {
+    /// Whether the thread is in a list of this kind.
+    pub(super) fn is_linked(&self) -> bool {
+        self.linked
+    }
 }
 
 impl<const KIND: usize> Queue<KIND> {
@@ -58,6 +69,12 @@ impl<const KIND: usize> Queue<KIND> {
     #[must_use]
     pub fn after(&self, threads: &Threads, thread: Id<Thread>) -> Option<Id<Thread>> {
         threads.get(thread)?.links[KIND].next
+    }
+
+    /// The thread in front of `thread`.
+    #[must_use]
+    pub(super) fn before(&self, threads: &Threads, thread: Id<Thread>) -> Option<Id<Thread>> {
+        threads.get(thread)?.links[KIND].previous
     }
 
     /// Appends a thread.

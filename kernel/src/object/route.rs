@@ -101,6 +101,11 @@ impl Thread {
         };
     }
 
+    /// Forgets where its last call of this kind went.
+    pub(super) fn forget_way(&mut self, way: Way) {
+        self.routes[way as usize] = Route::NONE;
+    }
+
     /// Forgets that a handle, which leaves the table, named an object.
     #[inline(always)]
     pub(super) fn forget(&mut self, handle: Handle, object: Object) {

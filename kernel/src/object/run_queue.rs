@@ -74,6 +74,11 @@ impl RunQueue {
         self.lists[self.highest as usize].first()
     }
 
+    /// The first thread of a priority.
+    pub(super) fn first_of(&self, priority: u8) -> Option<Id<Thread>> {
+        self.lists[priority as usize].first()
+    }
+
     /// Takes the first thread of the highest priority.
     pub fn pop(&mut self, threads: &mut Threads) -> Option<Id<Thread>> {
         let first = self.first()?;

@@ -2,10 +2,10 @@
 
 use cowslip_abi::{Access, FaultKind, FoundEntry, Tag, ThreadState};
 
-use super::queue::{KINDS, Link};
+use super::queue::{KINDS, Link, WAIT};
 use super::route::{SpaceRoute, WAYS};
 use super::token::Token;
-use super::{Affinity, Endpoint, Id, Long, Registers, Route, Space};
+use super::{Affinity, Endpoint, Id, Long, Ranked, Registers, Route, Space};
 use crate::mm::Frame;
 use crate::vm::ByteRange;
 
@@ -46,10 +46,10 @@ pub enum State {
         /// Where it waits.
         endpoint: Id<Endpoint>,
     },
-    /// Its message was received; waits for the reply, in no list.
+    /// Its message was received; waits for the reply, which any thread of the server's space may give.
     AwaitingReply {
-        /// The space that owes the reply.
-        server: Id<Space>,
+        /// The thread that has received it.
+        server: Id<Thread>,
     },
 }
 
@@ -125,8 +125,11 @@ pub struct Thread {
     pub supervisor: Option<Supervisor>,
     /// Its own priority.
     pub base_priority: u8,
-    /// The priority it runs at: its own, or what the sender that it works for has lent it.
+    /// The priority it runs at: its own, or a higher one that is [lent](super::loans).
     pub priority: u8,
+    /// Its own priority, or a higher one of those whose answers it has deferred: what it runs at when it has answered
+    /// its last message, unless more is lent to it.
+    pub floor: u8,
     /// Base address of the `fs` segment.
     fs_base: u64,
     /// Saved vector registers, once it has used any.
@@ -136,9 +139,20 @@ pub struct Thread {
     /// Ticks of the time-stamp counter it has run; while it runs, less the counter at the beginning
     /// of its turn.
     run_ticks: u64,
-    /// Messages that it has received less those that it has answered. Only the sum over a space
-    /// has a meaning, as any thread of the space may answer: how many wait for a reply.
-    pub unanswered: i64,
+    /// The token of the message that it has received last, if nobody has answered that and it does not wait for
+    /// another one; or else 0.
+    pub answering: u64,
+    /// The other threads whose messages it has received and nobody has answered.
+    pub owed: Ranked,
+    /// The space that owes it a reply, if it is in a list of those: in its server's, or if that has ended in the
+    /// [space's](Space::orphans).
+    pub(super) owed_by: Option<Id<Space>>,
+    /// Where it has received last.
+    pub(super) serves: Option<Id<Endpoint>>,
+    /// The last thread of its priority, if it is the first of them in a [ranked](Ranked) list.
+    pub(super) rank_end: Option<Id<Thread>>,
+    /// How many links further its priority is passed on when it rises, while it is not settled.
+    pub(super) nr_links: u8,
     /// What its last request is answered with.
     pub(crate) token: Token,
     /// What its last calls on spaces acted on.
@@ -151,6 +165,8 @@ pub struct Thread {
     pub(super) bound_to: Option<Id<Thread>>,
     /// Where it may run.
     pub(super) affinity: Affinity,
+    /// How many turns had begun, on all CPUs, when it came to the end of a queue for one.
+    pub(crate) waits_since: u64,
     /// The CPU in whose queue it is or was last.
     pub(crate) cpu: u8,
     /// The CPU on which its timer was set.
@@ -178,17 +194,24 @@ impl Thread {
             supervisor,
             base_priority: priority,
             priority,
+            floor: priority,
             fs_base: 0,
             fpu: None,
             timer: None,
             run_ticks: 0,
-            unanswered: 0,
+            answering: 0,
+            owed: Ranked::new(),
+            owed_by: None,
+            serves: None,
+            rank_end: None,
+            nr_links: 0,
             token: Token::default(),
             acts_on: [SpaceRoute::NONE; 2],
             routes: [Route::NONE; WAYS],
             long: None,
             bound_to: None,
             affinity: Affinity::MAX,
+            waits_since: 0,
             cpu: 0,
             timer_cpu: 0,
             links: [Link::default(); KINDS],
@@ -272,11 +295,9 @@ impl Thread {
         self.long.take()
     }
 
-    /// Whether it waits for the reply that has this token, from this space.
-    #[inline(always)]
-    pub(crate) fn awaits(&self, token: u64, from: Id<Space>) -> bool {
-        matches!(self.state, State::AwaitingReply { server } if server == from)
-            && self.token.is(token)
+    /// Whether it is in a queue, or among those to whom a reply is owed: [`Queue`](super::Queue) of kind `WAIT`.
+    pub(super) fn is_queued(&self) -> bool {
+        self.links[WAIT].is_linked()
     }
 
     /// Lends the thread a priority, unless it has a higher one.
@@ -289,16 +310,19 @@ impl Thread {
 
     /// Gives the CPU to the receiver of this thread's message, and returns the token for the reply.
     #[inline(always)]
-    pub(crate) fn hand_over(&mut self, receiver: &mut Thread, now_ticks: u64) -> u64 {
-        self.state = State::AwaitingReply {
-            server: receiver.space,
-        };
+    pub(crate) fn hand_over(
+        &mut self,
+        server: Id<Thread>,
+        receiver: &mut Thread,
+        now_ticks: u64,
+    ) -> u64 {
+        self.state = State::AwaitingReply { server };
         self.stop_clock(now_ticks);
         receiver.start_clock(now_ticks);
         receiver.state = State::Runnable;
         receiver.borrow_priority(self.priority);
-        receiver.unanswered += 1;
-        self.token.advance()
+        receiver.answering = self.token.advance();
+        receiver.answering
     }
 
     /// Gives the CPU to the client that this thread has answered, and waits at an endpoint.
@@ -310,8 +334,8 @@ impl Thread {
         now_ticks: u64,
     ) {
         self.state = State::Receiving { endpoint };
-        self.priority = self.base_priority;
-        self.unanswered -= 1;
+        self.priority = self.floor;
+        self.answering = 0;
         self.stop_clock(now_ticks);
         client.start_clock(now_ticks);
         client.state = State::Runnable;

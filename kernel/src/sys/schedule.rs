@@ -105,6 +105,8 @@ impl Kernel {
         match cpu.run_queue.highest() {
             Some(highest) if highest > priority => self.preempt(id),
             Some(highest) if highest == priority && expired => {
+                self.wait_anew(id);
+                let cpu = self.cpus.here_mut();
                 cpu.run_queue.push_back(&mut self.threads, id);
                 cpu.run_queue.pop(&mut self.threads)
             }
@@ -114,6 +116,7 @@ impl Kernel {
     }
 
     fn begin_turn(&mut self, next: Option<Id<Thread>>) {
+        self.cpus.nr_turns += 1;
         self.set_current(next);
         if let Some(thread) = self.threads.pinned_mut() {
             thread.start_clock(self.platform.now_ticks());

@@ -4,7 +4,7 @@ use cowslip_abi::{Error, Rights, ThreadField, USER_END};
 
 use super::request::{Request, Values};
 use super::{Answer, Done};
-use crate::object::{Affinity, Id, Kernel, MAX_PRIORITY, Object, State, Supervisor, Thread};
+use crate::object::{Affinity, Id, Kernel, LINKS, MAX_PRIORITY, Object, State, Supervisor, Thread};
 
 pub(super) fn create(kernel: &mut Kernel, request: &Request) -> Answer {
     let space = request.space(kernel, Rights::MANAGE)?;
@@ -116,19 +116,12 @@ fn user_address(address: u64) -> Result<(), Error> {
 }
 
 impl Kernel {
-    /// Changes a thread's own priority; a lent one above it stays.
+    /// Changes a thread's own priority.
     fn set_base_priority(&mut self, id: Id<Thread>, priority: u8) {
-        let is_queued = self.leave_run_queue(id);
         if let Some(thread) = self.threads.get_mut(id) {
-            let is_lent = thread.priority > thread.base_priority;
             thread.base_priority = priority;
-            thread.priority = if is_lent {
-                thread.priority.max(priority)
-            } else {
-                priority
-            };
+            self.unsettle(id, LINKS);
         }
-        self.go_on(id, is_queued);
     }
 
     /// Lets a new thread run where its creator may.
@@ -138,48 +131,28 @@ impl Kernel {
         }
     }
 
-    /// Changes where a thread may run. If that is no change, a thread that waits for a CPU keeps its place:
-    /// who binds it again and again must not keep it from running.
+    /// Changes where a thread may run. One that waits for a CPU keeps its place if it may: who binds it again and again
+    /// must not keep it from running.
     pub(super) fn set_affinity(&mut self, id: Id<Thread>, affinity: Affinity) {
-        let affinity_now = self.threads.get(id).map(Thread::affinity);
-        if affinity_now == Some(affinity) {
+        let Some(thread) = self.threads.get_mut(id) else {
             return;
+        };
+        thread.set_affinity(affinity);
+        let is_runnable = matches!(thread.state, State::Runnable);
+        if let Some(cpu) = self.cpu_of(id) {
+            self.look_again(cpu);
+        } else if is_runnable {
+            self.move_queued(id);
         }
-        let is_queued = self.leave_run_queue(id);
-        if let Some(thread) = self.threads.get_mut(id) {
-            thread.set_affinity(affinity);
-        }
-        self.go_on(id, is_queued);
     }
 
     /// Changes the base of a thread's `fs` segment.
     fn set_fs_base(&mut self, id: Id<Thread>, base: u64) -> Result<(), Error> {
         let thread = self.threads.get_mut(id).ok_or(Error::Died)?;
         thread.set_fs_base(base);
-        self.go_on(id, false);
-        Ok(())
-    }
-
-    /// Takes a thread out of the run queue that it waits in. Returns whether it was in one.
-    fn leave_run_queue(&mut self, id: Id<Thread>) -> bool {
-        let Some(thread) = self.threads.get(id) else {
-            return false;
-        };
-        let cpu = thread.cpu;
-        let is_queued = matches!(thread.state, State::Runnable) && self.cpu_of(id).is_none();
-        if is_queued {
-            let queue = &mut self.cpus[cpu.into()].run_queue;
-            queue.remove(&mut self.threads, id);
-        }
-        is_queued
-    }
-
-    /// Lets a thread whose attributes have changed wait again, or go on where it runs if it still may.
-    fn go_on(&mut self, id: Id<Thread>, was_queued: bool) {
-        if was_queued {
-            self.make_runnable(id);
-        } else if let Some(cpu) = self.cpu_of(id) {
+        if let Some(cpu) = self.cpu_of(id) {
             self.look_again(cpu);
         }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use cowslip_abi::{Call, Error, Handle, Rights, ThreadField};
 
 use super::machine::{Machine, Program};
-use crate::object::{Object, State};
+use crate::object::{Id, Object, State, Thread};
 use crate::sys;
 
 const NOTHING: [u64; 6] = [0; 6];
@@ -143,6 +143,71 @@ fn a_bound_must_leave_a_cpu_that_is_there() {
         let error = machine.error(program, Call::ThreadSet, Handle::NONE, args);
         assert_eq!(error, Error::BadArgument);
     }
+    machine.finish();
+}
+
+/// Ends the time slices of both CPUs, and returns who runs then.
+fn next_turns(machine: &mut Machine, now_ns: &mut u64) -> [Option<Id<Thread>>; 2] {
+    *now_ns += 20_000_000;
+    machine.platform.now_ns.store(*now_ns, Ordering::Relaxed);
+    [0, 1].map(|cpu| {
+        machine.kernel.enter(cpu);
+        sys::tick(&mut machine.kernel);
+        machine.look(cpu)
+    })
+}
+
+/// However often a thread is bound to another CPU while it waits, it has as many turns as the others.
+#[test]
+fn a_thread_that_is_bound_back_and_forth_neither_loses_its_turn_nor_gains_one() {
+    for nr_moves in [0, 1, 2, 5] {
+        let mut machine = two_idle();
+        let programs = [(); 6].map(|()| machine.program());
+        let moved = programs[5].thread;
+        for (i, program) in programs.iter().enumerate() {
+            machine.kernel.set_affinity(program.thread, 1 << (i % 2));
+        }
+        let mut nr_turns = [0; 6];
+        let mut now_ns = 0;
+        let mut mask = 0b10;
+        for _ in 0..60 {
+            let running = next_turns(&mut machine, &mut now_ns);
+            for (program, nr_turns) in programs.iter().zip(&mut nr_turns) {
+                *nr_turns += u32::from(running.contains(&Some(program.thread)));
+            }
+            for _ in 0..nr_moves {
+                mask ^= 0b11;
+                if !running.contains(&Some(moved)) {
+                    machine.kernel.set_affinity(moved, mask);
+                }
+            }
+        }
+        assert_eq!(nr_turns.iter().sum::<u32>(), 120);
+        let is_fair = nr_turns.iter().all(|nr| (14..=26).contains(nr));
+        assert!(is_fair, "{nr_moves} moves a turn: {nr_turns:?}");
+        machine.finish();
+    }
+}
+
+#[test]
+fn a_thread_that_waits_where_it_may_keeps_its_place() {
+    let mut machine = two_idle();
+    let programs = [(); 4].map(|()| machine.program());
+    let running = [machine.look(0), machine.look(1)];
+    for cpu in [0, 1] {
+        let first = machine.kernel.cpus[cpu].run_queue.first();
+        let Some(waiting) = first else { continue };
+        assert!(!running.contains(&Some(waiting)));
+        for mask in [1 << cpu, 0b11, 1 << cpu, 0b11] {
+            machine.kernel.set_affinity(waiting, mask);
+            assert_eq!(machine.kernel.cpus[cpu].run_queue.first(), Some(waiting));
+        }
+    }
+    assert!(
+        programs
+            .iter()
+            .all(|program| machine.kernel.threads.get(program.thread).is_some())
+    );
     machine.finish();
 }
 

@@ -166,6 +166,7 @@ impl World {
         if !self.is_fast || !self.try_fast(id, words) {
             sys::syscall(&mut self.machine.kernel);
         }
+        self.machine.assert_settled();
     }
 
     /// Does what the entry code does: chooses by the call and what goes along, and sees to the words.
@@ -267,12 +268,14 @@ impl World {
                 state,
                 priority,
                 base_priority,
-                unanswered,
+                floor,
+                answering,
+                owed,
                 token,
                 ..
             } = thread;
             text += &format!(
-                "{state:?} {priority} {base_priority} {unanswered} {token:?} {visible:x?}\n"
+                "{state:?} {priority} {base_priority} {floor} {answering:x} {owed:?} {token:?} {visible:x?}\n"
             );
         }
         for program in &self.programs {

@@ -7,7 +7,9 @@ use cowslip_abi::{Access, Call, Error, Handle, MessageKind, Perm, Rights, Tag};
 
 use crate::mm::sim::SimMemory;
 use crate::mm::{Frame, Mm};
-use crate::object::{Id, Kernel, Object, Registers, Space, Special, State, Supervisor, Thread};
+use crate::object::{
+    Id, Kernel, LINKS, Object, Registers, Space, Special, State, Supervisor, Thread,
+};
 use crate::platform::Platform;
 use crate::{sys, vm};
 
@@ -159,6 +161,7 @@ impl Machine {
     pub(super) fn step(&mut self, thread: Id<Thread>) {
         self.run(thread);
         sys::syscall(&mut self.kernel);
+        self.assert_settled();
     }
 
     /// Makes a call that must succeed at once.
@@ -196,6 +199,22 @@ impl Machine {
         [regs.rdi, regs.rsi, regs.rdx, regs.r8, regs.r9, regs.r10] = args;
         regs.rax = rax;
         sys::syscall(&mut self.kernel);
+        self.assert_settled();
+    }
+
+    /// Checks that every thread has the priority that it has by those next to it, unless that is being worked out, or
+    /// there are so many threads that a rise may not have come to all of them.
+    pub(super) fn assert_settled(&self) {
+        if !self.kernel.is_settled() || self.kernel.threads.len() > usize::from(LINKS) {
+            return;
+        }
+        let mut index = 0;
+        while let Some(id) = self.kernel.threads.next_id(index) {
+            index = id.index() + 1;
+            let thread = self.kernel.threads.get(id).unwrap();
+            let due = self.kernel.due_priority(id);
+            assert_eq!(due, Some((thread.floor, thread.priority)), "{id:?}");
+        }
     }
 
     /// Lets the running thread fault at an address, as the entry code would.

@@ -2,9 +2,11 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 mod events;
+mod lending;
 mod state;
 
 use events::*;
+use lending::*;
 use libipc::abi::{Call, Error, Handle, ThreadField, ThreadState};
 use libipc::object::{Entry, clock, yield_now};
 use libipc::thread::{PRIORITY, Supervisor};
@@ -30,6 +32,9 @@ user_apps::scenarios![
     a_lower_priority_waits,
     lowering_ones_priority_lets_others_run,
     senders_lend_their_priority,
+    a_queued_sender_lends_its_priority_to_the_busy_server,
+    a_priority_is_lent_along_a_chain_of_servers,
+    a_killed_sender_takes_its_priority_along,
     vector_registers_are_kept_for_each_thread,
     wide_vector_registers_are_kept_for_each_thread,
     vector_registers_survive_fork,
