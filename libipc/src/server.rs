@@ -4,14 +4,14 @@
 //! at messages. [`serve`] receives and replies in one entry, and goes on when a client is gone. A server that serves takes no more memory: it has touched all that it needs, so
 //! that it answers when there are no free frames left. Host tests call the same services through the [fake kernel](crate::fake).
 
-use abi::Error;
 #[cfg(target_os = "none")]
 use abi::PAGE_SIZE;
+use abi::{Error, RecvFlags, Tag};
 
 use crate::buffer::PageBuffer;
 use crate::message::{Fault, Incoming, Message, Received, ReplyToken};
 use crate::names;
-use crate::object::{Endpoint, close_raw};
+use crate::object::{Endpoint, arrived, close_raw, reply_and_receive};
 use crate::service::undelivered;
 use crate::services;
 #[cfg(target_os = "none")]
@@ -135,56 +135,60 @@ pub fn serve_while<S: Service>(
     if !goes_on(service) {
         return Ok(());
     }
-    let mut next = endpoint.recv(buffer);
+    // A child that the service forks has nothing to reply to, and then learns that the endpoint is not its.
+    let handle = endpoint.handle();
+    // Undecoded, as it stays in registers then.
+    let mut next = endpoint.receive(RecvFlags::empty(), buffer);
     loop {
-        let answer = match next {
-            Ok(Received::Message(incoming)) => {
+        let answer = match arrived(next, buffer.len())? {
+            Received::Message(incoming) => {
                 let len = incoming.len;
                 if !service.takes_handles() {
                     close(&incoming.message);
                 }
                 service.message(incoming, &buffer[..len])
             }
-            Ok(Received::Notification(bits)) => {
+            Received::Notification(bits) => {
                 service.notification(bits);
                 None
             }
-            Ok(Received::Fault(fault)) => {
+            Received::Fault(fault) => {
                 service.fault(fault);
                 None
             }
-            Err(error) => return Err(error),
         };
-        let Some(Answer {
+        if let Some(Answer {
             token,
             message,
             data,
         }) = answer
-        else {
-            if !goes_on(service) {
-                return Ok(());
+        {
+            let number = token.0;
+            next = reply_and_receive(handle, token, message, data, buffer);
+            // Whether it was the receive half that failed, the receive says again.
+            if let Some(error) = Error::from_code(next.0) {
+                let [_, _, first, second] = message.words;
+                withdraw(number, message.tag, first, second, error);
+                next = endpoint.receive(RecvFlags::empty(), buffer);
             }
-            next = endpoint.recv(buffer);
-            continue;
-        };
-        let number = token.0;
-        // Whether it was the receive half that failed, the receive says again.
-        next = endpoint
-            .reply_recv(token, message, data, buffer)
-            .or_else(|error| {
-                withdraw(ReplyToken(number), message, error);
-                endpoint.recv(buffer)
-            });
+        } else if goes_on(service) {
+            next = endpoint.receive(RecvFlags::empty(), buffer);
+        } else {
+            return Ok(());
+        }
     }
 }
 
 /// Tells a client, if it still waits, that its answer could not be delivered: in words, which take
 /// neither a frame nor a handle. Handles that were to move stay here, and are closed.
+///
+/// The answer comes in pieces, so that the loop does not have to have it in memory for this.
 #[cold]
-fn withdraw(token: ReplyToken, answer: Message, error: Error) {
-    let _ = token.reply(undelivered(error), &[]);
-    if answer.tag.moves_handles() {
-        close(&answer);
+fn withdraw(token: u64, tag: Tag, first: u64, second: u64, error: Error) {
+    let _ = ReplyToken(token).reply(undelivered(error), &[]);
+    if tag.moves_handles() {
+        let words = [0, 0, first, second];
+        close(&Message { tag, words });
     }
 }
 

@@ -1,6 +1,6 @@
 //! The client's side: a type around an endpoint, whose methods are calls.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 
 use crate::define::{Argument, Kind, Method, Output, Service};
@@ -54,7 +54,7 @@ pub(crate) fn client(service: &Service) -> TokenStream {
 
             /// The server's endpoint.
             #[must_use]
-            pub const fn endpoint(&self) -> &::libipc::Endpoint {
+            pub const fn as_endpoint(&self) -> &::libipc::Endpoint {
                 &self.0
             }
 
@@ -98,6 +98,8 @@ fn label(service: &Service, method: &Method) -> TokenStream {
 
 fn method(method: &Method) -> TokenStream {
     let (name, label, error) = (&method.name, &method.label, &method.error);
+    let [room, parcel, message, values, sent] =
+        ["room", "parcel", "message", "values", "sent"].map(local);
     let docs = method
         .item
         .attrs
@@ -115,10 +117,10 @@ fn method(method: &Method) -> TokenStream {
         let name = &argument.name;
         match &argument.kind {
             Kind::Given(ty) => {
-                Some(quote_spanned!(argument.span=> <#ty as ::libipc::service::Argument>::put(&#name, &mut parcel);))
+                Some(quote_spanned!(argument.span=> <#ty as ::libipc::service::Argument>::put(&#name, &mut #parcel);))
             }
             Kind::Lent(ty) => {
-                Some(quote_spanned!(argument.span=> <#ty as ::libipc::service::Argument>::put(#name, &mut parcel);))
+                Some(quote_spanned!(argument.span=> <#ty as ::libipc::service::Argument>::put(#name, &mut #parcel);))
             }
             _ => None,
         }
@@ -133,7 +135,7 @@ fn method(method: &Method) -> TokenStream {
         .collect();
     let given_names = given.iter().map(|(name, _)| name);
     let given_types = given.iter().map(|(_, ty)| ty);
-    let room = room(method.arguments.iter().filter_map(Argument::parcelled));
+    let room_len = room_for(method.arguments.iter().filter_map(Argument::parcelled));
     let bytes = method
         .arguments
         .iter()
@@ -142,16 +144,17 @@ fn method(method: &Method) -> TokenStream {
             _ => None,
         });
     let data = match bytes {
-        None => quote!(values),
+        None => quote!(#values),
         Some((name, _)) => quote!(::libipc::service::Bytes::bytes(&#name)),
     };
     let move_pages = bytes.map(|(_, ty)| {
         quote! {
             if <#ty as ::libipc::service::Bytes>::MOVES {
-                message = message.moving_pages();
+                #message = #message.moving_pages();
             }
         }
     });
+    let (Output::Given(output) | Output::Lent(output) | Output::Bytes(output, _)) = &method.output;
     let Answer {
         into,
         ty,
@@ -165,18 +168,24 @@ fn method(method: &Method) -> TokenStream {
         pub fn #name(
             &self, #(#parameters,)* #into
         ) -> ::core::result::Result<#ty, ::libipc::service::Error<#error>> {
-            let mut room = [0; #room];
+            let mut #room = [0; #room_len];
             #[allow(unused_mut, reason = "a method may have no arguments")]
-            let mut parcel = ::libipc::service::Parcel::new(&mut room);
+            let mut #parcel = ::libipc::service::Parcel::new(&mut #room);
             #(#puts)*
             #[allow(unused_variables, unused_mut, reason = "a method may have no values, and nothing that moves")]
-            let (mut message, values) = parcel.close(Self::#label)?;
+            let (mut #message, #values) = #parcel.close(Self::#label)?;
             if 0 #(+ <#given_types as ::libipc::service::Argument>::NR_HANDLES)* > 0 {
-                message = message.moving_handles();
+                #message = #message.moving_handles();
             }
             #move_pages
             #reply_room
-            let sent = ::libipc::service::ask::<#error>(&self.0, message, #data, #reply_buffer)?;
+            let #sent = ::libipc::service::ask::<#error>(
+                &self.0,
+                #message,
+                #data,
+                #reply_buffer,
+                <#output as ::libipc::service::Argument>::NR_HANDLES,
+            )?;
             #(::libipc::service::Argument::gone(#given_names);)*
             #result
         }
@@ -194,7 +203,7 @@ impl Argument {
 }
 
 /// How much room values take, at most.
-pub(crate) fn room<'a>(types: impl Iterator<Item = &'a syn::Type>) -> TokenStream {
+pub(crate) fn room_for<'a>(types: impl Iterator<Item = &'a syn::Type>) -> TokenStream {
     quote! {
         {
             if false #(|| <#types as ::libipc::service::Argument>::HAS_VALUES)* {
@@ -221,27 +230,28 @@ struct Answer {
 }
 
 fn answer(output: &Output) -> Answer {
+    let [values, sent, reply_room, into] = ["values", "sent", "reply_room", "into"].map(local);
     match output {
         Output::Given(ty) | Output::Lent(ty) => {
-            let room = room(std::iter::once(ty));
+            let room_len = room_for(std::iter::once(ty));
             Answer {
                 into: None,
                 ty: quote!(#ty),
-                reply_room: Some(quote!(let mut reply_room = [0; #room];)),
-                reply_buffer: quote!(&mut reply_room),
+                reply_room: Some(quote!(let mut #reply_room = [0; #room_len];)),
+                reply_buffer: quote!(&mut #reply_room),
                 result: quote! {
-                    let values = reply_room.get(..sent.reply_len);
+                    let #values = #reply_room.get(..#sent.reply_len);
                     ::core::result::Result::Ok(
-                        ::libipc::service::take_reply::<#ty>(&sent.reply, values)?,
+                        ::libipc::service::take_reply::<#ty>(#sent.reply, #values)?,
                     )
                 },
             }
         }
         Output::Bytes(ty, _) => {
             let take = quote! {
-                ::libipc::service::take_reply::<#ty>(&sent.reply, ::core::option::Option::Some(&[]))?
+                ::libipc::service::take_reply::<#ty>(#sent.reply, ::core::option::Option::Some(&[]))?
             };
-            let len = quote!(::core::cmp::min(sent.reply_len, into.len()));
+            let len = quote!(::core::cmp::min(#sent.reply_len, #into.len()));
             let (ty, result) = if is_unit(ty) {
                 (
                     quote!(usize),
@@ -254,14 +264,19 @@ fn answer(output: &Output) -> Answer {
                 )
             };
             Answer {
-                into: Some(quote!(into: &mut [u8])),
+                into: Some(quote!(#into: &mut [u8])),
                 ty,
                 reply_room: None,
-                reply_buffer: quote!(into),
+                reply_buffer: quote!(#into),
                 result,
             }
         }
     }
+}
+
+/// A name that the arguments of a method can have as well.
+pub(crate) fn local(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
 }
 
 /// Whether it is `()`.

@@ -1,9 +1,9 @@
 //! The server's side: the trait, and what finds a request's method and answers with its result.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, TokenStream};
 use quote::{quote, quote_spanned};
 
-use crate::client::{is_unit, room};
+use crate::client::{is_unit, local, room_for};
 use crate::define::{Argument, Kind, Method, Output, Service};
 
 /// The trait, with the methods that every server may have; and what must hold of its messages.
@@ -159,14 +159,21 @@ pub(crate) fn server(service: &Service) -> TokenStream {
         Output::Given(ty) | Output::Lent(ty) => Some(ty),
         Output::Bytes(..) => None,
     });
-    let room_of_results = room(results);
+    let room_of_results = room_for(results);
     let parcelled = service.methods.iter().flat_map(|method| &method.arguments);
-    let room_of_requests = room(parcelled.filter_map(Argument::parcelled));
+    let room_of_requests = room_for(parcelled.filter_map(Argument::parcelled));
     let max_bytes = service
         .max_bytes
         .as_ref()
         .map_or_else(|| quote!(0), |max_bytes| quote!(#max_bytes));
+    let [incoming, data] = ["incoming", "data"].map(local);
+    let selectors = service
+        .methods
+        .iter()
+        .map(|method| selector(client, method));
     let arms = service.methods.iter().map(|method| arm(service, method));
+    let nr_methods = service.methods.iter().map(|method| method.number).last();
+    let nr_methods = nr_methods.unwrap_or(0);
     quote! {
         #[doc = #doc]
         #[derive(Debug)]
@@ -200,12 +207,13 @@ pub(crate) fn server(service: &Service) -> TokenStream {
             #[inline]
             fn message(
                 &mut self,
-                incoming: ::libipc::Incoming,
-                data: &[u8],
+                #incoming: ::libipc::Incoming,
+                #data: &[u8],
             ) -> ::core::option::Option<::libipc::server::Answer<'_>> {
-                match incoming.message.label() {
+                #(#selectors)*
+                match #incoming.message.tag.selects().0 {
                     #(#arms)*
-                    _ => ::libipc::service::unknown(incoming, #client::PROTOCOL),
+                    _ => ::libipc::service::unknown(#incoming, #client::PROTOCOL, #nr_methods),
                 }
             }
 
@@ -225,10 +233,22 @@ pub(crate) fn server(service: &Service) -> TokenStream {
     }
 }
 
-/// What happens to a request with the method's label.
+/// Defines the constant that requests of the method are told by: their label, and how many handles they have.
+fn selector(client: &Ident, method: &Method) -> TokenStream {
+    let label = &method.label;
+    let types = method.arguments.iter().filter_map(Argument::parcelled);
+    quote! {
+        const #label: u64 = ::libipc::abi::Tag::new(#client::#label)
+            .with_handles(0 #(+ <#types as ::libipc::service::Argument>::NR_HANDLES)*)
+            .0;
+    }
+}
+
+/// What happens to a request of the method.
 fn arm(service: &Service, method: &Method) -> TokenStream {
-    let (interface, client) = (&service.item.ident, &service.client);
+    let interface = &service.item.ident;
     let (name, label, error) = (&method.name, &method.label, &method.error);
+    let [incoming, data, contents] = ["incoming", "data", "contents"].map(local);
     let sent: Vec<_> = method
         .arguments
         .iter()
@@ -237,21 +257,20 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
     let names = sent.iter().map(|argument| &argument.name);
     let takes = sent.iter().map(|argument| match &argument.kind {
         Kind::Bytes(ty) => {
-            quote!(<#ty as ::libipc::service::Bytes<'_>>::from_bytes(contents.bytes())?)
+            quote!(<#ty as ::libipc::service::Bytes<'_>>::from_bytes(#contents.bytes())?)
         }
         _ => {
             let ty = argument.parcelled();
-            quote!(<#ty as ::libipc::service::Argument>::take(contents)?)
+            quote!(<#ty as ::libipc::service::Argument>::take(#contents)?)
         }
     });
-    let types = sent.iter().filter_map(|argument| argument.parcelled());
     let passed = method.arguments.iter().map(|argument| {
         let name = &argument.name;
         match &argument.kind {
             Kind::Caller => quote!(::libipc::service::Caller {
-                badge: incoming.badge
+                badge: #incoming.badge
             }),
-            Kind::Reply => quote!(::libipc::service::Reply::new(incoming.token)),
+            Kind::Reply => quote!(::libipc::service::Reply::new(#incoming.token)),
             Kind::Given(_) | Kind::Bytes(_) => quote!(#name),
             Kind::Lent(_) => quote!(&#name),
         }
@@ -272,30 +291,29 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
         };
         match &method.output {
             Output::Given(_) => {
-                quote!(::libipc::service::answer(incoming.token, #result, &mut self.room))
+                quote!(::libipc::service::answer(#incoming.token, #result, &mut self.room))
             }
             Output::Lent(_) => {
-                quote!(::libipc::service::answer_lent(incoming.token, #result, &mut self.room))
+                quote!(::libipc::service::answer_lent(#incoming.token, #result, &mut self.room))
             }
             Output::Bytes(ty, _) if is_unit(ty) => {
                 let result = quote!(#result.map(|bytes| ((), bytes)));
-                quote!(::libipc::service::answer_with(incoming.token, #result))
+                quote!(::libipc::service::answer_with(#incoming.token, #result))
             }
             Output::Bytes(..) => {
-                quote!(::libipc::service::answer_with(incoming.token, #result))
+                quote!(::libipc::service::answer_with(#incoming.token, #result))
             }
         }
     };
     quote! {
-        #client::#label => {
+        #label => {
             let ::core::option::Option::Some((#(#names,)*)) = ::libipc::service::open(
-                &incoming,
-                data,
-                0 #(+ <#types as ::libipc::service::Argument>::NR_HANDLES)*,
+                &#incoming,
+                #data,
                 #[allow(unused_variables, reason = "a method may have no arguments")]
-                |contents| ::core::option::Option::Some((#(#takes,)*)),
+                |#contents| ::core::option::Option::Some((#(#takes,)*)),
             ) else {
-                return ::libipc::service::malformed(incoming.token);
+                return ::libipc::service::malformed(#incoming.token);
             };
             #answer
         }
