@@ -187,6 +187,7 @@ impl ReplyToken {
 }
 
 /// Decodes the results of a receive into a buffer of `capacity` bytes.
+#[inline]
 pub(crate) fn received(results: raw::Args, words: raw::Words, capacity: usize) -> Received {
     let [badge, tag, true_len, token, ..] = results;
     let tag = Tag(tag);

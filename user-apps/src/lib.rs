@@ -3,5 +3,7 @@
 
 extern crate alloc;
 
+pub mod adding;
 pub mod bench;
 pub mod scenario;
+pub mod store;

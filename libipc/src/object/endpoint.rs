@@ -6,6 +6,38 @@ use super::{Endpoint, first_handle};
 use crate::message::{Message, Received, ReplyToken, Sent, received};
 use crate::raw;
 
+/// What a call returns: a code, registers, words.
+pub(crate) type Results = (u64, raw::Args, raw::Words);
+
+/// Decodes a receive into a buffer of `capacity` bytes.
+#[inline]
+pub(crate) fn arrived((code, results, words): Results, capacity: usize) -> Result<Received, Error> {
+    match Error::from_code(code) {
+        None => Ok(received(results, words, capacity)),
+        Some(error) => Err(error),
+    }
+}
+
+/// The call `reply_recv`, undecoded.
+#[inline]
+pub(crate) fn reply_and_receive(
+    endpoint: Handle,
+    token: ReplyToken,
+    message: Message,
+    data: &[u8],
+    buffer: &mut [u8],
+) -> Results {
+    let args = [
+        token.into_raw(),
+        message.tag.0,
+        data.as_ptr() as u64,
+        data.len() as u64,
+        buffer.as_mut_ptr() as u64,
+        buffer.len() as u64,
+    ];
+    raw::message_call(Call::ReplyRecv as u32, endpoint, args, message.words)
+}
+
 impl Endpoint {
     /// Creates an endpoint; the handle has all rights.
     ///
@@ -67,6 +99,12 @@ impl Endpoint {
     }
 
     fn recv_flags(&self, flags: RecvFlags, buffer: &mut [u8]) -> Result<Received, Error> {
+        arrived(self.receive(flags, buffer), buffer.len())
+    }
+
+    /// The call `recv`, undecoded.
+    #[inline]
+    pub(crate) fn receive(&self, flags: RecvFlags, buffer: &mut [u8]) -> Results {
         let args = [
             0,
             flags.bits(),
@@ -75,8 +113,7 @@ impl Endpoint {
             buffer.as_mut_ptr() as u64,
             buffer.len() as u64,
         ];
-        let (results, words) = raw::checked_message(Call::Recv, self.handle(), args, [0; 4])?;
-        Ok(received(results, words, buffer.len()))
+        raw::message_call(Call::Recv as u32, self.handle(), args, [0; 4])
     }
 
     /// Answers, and waits for the next event in the same entry.
@@ -90,17 +127,8 @@ impl Endpoint {
         data: &[u8],
         buffer: &mut [u8],
     ) -> Result<Received, Error> {
-        let args = [
-            token.into_raw(),
-            message.tag.0,
-            data.as_ptr() as u64,
-            data.len() as u64,
-            buffer.as_mut_ptr() as u64,
-            buffer.len() as u64,
-        ];
-        let (results, words) =
-            raw::checked_message(Call::ReplyRecv, self.handle(), args, message.words)?;
-        Ok(received(results, words, buffer.len()))
+        let results = reply_and_receive(self.handle(), token, message, data, buffer);
+        arrived(results, buffer.len())
     }
 
     /// Raises the bits of the handle's badge.

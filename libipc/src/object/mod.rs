@@ -19,6 +19,7 @@ use abi::{Call, Error, Handle, InfoTopic, Rights};
 
 use crate::{raw, start};
 
+pub(crate) use endpoint::{arrived, reply_and_receive};
 pub use space::{Charge, SpaceInfo};
 pub use thread::{Entry, ThreadInfo};
 
@@ -37,13 +38,20 @@ impl Owned {
         }
     }
 
+    #[inline]
     fn get(&self) -> Handle {
         if self.owner == start::pid() {
             self.handle
         } else {
-            Handle::NONE
+            cold_none()
         }
     }
+}
+
+/// In a process that does not own it, which asks for it by mistake.
+#[cold]
+const fn cold_none() -> Handle {
+    Handle::NONE
 }
 
 impl Drop for Owned {
@@ -58,6 +66,14 @@ impl Drop for Owned {
 /// A wrapper of a handle that somebody else owns: it never closes.
 #[derive(Debug)]
 pub struct Borrowed<'a, T>(ManuallyDrop<T>, PhantomData<&'a T>);
+
+impl<T> Borrowed<'_, T> {
+    /// Wraps a value so that it is never dropped: who made it sees to that whatever it stands for outlives this.
+    #[must_use]
+    pub const fn new(value: T) -> Self {
+        Borrowed(ManuallyDrop::new(value), PhantomData)
+    }
+}
 
 impl<T> Deref for Borrowed<'_, T> {
     type Target = T;
@@ -83,7 +99,7 @@ macro_rules! object {
             /// Wraps a handle without taking it over.
             #[must_use]
             pub fn borrow<'a>(handle: Handle) -> Borrowed<'a, Self> {
-                Borrowed(ManuallyDrop::new(Self::from_raw(handle)), PhantomData)
+                Borrowed::new(Self::from_raw(handle))
             }
 
             /// The handle; [`Handle::NONE`] in a process that does not own it.
@@ -156,6 +172,11 @@ pub fn copy_handle(
 ) -> Result<Handle, Error> {
     let args = [to.0.into(), rights.bits().into(), badge, 0, 0, 0];
     raw::checked(Call::HandleCopy, handle, args).map(first_handle)
+}
+
+/// Closes a bare handle, of whatever it is; [`Handle::NONE`] is none.
+pub(crate) fn close_raw(handle: Handle) {
+    drop(Owned::new(handle));
 }
 
 /// The handle that a creating call returned in `rdi`.
