@@ -368,19 +368,17 @@ impl<S> Pass<S> for InPlace {
     }
 }
 
-/// Bytes are copied, or their pages mapped.
+/// Bytes are copied, or their pages mapped: more of them than can be copied where they are.
 struct Pages(&'static Mm);
 
 impl Pass<&mut Spaces> for Pages {
     #[inline(always)]
     fn pass(self, spaces: &mut &mut Spaces, from: &mut Thread, to: &mut Thread) -> Option<()> {
-        if !fits(from, to) {
-            return None;
+        if fits(from, to) {
+            copy_pages(self.0, spaces, from, to)
+        } else {
+            None
         }
-        if copy_in_place(self.0, from, to) {
-            return Some(());
-        }
-        copy_pages(self.0, spaces, from, to)
     }
 }
 

@@ -640,18 +640,24 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
             match unsafe { entry.as_ref() }.used {
                 used if used == Self::ALL_USED => self.first_free += 1,
                 0 => {
-                    let frame = mm.frames.alloc_zeroed().ok_or(PoolError::NoMemory)?;
+                    let frame = mm.frames.alloc().ok_or(PoolError::NoMemory)?;
                     let chunk = NonNull::new(mm.map.pointer(frame.addr()).cast::<Chunk>())
                         .expect("the direct map does not start at null");
-                    // SAFETY: the frame is ours alone, page-aligned and larger than a head. Its
-                    // zeros are ids of empty slots.
+                    // SAFETY: the frame is ours alone, page-aligned and larger than a head, and divided
+                    // into slots, which begin with an id. Nothing else is read of a slot that is empty.
                     unsafe {
+                        for slot in 1..Self::SLOTS {
+                            chunk
+                                .byte_add(slot * Self::SLOT_BYTES)
+                                .cast::<u64>()
+                                .write(0);
+                        }
                         chunk.write(Chunk {
                             id: 0,
                             frame,
                             used: HEAD_ONLY,
-                        })
-                    };
+                        });
+                    }
                     *entry = chunk;
                     if self.epoch == NO_EPOCH {
                         self.end_epoch();

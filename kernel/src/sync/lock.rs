@@ -47,8 +47,8 @@ pub struct Lock<T: ?Sized, D = [Door; MAX_CPUS]> {
     waiting: AtomicU64,
     /// The CPUs that may share it, a bit each.
     sharers: AtomicU64,
-    /// How many they are.
-    nr_sharers: AtomicUsize,
+    /// Whether they are several: 1 or 0.
+    several: AtomicUsize,
     doors: D,
     value: UnsafeCell<T>,
 }
@@ -177,7 +177,7 @@ impl<T, D: Doors> Lock<T, D> {
             state: AtomicUsize::new(0),
             waiting: AtomicU64::new(0),
             sharers: AtomicU64::new(0),
-            nr_sharers: AtomicUsize::new(0),
+            several: AtomicUsize::new(0),
             doors,
             value: UnsafeCell::new(value),
         }
@@ -328,7 +328,7 @@ impl<T: ?Sized, D> Lock<T, D> {
     /// Whether several may share the lock.
     #[inline(always)]
     pub fn has_several_sharers(&self) -> bool {
-        self.nr_sharers.load(Relaxed) > 1
+        self.several.load(Relaxed) != 0
     }
 
     /// Whether a CPU waits until nobody has the lock alone. If the caller has it, the other one goes on waiting.
@@ -349,8 +349,8 @@ impl<T: ?Sized, D> Guard<'_, T, D> {
         };
         // Nobody else changes them meanwhile.
         self.lock.sharers.store(sharers, Relaxed);
-        let nr_sharers = sharers.count_ones() as usize;
-        self.lock.nr_sharers.store(nr_sharers, Relaxed);
+        let several = sharers.count_ones() > 1;
+        self.lock.several.store(several.into(), Relaxed);
     }
 }
 
