@@ -1,8 +1,8 @@
 //! What comes through the entry code: system calls, faults, interrupts; and the switch to whoever
 //! runs next.
 //!
-//! The kernel's objects are behind one lock. Ordinary messages and notifications share it with other CPUs; every other
-//! entry takes it alone, and so does one that does not get what it needs. It is free while a CPU is idle or between two
+//! The kernel's objects are behind one lock. Ordinary messages, notifications and page faults share it with other CPUs; every
+//! other entry takes it alone, and so does one that does not get what it needs. It is free while a CPU is idle or between two
 //! steps of a long call, the only times when interrupts are on in the kernel. What other CPUs ask for is answered
 //! without it.
 
