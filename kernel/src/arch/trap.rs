@@ -1,8 +1,8 @@
 //! What comes through the entry code: system calls, faults, interrupts; and the switch to whoever
 //! runs next.
 //!
-//! The kernel's objects are behind one lock. Ordinary messages and notifications share it with other CPUs; every other
-//! entry takes it alone, and so does one that does not get what it needs. It is free while a CPU is idle or between two
+//! The kernel's objects are behind one lock. Ordinary messages, notifications and page faults share it with other CPUs; every
+//! other entry takes it alone, and so does one that does not get what it needs. It is free while a CPU is idle or between two
 //! steps of a long call, the only times when interrupts are on in the kernel. What other CPUs ask for is answered
 //! without it.
 
@@ -285,17 +285,17 @@ fn alone(way: Way, call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
     }
 }
 
-/// Does what a thread asks for, and has the kernel alone. Nothing that waits may come before this.
+/// Does what a thread asks for, if the CPU got the kernel alone for it.
 #[inline(always)]
-fn fast(call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
-    let mut guard = lock_for_thread()?;
-    // SAFETY: as `lock_for_thread` says.
+fn fast(guard: Option<Guard>, call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
+    let mut guard = guard?;
+    // SAFETY: who retakes the kernel has not waited, and nobody takes a thread from such a CPU; otherwise it was looked at.
     unsafe { hint::assert_unchecked(guard.current().is_some()) };
     call(&mut guard)
 }
 
 /// Waits for the kernel for a thread that has made a call, unless the thread has been taken from this
-/// CPU meanwhile.
+/// CPU meanwhile. Nothing that waits may come before this.
 #[inline(always)]
 fn lock_for_thread() -> Option<Guard> {
     // Nobody takes a thread from a CPU that has not waited.
@@ -316,23 +316,52 @@ fn switch_fast(next: &Thread) -> NonNull<Registers> {
 
 /// A thread made one of the calls on memory: returns its own registers, with the result.
 pub extern "C" fn memory_call() -> Resumed {
-    let mut guard = lock();
+    let mut guard = match KERNEL.retake(PerCpu::number()) {
+        Some(guard) => guard,
+        None => match memory_call_or_take() {
+            // SAFETY: so it has been taken, and for this guard.
+            None => unsafe { KERNEL.taken() },
+            resumed => return resumed,
+        },
+    };
     sys::memory_call(&mut guard).map(NonNull::from)
 }
 
-/// A thread maps a page: if that takes no more than an entry, returns its own registers.
+/// Carries out such a call at the same time as other CPUs. `None`: it is to be done alone, and the kernel has been taken for
+/// that. Nothing that waits may come before this.
+#[cold]
+#[inline(never)]
+fn memory_call_or_take() -> Resumed {
+    let mut resumed = None;
+    if KERNEL.has_several_sharers() {
+        resumed = replace(|mut here| {
+            let regs = sys::memory_call_among_others(&mut here)?;
+            Some(NonNull::from(regs))
+        });
+    }
+    if resumed.is_none() {
+        take_after_others();
+    }
+    resumed
+}
+
+/// A thread maps a page: if that takes no more than an entry, and no other CPU may be in the kernel, returns its own registers.
 pub extern "C" fn map_page() -> Resumed {
-    fast(|kernel| sys::map_page(kernel).map(NonNull::from))
+    let again = KERNEL.retake(PerCpu::number());
+    fast(again, |kernel| sys::map_page(kernel).map(NonNull::from))
 }
 
 /// The same for a thread that unmaps a page.
 pub extern "C" fn unmap_page() -> Resumed {
-    fast(|kernel| sys::unmap_page(kernel).map(NonNull::from))
+    let again = KERNEL.retake(PerCpu::number());
+    fast(again, |kernel| sys::unmap_page(kernel).map(NonNull::from))
 }
 
 /// A thread shares a page: if that maps shared memory once more, returns its own registers.
 pub extern "C" fn share_page() -> Resumed {
-    fast(|kernel| sys::share_page(kernel).map(NonNull::from))
+    fast(lock_for_thread(), |kernel| {
+        sys::share_page(kernel).map(NonNull::from)
+    })
 }
 
 /// A thread made a system call that is not an ordinary message.
@@ -374,21 +403,20 @@ pub extern "C" fn page_fault(error: u64) -> Resumed {
 fn resolve_or_take(address: u64, error: u64) -> bool {
     let is_resolved = KERNEL.has_several_sharers()
         && error & USER != 0
-        && resolve_among_others(address, access(error));
+        && replace(|here| sys::resolve(&here, address, access(error)));
     if !is_resolved {
         take_after_others();
     }
     is_resolved
 }
 
-/// Resolves a fault of the running thread's own at the same time as other CPUs. `false`: that takes the kernel alone, or
-/// the thread is gone.
-fn resolve_among_others(address: u64, access: Access) -> bool {
+/// Does something to page tables at the same time as other CPUs. The thread may be gone before that.
+#[inline(always)]
+fn replace<R>(call: impl FnOnce(Here<'_>) -> R) -> R {
     loop {
         if let Some(shared) = KERNEL.share_to_replace(PerCpu::number()) {
             // SAFETY: the kernel is shared, and no other CPU has this seat.
-            let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
-            return sys::resolve(&here, address, access);
+            return call(unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) });
         }
         // As in `prepare`.
         KERNEL.open(PerCpu::number(), smp::wait_a_little);

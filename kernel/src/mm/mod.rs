@@ -71,7 +71,7 @@ pub struct Mm {
     pub counts: RefCounts,
     /// Tables that nothing names, and that still name others.
     pub dead: DeadTables,
-    /// Who copies which table.
+    /// Who shares what which table names.
     pub turns: Turns,
     /// What has been done since boot.
     pub stats: Stats,

@@ -1,14 +1,16 @@
-//! Turns: who copies a table that several spaces name.
+//! Turns: who shares what a table names that several spaces have.
 //!
-//! Each space's CPU may copy such a table whenever it wants, under the lock of its own space. It counts up all that the
-//! table names, and takes W from it. Two that do so in turns find what is true: the second finds no W, and sees
-//! which references are a frame's second.
+//! Each space's CPU may do so whenever it wants, under the lock of its own space, be it to copy the table or to fork a
+//! part of it. It counts up what the table names, and takes W from it. Two that do so in turns find what is true:
+//! the second finds no W, and sees which references are a frame's second.
+
+use core::sync::atomic::AtomicU64;
 
 use spin::{Mutex, MutexGuard};
 
-use super::Frame;
+use super::phys::FRAME_SIZE;
 
-/// How many tables may be copied at once, if no two of them have the same place.
+/// How many tables may have their turn at once, if no two of them have the same place.
 const NR_PLACES: usize = 64;
 
 /// A lock for every table. Who has one waits for nothing.
@@ -20,8 +22,9 @@ impl Turns {
         Self([const { Mutex::new(()) }; NR_PLACES])
     }
 
-    /// Waits until nobody else copies this table.
-    pub fn take(&self, table: Frame) -> MutexGuard<'_, ()> {
-        self.0[table.number() as usize % NR_PLACES].lock()
+    /// Waits until nobody else shares what this table names, or the one that these entries are of.
+    pub fn take(&self, table: &[AtomicU64]) -> MutexGuard<'_, ()> {
+        let number = table.as_ptr().addr() / FRAME_SIZE as usize;
+        self.0[number % NR_PLACES].lock()
     }
 }

@@ -1,7 +1,8 @@
 //! What a CPU acts with that shares the kernel with others.
 //!
-//! Nothing is made, destroyed, queued or mapped then. A CPU uses what is its own ([`Cpu`], the running thread), reads what
-//! nobody changes meanwhile (who has which handles), and [claims](Claims) whatever else it needs.
+//! Nothing is made, destroyed or queued then. A CPU uses what is its own ([`Cpu`], the running thread), reads what
+//! nobody changes meanwhile (who has which handles), and [claims](Claims) whatever else it needs. A page table is changed by who
+//! has [locked](crate::vm::PageTable::try_lock) it; messages [read](crate::vm::copy_in_place) it all the same.
 
 use core::ops::Deref;
 

@@ -4,10 +4,10 @@ use cowslip_abi::{
     Call, Commit, Error, Handle, MAX_RANGE, PAGE_SIZE, Perm, Rights, ShareMode, SpaceField,
 };
 
-use super::request::{Request, Values};
+use super::request::{Request, Values, handle_argument};
 use super::{Answer, Done};
 use crate::mm::{Mm, PerClass};
-use crate::object::{Kernel, Object, Place, Registers, SpaceRoute, Work};
+use crate::object::{Here, Kernel, Object, Place, Registers, Space, SpaceRoute, Work};
 use crate::vm::{self, Beginning, ByteRange, Effort, NO_BUDGET, PageRange, PageTable, Sharing};
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -61,6 +61,102 @@ pub fn memory_call(kernel: &mut Kernel) -> Option<&Registers> {
     let regs = &mut kernel.threads.pinned_mut()?.regs;
     regs.rax = result.map_or_else(|error| error as u64, |_| 0);
     Some(regs)
+}
+
+/// The same, at the same time as other CPUs. `None`: it takes more, or the page tables are in use elsewhere, or something is
+/// wrong with the call, and nothing has happened.
+pub fn memory_call_among_others<'h>(here: &'h mut Here<'_>) -> Option<&'h Registers> {
+    let request = Request::by(here.running.id()?, here.running.get()?);
+    Sharer { here, request }.at_once()?;
+    let regs = &mut here.running.get_mut()?.regs;
+    regs.rax = 0;
+    Some(regs)
+}
+
+/// A call on memory whose CPU shares the kernel.
+struct Sharer<'h, 'k> {
+    here: &'h Here<'k>,
+    request: Request,
+}
+
+impl Sharer<'_, '_> {
+    fn at_once(&self) -> Option<()> {
+        const MAP: u32 = Call::Map as u32;
+        const UNMAP: u32 = Call::Unmap as u32;
+        const PROTECT: u32 = Call::Protect as u32;
+        const SHARE: u32 = Call::Share as u32;
+        let (mm, request) = (self.here.mm, &self.request);
+        let [addr, len, ..] = request.args;
+        let table = self.table(request.handle, Rights::MAP)?;
+        let _locked = table.try_lock()?;
+        match request.number {
+            MAP => {
+                let (range, perm) = range_and_perm(request, u64::MAX).ok()?;
+                table.map_zero(mm, range.addr(), range.len(), perm).ok()
+            }
+            UNMAP => {
+                let range = PageRange::from_user(addr, len, u64::MAX).ok()?;
+                table.unmap(mm, range.addr(), range.len()).ok()?;
+                vm::reap(mm);
+                Some(())
+            }
+            PROTECT => {
+                let (range, perm) = range_and_perm(request, MAX_RANGE).ok()?;
+                let (limit, addr, len) = (Effort::STEP, range.addr(), range.len());
+                let is_done = table.protect_within(mm, limit, addr, len, perm).ok()?;
+                is_done.then_some(())
+            }
+            SHARE => self.fork_into(table),
+            _ => None,
+        }
+    }
+
+    /// A `share` that is copy-on-write, and where all pages keep their rights. The destination is locked.
+    fn fork_into(&self, dst: &PageTable) -> Option<()> {
+        let [from_space, from, to, len, mode, perm] = self.request.args;
+        if mode != ShareMode::CopyOnWrite as u64 || perm != 0 {
+            return None;
+        }
+        let from_space = handle_argument(from_space).ok()?;
+        let src = if from_space.is_none() {
+            &self.home()?.table
+        } else {
+            self.table(from_space, Rights::READ)?
+        };
+        let is_other = src.root() != dst.root();
+        let _locked = if is_other {
+            Some(src.try_lock()?)
+        } else {
+            None
+        };
+        let sharing = Sharing {
+            mm: self.here.mm,
+            dst,
+            to: PageRange::from_user(to, len, u64::MAX).ok()?.addr(),
+            src,
+            from: PageRange::from_user(from, len, u64::MAX).ok()?.addr(),
+            len,
+            mode: ShareMode::CopyOnWrite,
+            perm: None,
+        };
+        sharing.at_once().ok()?.then_some(())
+    }
+
+    /// The caller's space.
+    fn home(&self) -> Option<&Space> {
+        self.here.spaces.get(self.request.space)
+    }
+
+    /// The page table of the space that a handle of the caller names, which has these rights.
+    fn table(&self, handle: Handle, rights: Rights) -> Option<&PageTable> {
+        let (_, entry) = self.home()?.handles.find(handle)?;
+        match entry.object {
+            Object::Space(id) if entry.rights.contains(rights) => {
+                Some(&self.here.spaces.get(id)?.table)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Carries out the `map` of the running thread, for which its length must be a page, if it takes no more

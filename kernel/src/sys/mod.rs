@@ -14,7 +14,7 @@ mod schedule;
 mod threads;
 mod traps;
 
-pub use memory::{map_page, memory_call, share_page, unmap_page};
+pub use memory::{map_page, memory_call, memory_call_among_others, share_page, unmap_page};
 pub use schedule::{Next, next, tick};
 pub use traps::{exception, fault_out_of_memory, interrupt, page_fault, report, resolve};
 

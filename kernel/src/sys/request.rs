@@ -24,15 +24,20 @@ impl Request {
     /// Reads the registers of the running thread.
     #[inline]
     pub(super) fn of(kernel: &Kernel) -> Option<Self> {
-        let caller = kernel.threads.pinned()?;
+        Some(Self::by(kernel.current()?, kernel.threads.pinned()?))
+    }
+
+    /// The same of this thread.
+    #[inline(always)]
+    pub(super) fn by(thread: Id<Thread>, caller: &Thread) -> Self {
         let regs = &caller.regs;
-        Some(Self {
-            thread: kernel.current()?,
+        Self {
+            thread,
             space: caller.space,
             number: regs.rax as u32,
             handle: Handle((regs.rax >> 32) as u32),
             args: [regs.rdi, regs.rsi, regs.rdx, regs.r8, regs.r9, regs.r10],
-        })
+        }
     }
 
     /// The entry of one of the caller's handles, whatever it names.

@@ -24,8 +24,12 @@
 //!
 //! What a space may come to need is [charged](mod@commit) when it is mapped, and in strict spaces set aside.
 //!
-//! Callers hold the locks of the spaces that they pass: only the hardware (accessed and dirty bits)
-//! changes entries at the same time. Addresses and lengths have been checked by [`PageRange`] and
+//! Callers [lock](PageTable::try_lock) the spaces that they pass, or have all of them alone. Nobody else changes what belongs to one space
+//! only, then, but the hardware (accessed and dirty bits). What several spaces name, tables and pages, others may copy and
+//! give up at any time, each under the lock of its own space; nobody changes it but that W goes away. Who gives
+//! something up does so after a flush, and the flush is over when [copies in place](copy_in_place), which need no lock, are done that
+//! have looked before it. Which order makes that right is told in [`own`] and [`open`], and line by line in
+//! `docs/copy-on-write.md`. Dead tables may be worked off at any time. Addresses and lengths have been checked by [`PageRange`] and
 //! [`ByteRange`].
 
 mod access;

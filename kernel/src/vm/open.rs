@@ -161,8 +161,8 @@ fn split(mm: &Mm, entry: Entry, frame: Frame) -> Entry {
 /// more reference, and may not be written in either.
 fn copy_table(mm: &Mm, from: Frame, to: Entry, level: u32) {
     let (nr_used, to) = (to.nr_used(), Frame::of_entry(to.note()));
-    let _turn = mm.turns.take(from);
     let source = &mm.map.table(from)[..NR_ENTRIES];
+    let _turn = mm.turns.take(source);
     let nr_seconds = if level == 0 {
         mm.map.copy_frame(from, to);
         let run = Run::of(source, &mm.map.table(to)[..NR_ENTRIES]);

@@ -1,10 +1,11 @@
-//! The short paths of `map`, `unmap` and `share` of one page against the general one: the same calls, the same state.
+//! The short paths of `map`, `unmap` and `share` of one page, and that of all calls on memory at the same time as other CPUs, against
+//! the general one: the same calls, the same state.
 
 use cowslip_abi::{Call, Error, Handle, Perm, Rights, ShareMode};
 use proptest::prelude::*;
 
 use super::machine::{BUFFER, Machine, Program};
-use crate::object::{Kernel, Object, Registers};
+use crate::object::{Here, Kernel, Object, Registers};
 use crate::sys;
 
 const PAGE: u64 = 4096;
@@ -49,8 +50,8 @@ fn step() -> impl Strategy<Value = Step> {
         [0..SPACES + 1, 0..SPACES + 1],
         [addr(), addr()],
         prop_oneof![8 => Just(PAGE), 1 => Just(2 * PAGE)],
-        prop_oneof![6 => Just(ShareMode::Shared as u64), 1 => 0u64..4],
-        prop_oneof![6 => Just(1u64), 2 => Just(3), 1 => 0u64..9],
+        prop_oneof![6 => Just(ShareMode::Shared as u64), 2 => Just(ShareMode::CopyOnWrite as u64), 1 => 0u64..4],
+        prop_oneof![6 => Just(1u64), 2 => Just(3), 2 => Just(0), 1 => 0u64..9],
     )
         .prop_map(|(call, spaces, addrs, len, mode, perm)| Step {
             call,
@@ -65,18 +66,29 @@ fn step() -> impl Strategy<Value = Step> {
 /// How many handles to spaces the pager has.
 const SPACES: usize = 5;
 
-/// A pager and its client. One that is `short` tries the short path first.
+/// What is tried first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Path {
+    Long,
+    /// The short path for a page.
+    Short,
+    /// The path of a CPU that shares the kernel.
+    AmongOthers,
+}
+
+/// A pager and its client.
 struct World {
     machine: Machine,
     pager: Program,
     client: Program,
     handles: [Handle; SPACES],
-    is_short: bool,
+    path: Path,
+    /// How many calls did not take the long path.
     nr_short: usize,
 }
 
 impl World {
-    fn new(is_short: bool) -> Self {
+    fn new(path: Path) -> Self {
         let mut machine = Machine::new(512);
         let (pager, client) = (machine.program(), machine.program());
         let own = Object::Space(pager.space);
@@ -94,7 +106,7 @@ impl World {
             pager,
             client,
             handles: [a, b, c, d, Handle::NONE],
-            is_short,
+            path,
             nr_short: 0,
         }
     }
@@ -129,23 +141,16 @@ impl World {
         let regs = &mut kernel.threads.get_mut(self.pager.thread).unwrap().regs;
         [regs.rdi, regs.rsi, regs.rdx, regs.r8, regs.r9, regs.r10] = args;
         regs.rax = step.call as u64 | u64::from(handle.0) << 32;
-        let short = match step.call {
-            Call::Share => Some(sys::share_page as fn(&Kernel) -> Option<&Registers>),
-            Call::Map => Some(sys::map_page as _),
-            Call::Unmap => Some(sys::unmap_page as _),
-            _ => None,
+        let is_done = match self.path {
+            Path::Long => false,
+            Path::Short => is_done_short(kernel, step),
+            Path::AmongOthers => is_done_among_others(kernel),
         };
-        if self.is_short
-            && len == PAGE
-            && let Some(short) = short
-        {
-            if short(kernel).is_some() {
-                self.nr_short += 1;
-                kernel.threads.pinned_mut().unwrap().regs.rax = 0;
-                return;
-            }
-            assert_eq!(before, self.snapshot(), "given up after a change");
+        if is_done {
+            self.nr_short += 1;
+            return;
         }
+        assert_eq!(before, self.snapshot(), "given up after a change");
         sys::syscall(&mut self.machine.kernel);
     }
 
@@ -170,6 +175,29 @@ impl World {
     }
 }
 
+/// Whether the running thread's call, which is this one, went the short way.
+fn is_done_short(kernel: &mut Kernel, step: Step) -> bool {
+    let short = match step.call {
+        Call::Share => sys::share_page as fn(&Kernel) -> Option<&Registers>,
+        Call::Map => sys::map_page as _,
+        Call::Unmap => sys::unmap_page as _,
+        _ => return false,
+    };
+    let is_done = step.len == PAGE && short(kernel).is_some();
+    if is_done {
+        kernel.threads.pinned_mut().unwrap().regs.rax = 0;
+    }
+    is_done
+}
+
+/// Whether it could be done at the same time as other CPUs, though there are none.
+fn is_done_among_others(kernel: &mut Kernel) -> bool {
+    let seat = kernel.seat(0);
+    // SAFETY: the kernel is borrowed, and nobody else uses it.
+    let mut here = unsafe { Here::share(kernel, seat) };
+    sys::memory_call_among_others(&mut here).is_some()
+}
+
 /// The pager gives its first page to its client, which has room for it.
 const FIRST: Step = Step {
     call: Call::Share,
@@ -188,27 +216,46 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
         budget in 0u64..20,
     ) {
-        let mut worlds = [World::new(false), World::new(true)];
-        for world in &mut worlds {
-            world.take(FIRST);
-            world.limit_client(budget);
-        }
-        for step in steps {
-            for world in &mut worlds {
-                world.take(step);
-            }
-            prop_assert_eq!(worlds[0].result(), worlds[1].result());
-            prop_assert_eq!(worlds[0].snapshot(), worlds[1].snapshot());
-        }
-        for mut world in worlds {
-            world.machine.finish();
-        }
+        compare(Path::Short, &steps, budget)?;
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 1 } else { 64 }, ..Default::default() })]
+
+    #[test]
+    fn a_call_among_others_does_what_it_does_alone(
+        steps in prop::collection::vec(step(), 1..60),
+        budget in 0u64..20,
+    ) {
+        compare(Path::AmongOthers, &steps, budget)?;
+    }
+}
+
+/// Takes the steps on this path and on the long one.
+fn compare(path: Path, steps: &[Step], budget: u64) -> Result<(), TestCaseError> {
+    // A kernel is large, so they are not on the stack.
+    let mut worlds = [Path::Long, path].map(|path| Box::new(World::new(path)));
+    for world in &mut worlds {
+        world.take(FIRST);
+        world.limit_client(budget);
+    }
+    for step in steps {
+        for world in &mut worlds {
+            world.take(*step);
+        }
+        prop_assert_eq!(worlds[0].result(), worlds[1].result());
+        prop_assert_eq!(worlds[0].snapshot(), worlds[1].snapshot());
+    }
+    for world in &mut worlds {
+        world.machine.finish();
+    }
+    Ok(())
 }
 
 #[test]
 fn a_page_that_is_shared_already_goes_the_short_way() {
-    let mut world = World::new(true);
+    let mut world = World::new(Path::Short);
     world.take(FIRST);
     assert_eq!((world.result(), world.nr_short), (0, 0), "it was private");
     for (number, place) in [BUFFER + 0x10_1000, BUFFER + 0x10_2000]
@@ -226,7 +273,7 @@ fn a_page_that_is_shared_already_goes_the_short_way() {
 
 #[test]
 fn the_short_way_gives_no_more_than_the_mapping_was_made_with() {
-    let mut world = World::new(true);
+    let mut world = World::new(Path::Short);
     world.take(FIRST);
     // What the client was given to read, the pager takes back from there to write. The first call finds
     // the way, the second knows it.
@@ -240,5 +287,40 @@ fn the_short_way_gives_no_more_than_the_mapping_was_made_with() {
         assert_eq!(world.result(), Error::Denied as u64);
     }
     assert_eq!(world.nr_short, 0);
+    world.machine.finish();
+}
+
+/// A fork of the pager's table of pages, at another address.
+const FORK: Step = Step {
+    call: Call::Share,
+    spaces: [1, 0],
+    addrs: [BUFFER, BUFFER + 0x10_1000],
+    len: PAGE,
+    mode: ShareMode::CopyOnWrite as u64,
+    perm: 0,
+};
+
+#[test]
+fn calls_on_memory_are_done_among_others_unless_a_page_table_is_in_use() {
+    let mut world = World::new(Path::AmongOthers);
+    let unmap = Step {
+        call: Call::Unmap,
+        addrs: [FORK.addrs[1], 0],
+        ..FORK
+    };
+    for locked in [None, Some(world.pager), Some(world.client)] {
+        let nr_short = world.nr_short;
+        // SAFETY: no space comes or goes while this is used.
+        let lock = locked.map(|program| unsafe {
+            let space = &raw const *world.machine.kernel.spaces.get(program.space).unwrap();
+            (*space).table.try_lock().expect("it is free")
+        });
+        world.take(FORK);
+        drop(lock);
+        assert_eq!(world.result(), 0);
+        assert_eq!(world.nr_short - nr_short, usize::from(locked.is_none()));
+        world.take(unmap);
+        assert_eq!(world.result(), 0);
+    }
     world.machine.finish();
 }

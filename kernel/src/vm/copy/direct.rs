@@ -16,6 +16,9 @@ use crate::{
 
 /// Copies a few bytes between two spaces, if that takes no more than writing to one page where it
 /// is. `false`: it takes more, and nothing has changed.
+///
+/// Neither space need be locked: each entry on the way is looked at once. If others change them at the same time, their
+/// flush is not over before this is.
 #[must_use]
 pub fn copy_in_place(
     mm: &Mm,

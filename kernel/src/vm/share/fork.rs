@@ -1,4 +1,7 @@
 //! Copy-on-write: both spaces have the range afterwards.
+//!
+//! The source's table may be one that others share: they may be copying it at the same moment, or forking from it. So each
+//! takes its [turn](crate::mm::Turns).
 
 use core::sync::atomic::AtomicU64;
 
@@ -50,6 +53,7 @@ impl Share<'_> {
     }
 
     fn fork_tables(&self, run: Run<'_>) -> Forked {
+        let _turn = self.mm.turns.take(run.src);
         let mut counts = CountCursor::new(&self.mm.counts);
         let mut forked = Forked::default();
         let mut next = 0;
@@ -73,6 +77,7 @@ impl Share<'_> {
     }
 
     fn fork_pages(&self, run: Run<'_>, reserve: &mut Reserve<'_>) -> Forked {
+        let _turn = self.mm.turns.take(run.src);
         let mut counts = CountCursor::new(&self.mm.counts);
         let mut forked = Forked::default();
         let mut done = 0;
