@@ -21,7 +21,7 @@ use super::atomic::{
     fence,
 };
 
-use super::MAX_CPUS;
+use super::{Held, MAX_CPUS, Rank};
 
 /// Something that one CPU has alone, or several share.
 pub struct Lock<T: ?Sized> {
@@ -51,12 +51,14 @@ unsafe impl<T: ?Sized + Send> Sync for Lock<T> {}
 /// The locked value, which nobody else has, until this is dropped.
 pub struct Guard<'l, T: ?Sized> {
     lock: &'l Lock<T>,
+    _held: Held,
 }
 
 /// The locked value, which nobody has alone until this is dropped.
 pub struct Shared<'l, T: ?Sized> {
     lock: &'l Lock<T>,
     place: &'l Place,
+    _held: Held,
 }
 
 impl<T> Lock<T> {
@@ -85,7 +87,12 @@ impl<T> Lock<T> {
         // Whoever takes the lock sees that, or it is seen here that it was taken.
         fence(SeqCst);
         if self.state.load(Acquire) < TAKEN {
-            Some(Shared { lock: self, place })
+            let _held = Held::new(Rank::Kernel);
+            Some(Shared {
+                lock: self,
+                place,
+                _held,
+            })
         } else {
             place.0.store(0, Relaxed);
             None
@@ -99,7 +106,8 @@ impl<T> Lock<T> {
             .state
             .compare_exchange(cpu, cpu + TAKEN, Acquire, Relaxed);
         // Only then: a guard that is dropped gives the lock back.
-        taken.is_ok().then(|| Guard { lock: self })
+        // SAFETY: it has just been taken.
+        taken.is_ok().then(|| unsafe { self.taken() })
     }
 
     /// Takes the lock for a CPU, which does `wait` again and again until it is free.
@@ -116,7 +124,10 @@ impl<T> Lock<T> {
     /// This CPU has taken the lock, and nothing was returned for that yet.
     #[inline(always)]
     pub unsafe fn taken(&self) -> Guard<'_, T> {
-        Guard { lock: self }
+        Guard {
+            lock: self,
+            _held: Held::new(Rank::Kernel),
+        }
     }
 
     /// Does what [`lock`](Self::lock) does, and leaves it to the caller to say what follows: until it
@@ -314,10 +325,9 @@ mod tests {
     fn several_share_it_and_whoever_wants_it_alone_waits_for_them() {
         let lock = Lock::new(());
         admit(&lock, 2);
-        let (first, second) = (
-            lock.share(lock.place(0)).unwrap(),
-            lock.share(lock.place(1)).unwrap(),
-        );
+        let share = |cpu| lock.share(lock.place(cpu)).expect("nobody has it alone");
+        let first = share(0);
+        let second = thread::scope(|scope| scope.spawn(|| share(1)).join().expect("it is shared"));
         drop(first);
         thread::scope(|scope| {
             let alone = scope.spawn(|| drop(lock.lock(0, thread::yield_now)));
@@ -327,7 +337,8 @@ mod tests {
             assert!(lock.is_waiting(0) && !alone.is_finished());
             drop(second);
         });
-        assert!(lock.share(lock.place(0)).is_some() && lock.share(lock.place(1)).is_some());
+        drop(share(0));
+        drop(share(1));
     }
 
     #[test]

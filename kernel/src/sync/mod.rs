@@ -5,6 +5,7 @@
 //! | [`Lock`] | one CPU has what is locked alone, or several share it; it is known who waits |
 //! | [`Claimed`] | somebody uses something, and others do without it |
 //! | [`Mailboxes`] | one CPU asks others to do something, and waits until they have |
+//! | [`order`] | in which order a CPU may do any of that |
 //!
 //! **Whoever waits answers.** A CPU that waits for a lock or for answers goes on answering requests
 //! itself, so two CPUs that want something of each other both get it.
@@ -12,6 +13,7 @@
 mod claim;
 mod lock;
 mod mailbox;
+pub mod order;
 
 // The parts below take their atomics from here, because `kernel/models` gives them others.
 use core::sync::atomic;
@@ -19,6 +21,7 @@ use core::sync::atomic;
 pub use claim::Claimed;
 pub use lock::{Guard, Lock, Place, Shared};
 pub use mailbox::Mailboxes;
+pub use order::{Held, Ordered, OrderedGuard, Rank};
 
 /// The most CPUs that can take part: a bit of a word each.
 pub const MAX_CPUS: usize = 64;
