@@ -59,7 +59,8 @@ pub fn start(boot: BootInfo) -> ! {
     if boot.option("panic") == Some("test") {
         power::test_panic();
     }
-    apic::map(wiring.local, wiring.cpus());
+    let wants_x2apic = boot.option("apic") == Some("x2apic");
+    apic::map(wiring.local, wiring.cpus(), wants_x2apic);
     apic::init();
     let (tsc_hz, timer_hz) = apic::calibrate();
     clock::set_rate(tsc_hz);

@@ -231,6 +231,7 @@ impl Guest {
                 cmdline,
             },
             smp: self.smp,
+            far_cpu: false,
             mem: mem.to_owned(),
             icount: true,
             gdb: false,
