@@ -33,6 +33,8 @@ pub(crate) struct Machine {
     pub(crate) medium: Medium,
     /// The number of CPUs.
     pub(crate) smp: u32,
+    /// One CPU more, whose local APIC has a number that only x2APIC knows.
+    pub(crate) far_cpu: bool,
     /// The amount of memory, as QEMU takes it: `128M`.
     pub(crate) mem: String,
     /// Count instructions instead of time.
@@ -126,7 +128,7 @@ impl Machine {
                 "none",
             ])
             .args(["-machine", "q35", "-cpu", "max", "-m", &self.mem])
-            .args(["-smp", &self.smp.to_string()])
+            .args(self.cpus())
             .args(self.accelerator())
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
             .arg("-chardev")
@@ -164,6 +166,17 @@ impl Machine {
         })
     }
 
+    /// How many CPUs, and where they sit.
+    fn cpus(&self) -> Vec<String> {
+        if !self.far_cpu {
+            return vec!["-smp".into(), self.smp.to_string()];
+        }
+        // A socket takes the numbers of 129 cores, rounded up to a power of two: the second begins with 256.
+        let sockets = format!("{},sockets=2,cores=129,threads=1,maxcpus=258", self.smp);
+        let far = "max-x86_64-cpu,socket-id=1,core-id=0,thread-id=0";
+        ["-smp", &sockets, "-device", far].map(str::to_owned).into()
+    }
+
     fn accelerator(&self) -> &'static [&'static str] {
         if self.icount {
             &["-accel", "tcg", "-icount", "shift=0,sleep=off"]
@@ -173,6 +186,22 @@ impl Machine {
             &["-accel", "tcg"]
         }
     }
+}
+
+/// Why a machine with a [far CPU](Machine::far_cpu) cannot be had, if so.
+pub(crate) fn no_far_cpu() -> Option<String> {
+    /// The first QEMU that emulates x2APIC.
+    const FIRST: u32 = 9;
+    let said = Command::new(QEMU).arg("--version").output().ok()?.stdout;
+    let version = major_version(&String::from_utf8_lossy(&said));
+    let is_old = version.is_none_or(|version| version < FIRST);
+    (is_old || kvm_works()).then(|| format!("x2APIC takes QEMU {FIRST} without KVM"))
+}
+
+/// What stands before the first point in `QEMU emulator version 7.2.22 (...)`.
+fn major_version(said: &str) -> Option<u32> {
+    let (_, version) = said.split_once(" version ")?;
+    version.split('.').next()?.parse().ok()
 }
 
 impl Medium {
@@ -412,4 +441,16 @@ fn joined(prefix: &str, path: &Path) -> OsString {
     let mut joined = OsString::from(prefix);
     joined.push(path);
     joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_of_qemu_is_found() {
+        let said = "QEMU emulator version 10.0.13 (Debian 1:10.0.13+ds-0+deb13u1)\nCopyright";
+        assert_eq!(major_version(said), Some(10));
+        assert_eq!(major_version("QEMU"), None);
+    }
 }

@@ -25,6 +25,9 @@ pub(crate) struct RunArgs {
     /// Number of CPUs
     #[arg(long, value_name = "N", default_value_t = 1)]
     smp: u32,
+    /// One CPU more, whose local APIC can be reached as x2APIC only: takes QEMU 9
+    #[arg(long)]
+    far_cpu: bool,
     /// Amount of memory
     #[arg(long, value_name = "SIZE", default_value = "1280M")]
     mem: String,
@@ -108,6 +111,7 @@ fn boot(args: &RunArgs, built: &Built) -> Result<Ending> {
     let machine = Machine {
         medium,
         smp: args.smp,
+        far_cpu: args.far_cpu,
         mem: args.mem.clone(),
         icount: args.icount,
         gdb: args.gdb,

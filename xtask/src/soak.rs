@@ -66,6 +66,7 @@ fn boot(args: &SoakArgs, seed: u64, built: &Built) -> Result<Ending> {
             cmdline: command_line(&limine_conf::entry()?.cmdline, None, &words),
         },
         smp: args.smp,
+        far_cpu: false,
         mem: "256M".into(),
         icount: false,
         gdb: false,

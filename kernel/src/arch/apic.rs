@@ -68,25 +68,32 @@ const FIRST_X2APIC_ID: u32 = 0xff;
 static TICKS_PER_NS: AtomicU64 = AtomicU64::new(0);
 
 /// Maps the registers at this physical address, and chooses how to use them: so that these CPUs can be
-/// called.
-pub fn map(addr: PhysAddr, cpus: &[u32]) {
+/// called, or as x2APIC if that is wanted anyway, as an experiment.
+pub fn map(addr: PhysAddr, cpus: &[u32], wants_x2apic: bool) {
     REGISTERS.store(paging::map_device(addr, 4096), Relaxed);
-    let is_needed = cpus.iter().any(|&id| id >= FIRST_X2APIC_ID);
-    X2APIC.store(is_needed && cpu::features().x2apic, Relaxed);
+    let is_needed = wants_x2apic || cpus.iter().any(|&id| id >= FIRST_X2APIC_ID);
+    let is_used = is_needed && cpu::features().x2apic;
+    X2APIC.store(is_used, Relaxed);
+    if is_needed {
+        log::info!("x2APIC: {}", if is_used { "on" } else { "not there" });
+    }
 }
 
 /// Switches this CPU's local APIC on, with its timer stopped.
 pub fn init() {
     let mut base = Msr::new(BASE_MSR);
     let x2apic = X2APIC.load(Relaxed);
-    // SAFETY: every x86-64 CPU has the register, and those that have x2APIC mode know its bit. From that
-    // mode there is no way back but through "off".
+    // SAFETY: every x86-64 CPU has the register, and those that have x2APIC mode know its bit. Into that
+    // mode there is no way but through xAPIC, and back none but through "off": firmware may be there already.
     unsafe {
         let value = base.read();
-        if value & BASE_X2APIC != 0 && !x2apic {
+        let was_x2apic = value & BASE_X2APIC != 0;
+        if was_x2apic && !x2apic {
             base.write(value & !(BASE_X2APIC | BASE_ENABLE));
         }
-        base.write(value & !BASE_X2APIC | BASE_ENABLE);
+        if !(was_x2apic && x2apic) {
+            base.write(value & !BASE_X2APIC | BASE_ENABLE);
+        }
         if x2apic {
             base.write(value | BASE_X2APIC | BASE_ENABLE);
         }

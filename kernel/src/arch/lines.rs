@@ -9,8 +9,11 @@
 //! looked once too early would never be heard of again. Its next interrupt is remembered instead,
 //! and only then the pin is masked; letting the line interrupt again delivers what was remembered.
 
-use kernel::{mm::PhysAddr, object::MAX_LINES};
-use spin::Mutex;
+use kernel::{
+    mm::PhysAddr,
+    object::MAX_LINES,
+    sync::{Ordered, Rank},
+};
 use x86_64::instructions::port::Port;
 
 use super::{
@@ -28,10 +31,13 @@ const MASKED: u32 = 1 << 16;
 const LEVEL: u32 = 1 << 15;
 const ACTIVE_LOW: u32 = 1 << 13;
 
-static LINES: Mutex<Lines> = Mutex::new(Lines {
-    controllers: [const { None }; MAX_CONTROLLERS],
-    lines: [None; MAX_LINES],
-});
+static LINES: Ordered<Lines> = Ordered::new(
+    Rank::Lines,
+    Lines {
+        controllers: [const { None }; MAX_CONTROLLERS],
+        lines: [None; MAX_LINES],
+    },
+);
 
 struct Lines {
     controllers: [Option<Controller>; MAX_CONTROLLERS],

@@ -8,8 +8,8 @@ use core::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use kernel::sync::{Ordered, Rank};
 use log::{LevelFilter, Log, Metadata, Record};
-use spin::Mutex;
 use x86_64::instructions::port::Port as IoPort;
 
 use super::clock;
@@ -19,7 +19,7 @@ const BASE: u16 = 0x3f8;
 const PATIENCE: u32 = 1_000_000;
 
 /// Held for one line.
-static PORT: Mutex<Port> = Mutex::new(Port);
+static PORT: Ordered<Port> = Ordered::new(Rank::Log, Port);
 static PRESENT: AtomicBool = AtomicBool::new(false);
 
 struct Port;

@@ -16,7 +16,7 @@ use core::{
 
 use kernel::{
     mm::{Flush, Frame, PhysAddr, layout::DIRECT_MAP},
-    sync::{MAX_CPUS, Mailboxes},
+    sync::{Held, MAX_CPUS, Mailboxes, Rank},
 };
 
 use super::{acpi::Wiring, apic, clock, cpu, entry, fpu, paging, percpu, percpu::PerCpu, trap};
@@ -277,6 +277,7 @@ fn ask_users(uses: impl Fn(PhysAddr) -> bool, request: impl FnOnce() -> Request)
     }
     if others != 0 {
         let notify = |number| interrupt(number, apic::REQUEST);
+        let _held = Held::new(Rank::Answers);
         MAILBOXES.ask(me, others, request(), notify, wait_a_little);
     }
 }

@@ -12,7 +12,7 @@ use cowslip_abi::Access;
 use kernel::{
     mm::{Flush, FlushPages, Frame, phys::FRAME_SIZE},
     object::{Fault, Here, Kernel, Registers, Special, Thread, Way},
-    sync::{self, Lock},
+    sync::{self, Held, Lock, Rank},
     sys, vm,
 };
 use x86_64::{
@@ -73,6 +73,7 @@ fn take_after_others() {
     }
     // It stays taken.
     mem::forget(guard);
+    Held::pass_on(Rank::Kernel);
 }
 
 /// Waits for the kernel for a CPU that runs threads from now on.

@@ -1,6 +1,9 @@
 //! Brings the kernel up, in order.
 
-use kernel::mm::{PhysAddr, layout::DIRECT_MAP_LEN, phys::FRAME_SIZE};
+use kernel::{
+    mm::{PhysAddr, layout::DIRECT_MAP_LEN, phys::FRAME_SIZE},
+    sync::order,
+};
 use log::{LevelFilter, info};
 
 use super::{
@@ -10,8 +13,11 @@ use super::{
     memory::{self, FreeRanges},
 };
 use crate::arch::{
-    acpi, apic, clock, cpu, entry, fpu, lines, machine::MM, paging, percpu, power, serial, smp,
-    symbols, trap,
+    acpi, apic, clock, cpu, entry, fpu, lines,
+    machine::MM,
+    paging,
+    percpu::{self, PerCpu},
+    power, serial, smp, symbols, trap,
 };
 
 /// Takes over from the door, on the boot stack, and ends in the first program.
@@ -43,6 +49,7 @@ pub fn start(boot: BootInfo) -> ! {
         &percpu::boot_guards(),
     );
     percpu::init(0);
+    order::identify(|| PerCpu::try_get().map(|_| PerCpu::number()));
     entry::init();
     fpu::init();
 
@@ -52,7 +59,8 @@ pub fn start(boot: BootInfo) -> ! {
     if boot.option("panic") == Some("test") {
         power::test_panic();
     }
-    apic::map(wiring.local, wiring.cpus());
+    let wants_x2apic = boot.option("apic") == Some("x2apic");
+    apic::map(wiring.local, wiring.cpus(), wants_x2apic);
     apic::init();
     let (tsc_hz, timer_hz) = apic::calibrate();
     clock::set_rate(tsc_hz);

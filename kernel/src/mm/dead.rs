@@ -15,9 +15,9 @@
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use cowslip_abi::Commit;
-use spin::Mutex;
 
 use super::{Frame, RefCounts};
+use crate::sync::{Ordered, Rank};
 
 const STRICT: u64 = 1 << 62;
 const LEFT_SHIFT: u32 = 52;
@@ -68,19 +68,19 @@ impl DeadTable {
 
 /// The dead tables: the one that died last is the first to be worked off, so that those below a
 /// table go before the rest of it, and the list stays short.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DeadTables {
     /// The word of the first one; 0 for none. Anybody may look.
     first: AtomicU64,
     /// For whoever changes the list.
-    lock: Mutex<()>,
+    lock: Ordered<()>,
 }
 
 impl DeadTables {
     pub(super) const fn new() -> Self {
         Self {
             first: AtomicU64::new(0),
-            lock: Mutex::new(()),
+            lock: Ordered::new(Rank::DeadTables, ()),
         }
     }
 

@@ -35,12 +35,12 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use cowslip_abi::Commit;
-use spin::{Mutex, MutexGuard};
 
 use super::{
     OutOfMemory,
     phys::{FRAME_SIZE, Frame, PhysAddr, PhysMap},
 };
+use crate::sync::{Ordered, OrderedGuard, Rank};
 
 /// How many frames a book lists.
 pub const BOOK_LEN: usize = 511;
@@ -51,7 +51,7 @@ pub const MAX_RANGES: usize = 64;
 /// Hands out frames and takes them back.
 pub struct FrameAllocator {
     map: PhysMap,
-    pool: Mutex<Pool>,
+    pool: Ordered<Pool>,
 }
 
 impl FrameAllocator {
@@ -61,14 +61,17 @@ impl FrameAllocator {
         let untouched = [Range { next: 0, end: 0 }; MAX_RANGES];
         Self {
             map,
-            pool: Mutex::new(Pool {
-                books: Book::NONE,
-                untouched,
-                nr_ranges: 0,
-                free: 0,
-                promise: 0,
-                total: 0,
-            }),
+            pool: Ordered::new(
+                Rank::Frames,
+                Pool {
+                    books: Book::NONE,
+                    untouched,
+                    nr_ranges: 0,
+                    free: 0,
+                    promise: 0,
+                    total: 0,
+                },
+            ),
         }
     }
 
@@ -224,7 +227,7 @@ impl FrameAllocator {
     /// Takes a frame that the caller has taken off `free`: the one that was freed last, which may still
     /// be in a cache, or else one from the last range. Unlocks the pool.
     #[inline(always)]
-    fn pop(&self, mut pool: MutexGuard<'_, Pool>) -> Frame {
+    fn pop(&self, mut pool: OrderedGuard<'_, Pool>) -> Frame {
         let Book { frame, len } = pool.books;
         if len == 0 {
             return self.pop_book(pool);
@@ -236,7 +239,7 @@ impl FrameAllocator {
     /// The same without a line in the book; the lock goes along, so that the call is the last thing
     /// that callers do.
     #[inline(never)]
-    fn pop_book(&self, mut pool: MutexGuard<'_, Pool>) -> Frame {
+    fn pop_book(&self, mut pool: OrderedGuard<'_, Pool>) -> Frame {
         pool.pop_book(&self.map)
     }
 

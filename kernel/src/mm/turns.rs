@@ -6,24 +6,23 @@
 
 use core::sync::atomic::AtomicU64;
 
-use spin::{Mutex, MutexGuard};
-
 use super::phys::FRAME_SIZE;
+use crate::sync::{Ordered, OrderedGuard, Rank};
 
 /// How many tables may have their turn at once, if no two of them have the same place.
 const NR_PLACES: usize = 64;
 
 /// A lock for every table. Who has one waits for nothing.
 #[derive(Debug)]
-pub struct Turns([Mutex<()>; NR_PLACES]);
+pub struct Turns([Ordered<()>; NR_PLACES]);
 
 impl Turns {
     pub(super) const fn new() -> Self {
-        Self([const { Mutex::new(()) }; NR_PLACES])
+        Self([const { Ordered::new(Rank::Turns, ()) }; NR_PLACES])
     }
 
     /// Waits until nobody else shares what this table names, or the one that these entries are of.
-    pub fn take(&self, table: &[AtomicU64]) -> MutexGuard<'_, ()> {
+    pub fn take(&self, table: &[AtomicU64]) -> OrderedGuard<'_, ()> {
         let number = table.as_ptr().addr() / FRAME_SIZE as usize;
         self.0[number % NR_PLACES].lock()
     }

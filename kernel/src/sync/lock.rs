@@ -36,7 +36,7 @@ use super::atomic::{
     fence,
 };
 
-use super::MAX_CPUS;
+use super::{Held, MAX_CPUS, Rank};
 
 /// Something that one CPU has alone, or several share.
 pub struct Lock<T: ?Sized, D = [Door; MAX_CPUS]> {
@@ -83,12 +83,14 @@ unsafe impl<T: ?Sized + Send, D: Sync> Sync for Lock<T, D> {}
 /// The locked value, which nobody else has, until this is dropped.
 pub struct Guard<'l, T: ?Sized, D = [Door; MAX_CPUS]> {
     lock: &'l Lock<T, D>,
+    _held: Held,
 }
 
 /// The locked value, which nobody has alone until this is dropped.
 pub struct Shared<'l, T: ?Sized, E: Entrance> {
     value: &'l UnsafeCell<T>,
     entrance: E,
+    _held: Held,
 }
 
 impl Door {
@@ -198,6 +200,7 @@ impl<T, D: Doors> Lock<T, D> {
         entrance.enter().then(|| Shared {
             value: &self.value,
             entrance,
+            _held: Held::new(Rank::Kernel),
         })
     }
 
@@ -208,6 +211,7 @@ impl<T, D: Doors> Lock<T, D> {
         door.enter_to_replace().then(|| Shared {
             value: &self.value,
             entrance: door,
+            _held: Held::new(Rank::Kernel),
         })
     }
 
@@ -235,7 +239,8 @@ impl<T, D: Doors> Lock<T, D> {
             .state
             .compare_exchange(cpu, cpu + TAKEN, Acquire, Relaxed);
         // Only then: a guard that is dropped gives the lock back.
-        taken.is_ok().then(|| Guard { lock: self })
+        // SAFETY: it has just been taken.
+        taken.is_ok().then(|| unsafe { self.taken() })
     }
 
     /// Takes the lock for a CPU, which does `wait` again and again until it is free.
@@ -252,7 +257,10 @@ impl<T, D: Doors> Lock<T, D> {
     /// This CPU has taken the lock, and nothing was returned for that yet.
     #[inline(always)]
     pub unsafe fn taken(&self) -> Guard<'_, T, D> {
-        Guard { lock: self }
+        Guard {
+            lock: self,
+            _held: Held::new(Rank::Kernel),
+        }
     }
 
     /// Does what [`lock`](Self::lock) does, and leaves it to the caller to say what follows: until it
@@ -479,18 +487,21 @@ mod tests {
     fn several_share_it_and_whoever_wants_it_alone_waits_for_them() {
         let lock = Lock::new(());
         open(&lock, 2);
-        let (first, second) = (
-            lock.share(lock.door(0)).unwrap(),
-            lock.share(lock.door(1)).unwrap(),
-        );
-        drop(first);
+        let has_left = AtomicU32::new(0);
+        let first = lock.share(lock.door(0)).expect("the door is open");
         thread::scope(|scope| {
-            let alone = scope.spawn(|| drop(lock.lock(0, thread::yield_now)));
-            while !lock.is_waiting(0) {
-                thread::yield_now();
-            }
-            assert!(lock.retake(1).is_none() && !alone.is_finished());
-            drop(second);
+            let second = scope.spawn(|| {
+                let shared = lock.share(lock.door(1)).expect("it is shared");
+                while !lock.is_waiting(0) {
+                    thread::yield_now();
+                }
+                has_left.store(1, Relaxed);
+                drop(shared);
+            });
+            drop(first);
+            drop(lock.lock(0, thread::yield_now));
+            assert_eq!(has_left.load(Relaxed), 1);
+            second.join().expect("it has left");
         });
         assert!(lock.share(lock.door(0)).is_some());
     }

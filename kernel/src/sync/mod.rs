@@ -6,6 +6,7 @@
 //! | [`Claimed`] | somebody uses something, and others do without it |
 //! | [`Keep`] | somebody uses what is kept there, and others do without it |
 //! | [`Mailboxes`] | one CPU asks others to do something, and waits until they have |
+//! | [`order`] | in which order a CPU may do any of that |
 //!
 //! **Whoever waits answers.** A CPU that waits for a lock or for answers goes on answering requests
 //! itself, so two CPUs that want something of each other both get it.
@@ -13,6 +14,7 @@
 mod claim;
 mod lock;
 mod mailbox;
+pub mod order;
 
 // The parts below take their atomics from here, because `kernel/models` gives them others.
 use core::sync::atomic;
@@ -20,6 +22,7 @@ use core::sync::atomic;
 pub use claim::{Claimed, Keep};
 pub use lock::{Door, Doors, Entrance, Guard, Lock, Shared};
 pub use mailbox::Mailboxes;
+pub use order::{Held, Ordered, OrderedGuard, Rank};
 
 /// The most CPUs that can take part: a bit of a word each.
 pub const MAX_CPUS: usize = 64;

@@ -237,6 +237,7 @@ impl Guest {
                 cmdline,
             },
             smp: self.smp,
+            far_cpu: false,
             mem: mem.to_owned(),
             icount: true,
             gdb: false,

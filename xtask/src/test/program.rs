@@ -86,6 +86,7 @@ impl ProgramRun {
                 cmdline: command_line(&limine_conf::entry()?.cmdline, None, &words),
             },
             smp: self.smp,
+            far_cpu: false,
             mem: "128M".into(),
             icount: false,
             gdb: false,

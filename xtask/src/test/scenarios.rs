@@ -15,6 +15,7 @@ use super::report::{Outcome, Report, Verdict};
 use super::{last_lines, with_cpus};
 use crate::firmware::uefi;
 use crate::image::limine;
+use crate::machine::no_far_cpu;
 
 /// One scenario.
 pub(super) struct Scenario {
@@ -39,6 +40,9 @@ enum Door {
     LimineBios,
     LimineUefi,
 }
+
+/// The option for a CPU that is reached by x2APIC only.
+const FAR_CPU: &str = "--far-cpu";
 
 /// A scenario of the most usual kind; rows say what differs.
 const USUAL: Scenario = Scenario {
@@ -165,6 +169,29 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ..USUAL
     },
     Scenario {
+        name: "cpus_that_only_x2apic_reaches_race",
+        options: &[FAR_CPU, "--log", "info"],
+        program: &[
+            "test_races",
+            "writes_survive_the_forks_of_another_thread",
+            "after_an_unmap_no_access_gets_through",
+            "a_kill_races_send_and_reply",
+            "no_notification_of_any_cpu_is_lost",
+            "no_timer_of_any_cpu_is_lost",
+            "a_running_thread_goes_where_it_is_bound",
+            "idle_cpus_take_work_until_all_run_at_once",
+        ],
+        check: |output| {
+            contains(output, "x2APIC: on")?;
+            contains(output, "CPUs: 2 of 2")?;
+            contains(
+                output,
+                "test idle_cpus_take_work_until_all_run_at_once ... ok",
+            )
+        },
+        ..USUAL
+    },
+    Scenario {
         name: "kernel_panic_is_told",
         options: &["--set", "panic=test"],
         program: &["hello"],
@@ -281,9 +308,14 @@ fn contains(output: &str, words: &str) -> Result<(), String> {
 }
 
 impl Scenario {
-    /// Whether the scenario can run on a machine with so many CPUs: instructions are counted on one.
+    /// Whether the scenario can run on a machine with so many CPUs: instructions are counted on one, and a far CPU is one
+    /// more.
     pub(super) fn runs_on(&self, smp: u32) -> bool {
-        smp == 1 || !self.options.contains(&"--icount")
+        let on_one_only = ["--icount", FAR_CPU];
+        smp == 1
+            || !on_one_only
+                .iter()
+                .any(|option| self.options.contains(option))
     }
 
     /// The name in reports.
@@ -294,7 +326,8 @@ impl Scenario {
     /// Runs the scenario and reports it.
     pub(super) fn run(&self, smp: u32, limit: Duration, report: &Report) -> Result<()> {
         let name = self.full_name(smp);
-        if let Some(reason) = self.door.closed() {
+        let no_machine = || self.options.contains(&FAR_CPU).then(no_far_cpu).flatten();
+        if let Some(reason) = self.door.closed().or_else(no_machine) {
             report.add(Outcome {
                 name,
                 verdict: Verdict::Skipped(reason),

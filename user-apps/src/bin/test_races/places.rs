@@ -28,10 +28,15 @@ static SPINNERS: [Spinner; MOST] = [const {
     }
 }; MOST];
 
-/// The number by which the hardware knows the CPU that runs this: its initial local APIC identifier
-/// (Intel SDM, volume 2, `CPUID` leaf 1).
+/// The number by which the hardware knows the CPU that runs this: its local APIC identifier (Intel SDM, volume 2,
+/// `CPUID` leaf 11, or where that is missing the low byte in leaf 1).
 fn here() -> u64 {
-    (core::arch::x86_64::__cpuid(1).ebx >> 24).into()
+    let topology = core::arch::x86_64::__cpuid_count(11, 0);
+    let number = match topology.ebx {
+        0 => core::arch::x86_64::__cpuid(1).ebx >> 24,
+        _ => topology.edx,
+    };
+    number.into()
 }
 
 /// A thread that never enters the kernel.
