@@ -11,7 +11,7 @@ use libipc::{Commit, Endpoint, Perm, Received, Rights, ShareMode, Space, process
 use user_apps::scenario::assert_err;
 use user_apps::scenario::frames::{assert_exact, counters};
 use user_apps::scenario::memory::{PAGE, SCRATCH, give_all_back, map, peek, poke, take_all};
-use user_apps::scenario::peer::{child, join, status_of, thread_with};
+use user_apps::scenario::peer::{child, join, status_of, thread_with, until};
 use user_apps::scenario::twin::{Gift, Twin, system};
 
 user_apps::scenarios![
@@ -223,19 +223,21 @@ fn decimal(mut number: u64, text: &mut [u8; 20]) -> &str {
 
 /// A thread that needs a frame when there is none waits until its supervisor has found one.
 fn the_supervisor_frees_memory_and_resumes() {
+    static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
     static GO: AtomicBool = AtomicBool::new(false);
     const AT: u64 = SCRATCH + (1 << 43);
     let pid = child(|| {
         let supervisor = Endpoint::create().expect("endpoint");
         let memory = map(AT, 1);
         let worker = thread_with(PRIORITY, Supervisor::Endpoint(&supervisor), || {
+            HAS_BEGUN.store(true, Ordering::Relaxed);
             while !GO.load(Ordering::Relaxed) {
                 libipc::object::yield_now();
             }
             poke(AT, 7);
         });
-        // So that the worker has begun.
-        libipc::object::yield_now();
+        // What it needs to begin, it has then.
+        until("the worker", || HAS_BEGUN.load(Ordering::Relaxed));
         let own = Space::own();
         let taken = take_all(&own);
         GO.store(true, Ordering::Relaxed);
