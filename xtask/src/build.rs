@@ -22,6 +22,9 @@ pub(crate) struct BuildArgs {
     /// Take what the last build has made
     #[arg(long, conflicts_with_all = ["debug", "apps"])]
     pub(crate) no_build: bool,
+    /// Build a kernel with optimisation that checks itself as one without does
+    #[arg(skip)]
+    pub(crate) checked: bool,
 }
 
 /// What a build has made.
@@ -64,11 +67,13 @@ pub(crate) fn build(args: &BuildArgs) -> Result<Built> {
         return last_build();
     }
     setup::ensure(Purpose::Build)?;
-    let kernels = executables(Part::Kernel, args.debug)?;
+    let profile = if args.debug { "dev" } else { "release" };
+    let of_kernel = if args.checked { "checked" } else { profile };
+    let kernels = executables(Part::Kernel, of_kernel)?;
     let [kernel] = &kernels[..] else {
         bail!("the kernel package has no executable `cowslip`")
     };
-    let programs = executables(Part::User, args.debug)?;
+    let programs = executables(Part::User, profile)?;
 
     let mut archive = Archive::default();
     for program in programs.iter().chain(&args.apps) {
@@ -107,7 +112,11 @@ fn last_build() -> Result<Built> {
 
 /// Archives with different contents have different names: a boot that is under way keeps its own.
 fn archive_name(args: &BuildArgs) -> String {
-    let profile = if args.debug { "-debug" } else { "" };
+    let profile = match args {
+        BuildArgs { checked: true, .. } => "-checked",
+        BuildArgs { debug: true, .. } => "-debug",
+        _ => "",
+    };
     if args.apps.is_empty() {
         format!("archive{profile}.tar")
     } else {
@@ -116,12 +125,13 @@ fn archive_name(args: &BuildArgs) -> String {
 }
 
 /// Builds a part and returns its executables.
-fn executables(part: Part, debug: bool) -> Result<Vec<PathBuf>> {
+fn executables(part: Part, profile: &str) -> Result<Vec<PathBuf>> {
     let mut command = part.cargo("build");
-    command.arg("--message-format=json-render-diagnostics");
-    if !debug {
-        command.arg("--release");
-    }
+    command.args([
+        "--message-format=json-render-diagnostics",
+        "--profile",
+        profile,
+    ]);
     executables_in(&stdout_of(&mut command)?)
 }
 

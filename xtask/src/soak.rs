@@ -1,10 +1,14 @@
-//! `cargo xtask soak`: lets the user program `soak` race on several CPUs for as long as one likes.
+//! `cargo xtask soak`: lets the user program `soak`, or the cases of `test_races`, race on several CPUs for as long as one
+//! likes.
+//!
+//! The kernel is optimised, and checks itself: after each lap, or case, it counts all references again.
 //!
 //! What the machine prints goes to stdout, line by line. The seed decides what its processes do; it is chosen by the
 //! clock unless it is given, and said in the beginning and, with the command that repeats it, in the end.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 
@@ -17,6 +21,8 @@ use crate::setup::{self, Purpose};
 
 /// The program.
 const PROGRAM: &str = "soak";
+/// The program whose cases are races.
+const RACES: &str = "test_races";
 
 /// How long the machine may take on top of its time, to start, to let all end and to repeat a lap: a process
 /// that hangs is noticed by this.
@@ -34,9 +40,12 @@ pub(crate) struct SoakArgs {
     /// What the processes do follows from this number
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Use a debug build of the kernel, which counts all references after each lap
+    /// Build without optimisation
     #[arg(long)]
     debug: bool,
+    /// Repeat the cases of the program test_races instead
+    #[arg(long, conflicts_with = "seed")]
+    races: bool,
 }
 
 /// Runs the task.
@@ -44,10 +53,21 @@ pub(crate) fn main(args: &SoakArgs) -> Result<ExitCode> {
     setup::ensure(Purpose::Run)?;
     let built = build(&BuildArgs {
         debug: args.debug,
+        checked: !args.debug,
         ..BuildArgs::default()
     })?;
+    if args.races {
+        return race(args, &built);
+    }
     let seed = args.seed.unwrap_or_else(seed_of_the_clock);
-    let ending = boot(args, seed, &built)?;
+    let seconds = args.minutes * 60;
+    let words = [PROGRAM.into(), seconds.to_string(), seed.to_string()];
+    let limit = Duration::from_secs(seconds) + PATIENCE;
+    let ending = machine(args, &built, &words)?.converse(
+        std::io::empty(),
+        std::io::stdout(),
+        Some(limit),
+    )?;
     if ending == Ending::Exit(0) {
         eprintln!("xtask: the soak is well; seed {seed}");
     } else {
@@ -56,14 +76,52 @@ pub(crate) fn main(args: &SoakArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(ending.status()))
 }
 
-fn boot(args: &SoakArgs, seed: u64, built: &Built) -> Result<Ending> {
-    let seconds = args.minutes * 60;
-    let words = [PROGRAM.into(), seconds.to_string(), seed.to_string()];
-    let machine = Machine {
+/// Runs all races again and again, and says how many rounds each has gone.
+fn race(args: &SoakArgs, built: &Built) -> Result<ExitCode> {
+    let begin = Instant::now();
+    let mut totals = BTreeMap::new();
+    let mut ending = Ending::Exit(0);
+    while ending == Ending::Exit(0) && begin.elapsed() < Duration::from_secs(args.minutes * 60) {
+        let mut output = Vec::new();
+        let machine = machine(args, built, &[RACES.into()])?;
+        ending = machine.converse(std::io::empty(), &mut output, Some(RACES_LIMIT))?;
+        let output = String::from_utf8_lossy(&output);
+        add_rounds(&mut totals, &output);
+        if ending != Ending::Exit(0) {
+            print!("{output}");
+            eprintln!("xtask: {ending}");
+        }
+    }
+    for (case, rounds) in totals {
+        println!("{rounds:>9} rounds of {case}");
+    }
+    Ok(ExitCode::from(ending.status()))
+}
+
+/// How long all races may take: on a host that is busy many times as long as they do.
+const RACES_LIMIT: Duration = Duration::from_secs(900);
+
+/// Adds the rounds that each case of a boot has gone: it says so before its verdict, each of its threads for itself.
+fn add_rounds(totals: &mut BTreeMap<String, u64>, output: &str) {
+    let mut rounds = 0;
+    for line in output.lines() {
+        if let Some(nr) = line.trim().strip_suffix(" rounds") {
+            rounds += nr.parse::<u64>().unwrap_or(0);
+        } else if let Some(case) = line
+            .strip_prefix("test ")
+            .and_then(|l| l.strip_suffix(" ... ok"))
+        {
+            *totals.entry(case.into()).or_default() += core::mem::take(&mut rounds);
+        }
+    }
+}
+
+fn machine(args: &SoakArgs, built: &Built, words: &[String]) -> Result<Machine> {
+    Ok(Machine {
         medium: Medium::Direct {
             kernel: built.kernel.clone(),
             archive: built.archive.clone(),
-            cmdline: command_line(&limine_conf::entry()?.cmdline, None, &words),
+            cmdline: command_line(&limine_conf::entry()?.cmdline, None, words),
         },
         smp: args.smp,
         far_cpu: false,
@@ -72,9 +130,7 @@ fn boot(args: &SoakArgs, seed: u64, built: &Built) -> Result<Ending> {
         gdb: false,
         log: None,
         trace: None,
-    };
-    let limit = Duration::from_secs(seconds) + PATIENCE;
-    machine.converse(std::io::empty(), std::io::stdout(), Some(limit))
+    })
 }
 
 /// A seed that nobody has chosen, short enough to be typed.
@@ -95,12 +151,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_rounds_of_all_threads_and_boots_are_added() {
+        let boot = "    3 rounds\n    4 rounds\ntest a ... ok\n    5 rounds\ntest b ... ok\n";
+        let mut totals = BTreeMap::new();
+        add_rounds(&mut totals, boot);
+        add_rounds(&mut totals, boot);
+        let expected = [("a".to_owned(), 14), ("b".to_owned(), 10)];
+        assert_eq!(totals, expected.into());
+    }
+
+    #[test]
     fn the_command_that_repeats_a_soak_has_all_that_decides() {
         let args = SoakArgs {
             minutes: 3,
             smp: 8,
             seed: None,
             debug: true,
+            races: false,
         };
         assert_eq!(
             repeat(&args, 42),
