@@ -96,10 +96,9 @@ impl<'m> Cpu<'m> {
     /// Goes over to another root, as with a message.
     fn switch(&self, root: u64) {
         let lock = &self.machine.lock;
-        let place = lock.place(self.number);
         let shared = match self.fault {
-            Fault::DoesNotRead => lock.share_to_replace(place),
-            _ => lock.share(place),
+            Fault::DoesNotRead => lock.share_to_replace(self.number),
+            _ => lock.share(lock.door(self.number)),
         };
         assert!(shared.is_some(), "nobody has it alone");
         self.use_root(root);
@@ -201,7 +200,7 @@ impl<'m> Cpu<'m> {
     /// Puts another frame into the table, and frees the old one.
     fn remap(&self, nr_cpus: usize) {
         let lock = &self.machine.lock;
-        let shared = lock.share_to_replace(lock.place(self.number));
+        let shared = lock.share_to_replace(self.number);
         assert!(shared.is_some(), "nobody has it alone");
         let free = || self.machine.old_is_free.store(1, Release);
         match self.fault {
