@@ -1,7 +1,8 @@
 //! A stand-in for the kernel in host tests: calls go to services in the same thread.
 //!
 //! [`serve`] puts a [`Service`] behind a handle; sends to that handle arrive there, and the bytes
-//! are really copied. Deferred answers are collected by [`replies`]. Other calls are recorded and
+//! are really copied. Deferred answers are collected by [`replies`]; what a loop receives is what [`deliver`] has put there,
+//! and then the endpoint is dead. Other calls are recorded and
 //! answered with success and, where they create something, fresh handle numbers.
 
 use std::cell::RefCell;
@@ -31,8 +32,17 @@ struct Fake {
     asked: VecDeque<Asked>,
     replies: Vec<(u64, Message, Vec<u8>)>,
     failing: BTreeMap<u32, Error>,
+    failing_once: BTreeMap<u32, Error>,
+    delivered: BTreeMap<u32, VecDeque<Incoming>>,
     /// The last handle number and token given out.
     last: u32,
+}
+
+impl Fake {
+    fn failure(&mut self, number: u32) -> Option<Error> {
+        let once = self.failing_once.remove(&number);
+        once.or_else(|| self.failing.get(&number).copied())
+    }
 }
 
 thread_local! {
@@ -56,6 +66,21 @@ pub fn fail(call: Call, error: Option<Error>) {
     });
 }
 
+/// Makes the next `call` fail.
+pub fn fail_once(call: Call, error: Error) {
+    with(|fake| fake.failing_once.insert(call as u32, error));
+}
+
+/// Lets `handle` receive a message without bytes; the answer is one of the [`replies`].
+pub fn deliver(handle: Handle, incoming: Incoming) {
+    with(|fake| {
+        fake.delivered
+            .entry(handle.0)
+            .or_default()
+            .push_back(incoming);
+    });
+}
+
 /// The calls since the last time, sends left out.
 #[must_use]
 pub fn asked() -> Vec<Asked> {
@@ -75,7 +100,7 @@ pub(crate) fn call(number: u32, handle: Handle, args: Args, words: Words) -> (u6
     let outcome = match Call::from_number(number) {
         _ if gone => Err(Error::Died),
         None => Err(Error::UnknownCall),
-        Some(call) => match with(|fake| fake.failing.get(&number).copied()) {
+        Some(call) => match with(|fake| fake.failure(number)) {
             Some(error) => Err(error),
             None => dispatch(call, handle, args, words),
         },
@@ -89,14 +114,11 @@ pub(crate) fn call(number: u32, handle: Handle, args: Args, words: Words) -> (u6
 fn dispatch(call: Call, handle: Handle, args: Args, words: Words) -> Result<(Args, Words), Error> {
     match call {
         Call::Send => return send(handle, args, words),
-        Call::Reply => {
-            let message = Message {
-                tag: Tag(args[1]),
-                words,
-            };
-            // SAFETY: the wrapper passed a slice.
-            let data = unsafe { bytes(args[2], args[3]) }.to_vec();
-            with(|fake| fake.replies.push((args[0], message, data)));
+        Call::Reply => reply(args, words),
+        Call::Recv => return receive(handle),
+        Call::ReplyRecv => {
+            reply(args, words);
+            return receive(handle);
         }
         _ => with(|fake| fake.asked.push_back(Asked { call, handle, args })),
     }
@@ -112,6 +134,25 @@ fn dispatch(call: Call, handle: Handle, args: Args, words: Words) -> Result<(Arg
         u64::from(0x1000 + fake.last)
     });
     Ok(([number, 0, 0, 0, 0, 0], words))
+}
+
+fn reply(args: Args, words: Words) {
+    let message = Message {
+        tag: Tag(args[1]),
+        words,
+    };
+    // SAFETY: the wrapper passed a slice.
+    let data = unsafe { bytes(args[2], args[3]) }.to_vec();
+    with(|fake| fake.replies.push((args[0], message, data)));
+}
+
+/// The next message that was delivered. Without one the endpoint is dead, as nobody can wait.
+fn receive(handle: Handle) -> Result<(Args, Words), Error> {
+    let next = with(|fake| fake.delivered.get_mut(&handle.0)?.pop_front());
+    let incoming = next.ok_or(Error::Died)?;
+    let Message { tag, words } = incoming.message;
+    let token = incoming.token.into_raw();
+    Ok(([incoming.badge, tag.0, 0, token, 0, 0], words))
 }
 
 fn send(handle: Handle, args: Args, words: Words) -> Result<(Args, Words), Error> {

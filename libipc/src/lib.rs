@@ -5,7 +5,9 @@
 //! | the instruction | [`raw`] |
 //! | kernel objects as types that own their handle | [`object`], [`message`], [`buffer`], [`thread`] |
 //! | what a program starts with | [`start`], [`rt`], [`io`] |
-//! | servers, and clients of the standard ones | [`server`], [`services`] |
+//! | services, whose client and server are generated | [`mod@service`] |
+//! | a server's loop | [`server`] |
+//! | clients of the standard servers | [`services`] |
 //! | endpoints by name | [`names`] |
 //! | processes, and the course's send / recv / reply between them | [`process`], [`course`] |
 //! | host tests | [`fake`] |
@@ -25,6 +27,9 @@
 #[cfg(target_os = "none")]
 extern crate alloc;
 
+// The attribute names the crate as its users do.
+extern crate self as libipc;
+
 pub use ::abi;
 
 pub mod buffer;
@@ -40,12 +45,16 @@ pub mod ranges;
 pub mod raw;
 pub mod rt;
 pub mod server;
+pub mod service;
 pub mod services;
 pub mod start;
 pub mod thread;
 
 pub use abi::{Commit, Error, Handle, PAGE_SIZE, Perm, Rights, ShareMode};
 pub use buffer::PageBuffer;
+pub use libipc_macros::service;
 pub use message::{Fault, Incoming, Message, Received, ReplyToken, Sent};
 pub use object::{Borrowed, Endpoint, Interrupt, Ports, Space, System, Thread};
 pub use process::{exit, fork, getpid, getppid};
+pub use server::serve;
+pub use service::{Argument, ErrorCode};

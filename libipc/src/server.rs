@@ -1,16 +1,19 @@
 //! The loop of a server, around whatever it serves.
 //!
-//! A [`Service`] says what to answer; [`serve`] receives and replies in one entry, and goes on when
-//! a client is gone. A server that serves takes no more memory: it has touched all that it needs, so
+//! A [`Service`] says what to answer: a [generated](mod@crate::service) one by calling a trait's methods, one by hand by looking
+//! at messages. [`serve`] receives and replies in one entry, and goes on when a client is gone. A server that serves takes no more memory: it has touched all that it needs, so
 //! that it answers when there are no free frames left. Host tests call the same services through the [fake kernel](crate::fake).
 
 use abi::Error;
 #[cfg(target_os = "none")]
 use abi::PAGE_SIZE;
 
+use crate::buffer::PageBuffer;
 use crate::message::{Fault, Incoming, Message, Received, ReplyToken};
-use crate::object::Endpoint;
-use crate::services::Refusal;
+use crate::names;
+use crate::object::{Endpoint, close_raw};
+use crate::service::undelivered;
+use crate::services;
 #[cfg(target_os = "none")]
 use crate::start::STACK_TOP;
 
@@ -54,6 +57,17 @@ pub trait Service {
         false
     }
 
+    /// The most bytes that a message may bring.
+    fn max_bytes(&self) -> usize {
+        0
+    }
+
+    /// Whether it has done what it is there for. The loop asks at first, and after each event that is not answered at
+    /// once: so who ends a service with a request answers that itself, by [`ReplyToken::reply`].
+    fn is_done(&self) -> bool {
+        false
+    }
+
     /// A message with its bytes. `None`: the answer comes later, by the token.
     fn message(&mut self, incoming: Incoming, data: &[u8]) -> Option<Answer<'_>>;
 
@@ -72,13 +86,37 @@ pub trait Service {
 #[cfg(target_os = "none")]
 const STACK: u64 = 32 * 1024;
 
-/// Serves until the endpoint cannot be received on any more; returns why.
-pub fn serve(endpoint: &Endpoint, buffer: &mut [u8], service: &mut impl Service) -> Error {
-    loop {
-        if let Err(error) = serve_while(endpoint, buffer, service, |_| true) {
-            return error;
-        }
+/// Serves under a name, until the service is done.
+///
+/// # Errors
+/// Those of [`names::register`], and why the endpoint cannot be received on any more.
+pub fn serve<S: Service>(name: &str, mut service: S) -> Result<(), services::Error> {
+    let endpoint = Endpoint::create()?;
+    names::register(name, &endpoint)?;
+    Ok(serve_on(&endpoint, &mut service)?)
+}
+
+/// Serves on an endpoint, until the service is done. What arrives begins at a page.
+///
+/// # Errors
+/// `NoMemory` for the buffer; why the endpoint cannot be received on any more.
+pub fn serve_on<S: Service>(endpoint: &Endpoint, service: &mut S) -> Result<(), Error> {
+    match service.max_bytes() {
+        0 => serve_into(endpoint, &mut [], service),
+        len => serve_into(endpoint, &mut PageBuffer::new(len)?, service),
     }
+}
+
+/// [`serve_on`] with a buffer of the caller's.
+///
+/// # Errors
+/// Why the endpoint cannot be received on any more.
+pub fn serve_into<S: Service>(
+    endpoint: &Endpoint,
+    buffer: &mut [u8],
+    service: &mut S,
+) -> Result<(), Error> {
+    serve_while(endpoint, buffer, service, |service| !service.is_done())
 }
 
 /// Serves as long as the service wants: it is asked at first, and after each event that it does
@@ -134,16 +172,20 @@ pub fn serve_while<S: Service>(
         next = endpoint
             .reply_recv(token, message, data, buffer)
             .or_else(|error| {
-                refuse(ReplyToken(number), error);
+                withdraw(ReplyToken(number), message, error);
                 endpoint.recv(buffer)
             });
     }
 }
 
 /// Tells a client, if it still waits, that its answer could not be delivered: in words, which take
-/// neither a frame nor a handle.
-fn refuse(token: ReplyToken, error: Error) {
-    let _ = token.reply(Refusal::from(error).message(), &[]);
+/// neither a frame nor a handle. Handles that were to move stay here, and are closed.
+#[cold]
+fn withdraw(token: ReplyToken, answer: Message, error: Error) {
+    let _ = token.reply(undelivered(error), &[]);
+    if answer.tag.moves_handles() {
+        close(&answer);
+    }
 }
 
 /// Touches the stack, from its beginning to [`STACK`] bytes below this function: a read is enough.
@@ -165,13 +207,7 @@ fn touch_stack() {
 #[cfg(not(target_os = "none"))]
 fn touch_stack() {}
 
-/// Closes handles that nobody asked for.
+/// Closes the handles of a message.
 fn close(message: &Message) {
-    for handle in message
-        .handles()
-        .into_iter()
-        .filter(|handle| !handle.is_none())
-    {
-        drop(Endpoint::from_raw(handle));
-    }
+    message.handles().into_iter().for_each(close_raw);
 }

@@ -3,5 +3,6 @@
 
 extern crate alloc;
 
+pub mod adding;
 pub mod bench;
 pub mod scenario;

@@ -59,6 +59,14 @@ impl Drop for Owned {
 #[derive(Debug)]
 pub struct Borrowed<'a, T>(ManuallyDrop<T>, PhantomData<&'a T>);
 
+impl<T> Borrowed<'_, T> {
+    /// Wraps a value so that it is never dropped: who made it sees to that whatever it stands for outlives this.
+    #[must_use]
+    pub const fn new(value: T) -> Self {
+        Borrowed(ManuallyDrop::new(value), PhantomData)
+    }
+}
+
 impl<T> Deref for Borrowed<'_, T> {
     type Target = T;
 
@@ -83,7 +91,7 @@ macro_rules! object {
             /// Wraps a handle without taking it over.
             #[must_use]
             pub fn borrow<'a>(handle: Handle) -> Borrowed<'a, Self> {
-                Borrowed(ManuallyDrop::new(Self::from_raw(handle)), PhantomData)
+                Borrowed::new(Self::from_raw(handle))
             }
 
             /// The handle; [`Handle::NONE`] in a process that does not own it.
@@ -156,6 +164,11 @@ pub fn copy_handle(
 ) -> Result<Handle, Error> {
     let args = [to.0.into(), rights.bits().into(), badge, 0, 0, 0];
     raw::checked(Call::HandleCopy, handle, args).map(first_handle)
+}
+
+/// Closes a bare handle, of whatever it is; [`Handle::NONE`] is none.
+pub(crate) fn close_raw(handle: Handle) {
+    drop(Owned::new(handle));
 }
 
 /// The handle that a creating call returned in `rdi`.

@@ -14,9 +14,10 @@ use core::fmt;
 
 use crate::message::{Message, Sent};
 use crate::object::Endpoint;
+use crate::{ErrorCode, service};
 
 /// Why a server did not do what it was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ErrorCode)]
 #[repr(u32)]
 pub enum Refusal {
     /// The request has no meaning: unknown label, impossible value, missing bytes.
@@ -99,37 +100,14 @@ impl From<abi::Error> for Refusal {
     }
 }
 
-/// Why a request failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// The message did not get through.
-    Kernel(abi::Error),
-    /// The server refused.
-    Refused(Refusal),
-}
-
-impl From<abi::Error> for Error {
-    fn from(error: abi::Error) -> Self {
-        Error::Kernel(error)
-    }
-}
+/// Why a request to a standard server failed.
+pub type Error = service::Error<Refusal>;
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Error::Refused(refusal)
     }
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Kernel(error) => error.fmt(f),
-            Error::Refused(refusal) => refusal.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for Error {}
 
 /// Sends a request, and sorts refusals from answers.
 pub(crate) fn request(
@@ -138,11 +116,7 @@ pub(crate) fn request(
     data: &[u8],
     reply: &mut [u8],
 ) -> Result<Sent, Error> {
-    let sent = server.send(message, data, reply)?;
-    match Refusal::from_label(sent.reply.label()) {
-        None => Ok(sent),
-        Some(refusal) => Err(refusal.into()),
-    }
+    service::ask(server, message, data, reply)
 }
 
 /// A short name in two words: the bytes in order, the rest zero.

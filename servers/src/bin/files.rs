@@ -13,5 +13,5 @@ fn run() -> Result<(), libipc::Error> {
     let bytes = unsafe { core::slice::from_raw_parts(archive as *const u8, len as usize) };
     let mut files = Files::new(bytes);
     let inbox = Endpoint::borrow(start::inbox());
-    Err(server::serve(&inbox, &mut [0; MAX_PATH], &mut files))
+    server::serve_into(&inbox, &mut [0; MAX_PATH], &mut files)
 }

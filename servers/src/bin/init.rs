@@ -66,7 +66,7 @@ fn run() -> Result<(), Error> {
     let _work = thread::spawn_at(work, arg, stack, supervisor, priority)?;
     // Below the other thread, which knows better why a server that it starts has died.
     this.set(ThreadField::Priority, u64::from(priority) - 1)?;
-    Err(server::serve(&own, &mut [], &mut Watch))
+    server::serve_into(&own, &mut [], &mut Watch)
 }
 
 /// Tells when this program began, if the command line asks for it.

@@ -9,5 +9,5 @@ libipc::program!(run);
 fn run() -> Result<(), libipc::Error> {
     let inbox = Endpoint::borrow(start::inbox());
     let mut memstat = Memstat::new(System::from_raw(start::system()));
-    Err(server::serve(&inbox, &mut [], &mut memstat))
+    server::serve_into(&inbox, &mut [], &mut memstat)
 }

@@ -8,5 +8,5 @@ libipc::program!(run);
 
 fn run() -> Result<(), libipc::Error> {
     let inbox = Endpoint::borrow(start::inbox());
-    Err(server::serve(&inbox, &mut [], &mut Names::default()))
+    server::serve_into(&inbox, &mut [], &mut Names::default())
 }

@@ -25,5 +25,5 @@ fn run() -> Result<(), libipc::Error> {
     };
     let init = Endpoint::from_raw(start::extra()[EXTRA_INIT]);
     let mut procd = Procd::new(maker, init);
-    Err(server::serve(&inbox, &mut [0; MAX_ARGS], &mut procd))
+    server::serve_into(&inbox, &mut [0; MAX_ARGS], &mut procd)
 }

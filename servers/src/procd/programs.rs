@@ -50,6 +50,7 @@ fn read(path: &str, files: &Endpoint) -> Result<PageBuffer, Refusal> {
     let refused = |error| match error {
         libipc::services::Error::Kernel(error) => error.into(),
         libipc::services::Error::Refused(refusal) => refusal,
+        _ => Refusal::Broken,
     };
     let file = files::open(files, path).map_err(refused)?;
     let mut image = PageBuffer::new(file.size)?;

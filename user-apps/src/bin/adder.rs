@@ -1,20 +1,18 @@
 //! The smallest server: adds two numbers. `adder &` starts it, `add 2 3` asks it.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use libipc::services::Error;
-use libipc::{Endpoint, Message, Received, names};
+use user_apps::adding::{AddError, Adder, AdderServer};
 
 libipc::program!(run);
 
-fn run() -> Result<(), Error> {
-    let endpoint = Endpoint::create()?;
-    names::register("adder", &endpoint)?;
-    loop {
-        if let Received::Message(request) = endpoint.recv(&mut [])? {
-            let [a, b, ..] = request.message.words;
-            let sum = Message::new(0).with_words([a.wrapping_add(b)]);
-            // A client that died meanwhile needs no answer.
-            let _ = request.token.reply(sum, &[]);
-        }
+struct MyAdder;
+
+impl Adder for MyAdder {
+    fn add(&self, a: u64, b: u64) -> Result<u64, AddError> {
+        a.checked_add(b).ok_or(AddError::Overflow)
     }
+}
+
+fn run() -> Result<(), libipc::services::Error> {
+    libipc::serve("adder", AdderServer::new(MyAdder))
 }

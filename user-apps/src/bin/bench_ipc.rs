@@ -6,7 +6,8 @@ extern crate alloc;
 use libipc::abi::{Call, Tag, pack_handles};
 use libipc::raw::{Args, Words, message_call};
 use libipc::services::Error;
-use libipc::{Endpoint, Handle, Rights, Space};
+use libipc::{Endpoint, Handle, Rights, Space, server};
+use user_apps::adding::{AddError, Adder, AdderClient, AdderServer};
 use user_apps::bench::{Rounds, measure, measure_with};
 use user_apps::scenario::twin::{Gift, Twin, system};
 
@@ -21,6 +22,7 @@ const RECEIVE: Rights = Rights::RECV.union(Rights::COPY);
 
 fn run() -> Result<(), Error> {
     inline()?;
+    service()?;
     buffers()?;
     handles()?;
     notifications()?;
@@ -68,6 +70,35 @@ fn inline() -> Result<(), Error> {
         || (),
         |()| message_call(Call::Send as u32, to, NOTHING, [1, 2, 3, 4]).2,
         |words| assert_eq!(words, [1, 2, 3, 4]),
+    );
+    twin.kill();
+    Ok(())
+}
+
+/// Adds, without looking at what comes of it.
+struct Sum;
+
+impl Adder for Sum {
+    fn add(&self, a: u64, b: u64) -> Result<u64, AddError> {
+        Ok(a.wrapping_add(b))
+    }
+}
+
+/// A generated client calls a generated server: two words there, one back.
+fn service() -> Result<(), Error> {
+    let endpoint = Endpoint::create()?;
+    let gift = Gift(endpoint.handle(), RECEIVE, 0);
+    let twin = Twin::start(&system(), &[gift], |[receive, ..]| {
+        let served = server::serve_on(&Endpoint::borrow(receive), &mut AdderServer::new(Sum));
+        assert!(served.is_ok(), "the server has ended");
+    });
+    let adder = AdderClient::new(endpoint);
+    measure_with(
+        "service_call/2w",
+        ROUNDS,
+        || (2, 3),
+        |(a, b)| adder.add(a, b),
+        |sum| assert_eq!(sum, Ok(5)),
     );
     twin.kill();
     Ok(())

@@ -44,7 +44,13 @@ impl Subject {
     pub(super) const ALL: &[Subject] = &[
         Subject {
             program: &["bench_ipc"],
-            families: &["null_syscall", "ipc_rtt", "ipc_handle_rtt", "notify"],
+            families: &[
+                "null_syscall",
+                "ipc_rtt",
+                "service_call",
+                "ipc_handle_rtt",
+                "notify",
+            ],
             mem: "128M",
             least_smp: 1,
         },

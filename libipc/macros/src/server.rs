@@ -1,0 +1,303 @@
+//! The server's side: the trait, and what finds a request's method and answers with its result.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+
+use crate::client::{is_unit, room};
+use crate::define::{Argument, Kind, Method, Output, Service};
+
+/// The trait, with the methods that every server may have; and what must hold of its messages.
+pub(crate) fn interface(service: &Service) -> TokenStream {
+    let mut item = service.item.clone();
+    let receiver = if service.is_shared() {
+        quote!(&self)
+    } else {
+        quote!(&mut self)
+    };
+    item.items.push(syn::parse_quote! {
+        /// Bits that were raised at the server's endpoint.
+        fn notification(#receiver, bits: u64) {
+            let _ = bits;
+        }
+    });
+    item.items.push(syn::parse_quote! {
+        /// A fault of a thread that the server's endpoint supervises: the thread is killed.
+        fn fault(#receiver, fault: ::libipc::Fault) {
+            let _ = fault.decide(::libipc::abi::FaultVerdict::Kill);
+        }
+    });
+    item.items.push(syn::parse_quote! {
+        /// Whether the server has done what it is there for: asked after each event, it ends the loop.
+        #[inline]
+        fn is_done(&self) -> bool {
+            false
+        }
+    });
+    let limits = service.methods.iter().map(limits);
+    let by_reference = service.is_shared().then(|| by_reference(service));
+    quote!(#item #(#limits)* #by_reference)
+}
+
+/// Several threads serve one state by references.
+fn by_reference(service: &Service) -> TokenStream {
+    let interface = &service.item.ident;
+    let methods = service.methods.iter().map(|method| {
+        let (signature, name) = (&method.item.sig, &method.name);
+        let arguments = method.arguments.iter().map(|argument| &argument.name);
+        quote! {
+            #[inline]
+            #signature {
+                (**self).#name(#(#arguments),*)
+            }
+        }
+    });
+    quote! {
+        impl<S: #interface> #interface for &S {
+            #(#methods)*
+
+            fn notification(&self, bits: u64) {
+                (**self).notification(bits);
+            }
+
+            fn fault(&self, fault: ::libipc::Fault) {
+                (**self).fault(fault);
+            }
+
+            #[inline]
+            fn is_done(&self) -> bool {
+                (**self).is_done()
+            }
+        }
+    }
+}
+
+impl Service {
+    /// Whether several threads may serve it at a time.
+    fn is_shared(&self) -> bool {
+        self.methods.iter().all(|method| !method.is_mut)
+    }
+}
+
+/// Says at compile time, and at the argument that is one too many, that a message has no room.
+fn limits(method: &Method) -> TokenStream {
+    let parcelled: Vec<_> = method
+        .arguments
+        .iter()
+        .filter_map(|argument| Some((argument, argument.parcelled()?)))
+        .collect();
+    let types: Vec<_> = parcelled.iter().map(|(_, ty)| ty).collect();
+    let has_bytes = method
+        .arguments
+        .iter()
+        .any(|argument| matches!(argument.kind, Kind::Bytes(_)));
+    let given: Vec<_> = parcelled
+        .iter()
+        .filter(|(argument, _)| matches!(argument.kind, Kind::Given(_)))
+        .map(|(_, ty)| ty)
+        .collect();
+    let handles = quote!((0 #(+ <#types as ::libipc::service::Argument>::NR_HANDLES)*));
+    let arguments = parcelled.iter().enumerate().map(|(i, (argument, ty))| {
+        let (Argument { span, .. }, before) = (argument, &types[..=i]);
+        let keeps = matches!(argument.kind, Kind::Lent(_)).then(|| {
+            quote_spanned! {*span=>
+                ::core::assert!(
+                    <#ty as ::libipc::service::Argument>::NR_HANDLES == 0
+                        || 0 #(+ <#given as ::libipc::service::Argument>::NR_HANDLES)* == 0,
+                    "the handles of a request are all given, or all lent"
+                );
+            }
+        });
+        quote_spanned! {*span=>
+            ::core::assert!(
+                (0 #(+ <#before as ::libipc::service::Argument>::NR_WORDS)*)
+                    <= (if #handles > 0 { 2 } else { 4 }),
+                "a request has four words, or two if it has handles"
+            );
+            ::core::assert!(
+                (0 #(+ <#before as ::libipc::service::Argument>::NR_HANDLES)*) <= 4,
+                "a request has four handles"
+            );
+            ::core::assert!(
+                !(#has_bytes && <#ty as ::libipc::service::Argument>::HAS_VALUES),
+                "a request has bytes, or values"
+            );
+            #keeps
+        }
+    });
+    let result = result_limits(method);
+    quote! {
+        const _: () = {
+            #(#arguments)*
+            #result
+        };
+    }
+}
+
+fn result_limits(method: &Method) -> TokenStream {
+    let (Output::Given(ty) | Output::Lent(ty) | Output::Bytes(ty, _)) = &method.output;
+    let argument =
+        quote_spanned!(syn::spanned::Spanned::span(ty)=> <#ty as ::libipc::service::Argument>);
+    quote_spanned! {method.name.span()=>
+        ::core::assert!(
+            #argument::NR_WORDS <= (if #argument::NR_HANDLES > 0 { 2 } else { 4 }),
+            "a result has four words, or two if it has handles"
+        );
+        ::core::assert!(#argument::NR_HANDLES <= 4, "a result has four handles");
+    }
+}
+
+/// The server's type, which dispatches.
+pub(crate) fn server(service: &Service) -> TokenStream {
+    let (interface, client, server) = (&service.item.ident, &service.client, &service.server);
+    let vis = &service.item.vis;
+    let doc = format!("Serves an [`{interface}`]: what `libipc::serve` takes.");
+    let results = service
+        .methods
+        .iter()
+        .filter(|method| !method.is_deferred());
+    let results = results.filter_map(|method| match &method.output {
+        Output::Given(ty) | Output::Lent(ty) => Some(ty),
+        Output::Bytes(..) => None,
+    });
+    let room_of_results = room(results);
+    let parcelled = service.methods.iter().flat_map(|method| &method.arguments);
+    let room_of_requests = room(parcelled.filter_map(Argument::parcelled));
+    let max_bytes = service
+        .max_bytes
+        .as_ref()
+        .map_or_else(|| quote!(0), |max_bytes| quote!(#max_bytes));
+    let arms = service.methods.iter().map(|method| arm(service, method));
+    quote! {
+        #[doc = #doc]
+        #[derive(Debug)]
+        #vis struct #server<S> {
+            /// What is served.
+            pub state: S,
+            /// Where the values of a result are until they are sent.
+            room: [u8; #room_of_results],
+        }
+
+        impl<S: #interface> #server<S> {
+            /// A server of this.
+            pub const fn new(state: S) -> Self {
+                Self {
+                    state,
+                    room: [0; #room_of_results],
+                }
+            }
+        }
+
+        impl<S: #interface> ::libipc::server::Service for #server<S> {
+            /// Each request says what it takes.
+            fn takes_handles(&self) -> bool {
+                true
+            }
+
+            fn max_bytes(&self) -> usize {
+                ::core::cmp::max(#max_bytes, #room_of_requests)
+            }
+
+            #[inline]
+            fn message(
+                &mut self,
+                incoming: ::libipc::Incoming,
+                data: &[u8],
+            ) -> ::core::option::Option<::libipc::server::Answer<'_>> {
+                match incoming.message.label() {
+                    #(#arms)*
+                    _ => ::libipc::service::unknown(incoming, #client::PROTOCOL),
+                }
+            }
+
+            fn notification(&mut self, bits: u64) {
+                #interface::notification(&mut self.state, bits);
+            }
+
+            fn fault(&mut self, fault: ::libipc::Fault) {
+                #interface::fault(&mut self.state, fault);
+            }
+
+            #[inline]
+            fn is_done(&self) -> bool {
+                #interface::is_done(&self.state)
+            }
+        }
+    }
+}
+
+/// What happens to a request with the method's label.
+fn arm(service: &Service, method: &Method) -> TokenStream {
+    let (interface, client) = (&service.item.ident, &service.client);
+    let (name, label, error) = (&method.name, &method.label, &method.error);
+    let sent: Vec<_> = method
+        .arguments
+        .iter()
+        .filter(|argument| !matches!(argument.kind, Kind::Caller | Kind::Reply))
+        .collect();
+    let names = sent.iter().map(|argument| &argument.name);
+    let takes = sent.iter().map(|argument| match &argument.kind {
+        Kind::Bytes(ty) => {
+            quote!(<#ty as ::libipc::service::Bytes<'_>>::from_bytes(contents.bytes())?)
+        }
+        _ => {
+            let ty = argument.parcelled();
+            quote!(<#ty as ::libipc::service::Argument>::take(contents)?)
+        }
+    });
+    let types = sent.iter().filter_map(|argument| argument.parcelled());
+    let passed = method.arguments.iter().map(|argument| {
+        let name = &argument.name;
+        match &argument.kind {
+            Kind::Caller => quote!(::libipc::service::Caller {
+                badge: incoming.badge
+            }),
+            Kind::Reply => quote!(::libipc::service::Reply::new(incoming.token)),
+            Kind::Given(_) | Kind::Bytes(_) => quote!(#name),
+            Kind::Lent(_) => quote!(&#name),
+        }
+    });
+    let receiver = if method.is_mut {
+        quote!(&mut self.state)
+    } else {
+        quote!(&self.state)
+    };
+    let call = quote!(#interface::#name(#receiver, #(#passed),*));
+    let answer = if method.is_deferred() {
+        call
+    } else {
+        let result = if method.is_result {
+            call
+        } else {
+            quote!(::core::result::Result::<_, #error>::Ok(#call))
+        };
+        match &method.output {
+            Output::Given(_) => {
+                quote!(::libipc::service::answer(incoming.token, #result, &mut self.room))
+            }
+            Output::Lent(_) => {
+                quote!(::libipc::service::answer_lent(incoming.token, #result, &mut self.room))
+            }
+            Output::Bytes(ty, _) if is_unit(ty) => {
+                let result = quote!(#result.map(|bytes| ((), bytes)));
+                quote!(::libipc::service::answer_with(incoming.token, #result))
+            }
+            Output::Bytes(..) => {
+                quote!(::libipc::service::answer_with(incoming.token, #result))
+            }
+        }
+    };
+    quote! {
+        #client::#label => {
+            let ::core::option::Option::Some((#(#names,)*)) = ::libipc::service::open(
+                &incoming,
+                data,
+                0 #(+ <#types as ::libipc::service::Argument>::NR_HANDLES)*,
+                #[allow(unused_variables, reason = "a method may have no arguments")]
+                |contents| ::core::option::Option::Some((#(#takes,)*)),
+            ) else {
+                return ::libipc::service::malformed(incoming.token);
+            };
+            #answer
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The client's half of a call. Generated code calls it; by hand there is no need to.
+
+use super::error::refused;
+use super::{
+    Argument, ConnectError, Contents, Error, ErrorCode, IDENTIFY, Mismatch, NONE, Protocol,
+};
+use crate::message::{Message, Sent};
+use crate::names;
+use crate::object::Endpoint;
+use crate::services::{self, Refusal};
+
+/// The endpoint that is registered under `name`, if who serves it speaks this protocol.
+///
+/// # Errors
+/// Why there is no connection.
+pub fn connect(name: &str, client: Protocol) -> Result<Endpoint, ConnectError> {
+    let endpoint = names::lookup(name).map_err(not_found)?;
+    let reply = endpoint.call(Message::new(IDENTIFY))?;
+    if reply.tag.handles() > 0 {
+        Contents::new(reply, &[]).discard();
+    }
+    match Protocol::from_words(reply.words).filter(|_| reply.label() == NONE) {
+        Some(server) if server == client => Ok(endpoint),
+        Some(server) => Err(ConnectError::Other { client, server }),
+        None => Err(ConnectError::NoService),
+    }
+}
+
+fn not_found(error: services::Error) -> ConnectError {
+    match error {
+        Error::Kernel(error) => ConnectError::Kernel(error),
+        Error::Refused(Refusal::NotFound) => ConnectError::NoServer,
+        Error::Refused(refusal) => ConnectError::Names(refusal),
+        Error::Mismatch(_) | Error::Connect(_) => ConnectError::Names(Refusal::Broken),
+    }
+}
+
+/// Sends a request, and tells errors from results.
+///
+/// # Errors
+/// Why there is no result.
+#[inline]
+pub fn ask<E: ErrorCode>(
+    server: &Endpoint,
+    request: Message,
+    data: &[u8],
+    into: &mut [u8],
+) -> Result<Sent, Error<E>> {
+    let sent = server.send(request, data, into)?;
+    if sent.reply.label() == NONE {
+        return Ok(sent);
+    }
+    Err(gives_back(&sent.reply))
+}
+
+/// The error that a reply tells of. Handles that came all the same are closed.
+#[cold]
+fn gives_back<E: ErrorCode>(reply: &Message) -> Error<E> {
+    Contents::new(*reply, &[]).discard();
+    refused(reply.label())
+}
+
+/// Takes a result out of a reply with these bytes.
+///
+/// # Errors
+/// [`Mismatch::Reply`] when it is not there; then all handles that came are closed.
+#[inline]
+pub fn take_reply<T: Argument>(reply: &Message, data: Option<&[u8]>) -> Result<T, Mismatch> {
+    let mut contents = Contents::new(*reply, data.unwrap_or_default());
+    if reply.tag.handles() == T::NR_HANDLES
+        && data.is_some()
+        && let Some(result) = T::take(&mut contents)
+    {
+        return Ok(result);
+    }
+    contents.discard();
+    Err(Mismatch::Reply)
+}
