@@ -10,7 +10,8 @@ use spin::mutex::SpinMutex;
 use crate::message::{Message, Received, ReplyToken};
 use crate::object::Endpoint;
 use crate::rt::YieldRelax;
-use crate::services::{Error, procd};
+use crate::services::Error;
+use crate::services::procd::ProcdClient;
 use crate::start;
 
 /// Label of these messages.
@@ -39,7 +40,8 @@ impl Relatives {
         {
             return Ok(endpoint.handle());
         }
-        let handle = procd::endpoint(&Endpoint::borrow(start::procd()), pid)?;
+        let given = ProcdClient::borrow(start::procd()).endpoint(pid)?;
+        let handle = given.into();
         let slot = self
             .kept
             .iter()

@@ -131,7 +131,15 @@ fn dispatch(call: Call, handle: Handle, args: Args, words: Words) -> Result<(Arg
     }
     let number = with(|fake| {
         fake.last += 1;
-        u64::from(0x1000 + fake.last)
+        let number = 0x1000 + fake.last;
+        // A copy of a handle leads to the same service, by another badge if one is asked for.
+        if call == Call::HandleCopy
+            && let Some((badge, service)) = fake.services.get(&handle.0).cloned()
+        {
+            let badge = if args[2] == 0 { badge } else { args[2] };
+            fake.services.insert(number, (badge, service));
+        }
+        u64::from(number)
     });
     Ok(([number, 0, 0, 0, 0, 0], words))
 }

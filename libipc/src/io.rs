@@ -6,9 +6,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use abi::Error;
 use spin::mutex::SpinMutex;
 
-use crate::object::{Endpoint, System};
+use crate::object::System;
 use crate::rt::YieldRelax;
-use crate::services::{self, console};
+use crate::services;
+use crate::services::console::ConsoleClient;
 use crate::start;
 
 /// Prints to the console.
@@ -114,7 +115,7 @@ pub(crate) fn panic_message(message: &dyn fmt::Display) {
 /// Those of the console server; [`services::Error::Kernel`] without one.
 pub fn read_line(buffer: &mut [u8]) -> Result<Option<usize>, services::Error> {
     flush();
-    console::read_line(&Endpoint::borrow(start::console()), buffer)
+    ConsoleClient::borrow(start::console()).read_line_into(buffer)
 }
 
 fn write_out(bytes: &[u8]) {
@@ -122,7 +123,7 @@ fn write_out(bytes: &[u8]) {
         return;
     }
     if !start::console().is_none() {
-        let _ = console::write(&Endpoint::borrow(start::console()), bytes);
+        let _ = ConsoleClient::borrow(start::console()).write_all(bytes);
     } else if !start::system().is_none() {
         let _ = log(bytes);
     } else {

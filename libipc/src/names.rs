@@ -1,7 +1,8 @@
 //! Endpoints by name, from this process's name server.
 
 use crate::object::Endpoint;
-use crate::services::{Error, names};
+use crate::services::Error;
+use crate::services::names::NamesClient;
 use crate::start;
 
 /// Lets everyone find `endpoint` under `name`, up to 16 bytes, until this process ends. Who looks
@@ -10,7 +11,7 @@ use crate::start;
 /// # Errors
 /// `Taken`, `Full`, `BadRequest` for a name that is empty or too long.
 pub fn register(name: &str, endpoint: &Endpoint) -> Result<(), Error> {
-    names::register(&Endpoint::borrow(start::names()), name, endpoint, 0)
+    NamesClient::borrow(start::names()).publish(name, endpoint, 0)
 }
 
 /// The endpoint that was registered under `name`.
@@ -18,5 +19,5 @@ pub fn register(name: &str, endpoint: &Endpoint) -> Result<(), Error> {
 /// # Errors
 /// `NotFound`, `BadRequest` for a name that is empty or too long.
 pub fn lookup(name: &str) -> Result<Endpoint, Error> {
-    names::lookup(&Endpoint::borrow(start::names()), name)
+    NamesClient::borrow(start::names()).find(name)
 }

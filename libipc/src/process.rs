@@ -2,8 +2,9 @@
 
 use abi::{Commit, Error as KernelError};
 
-use crate::object::{Endpoint, System};
-use crate::services::procd::{self, ArgBlock, Ended};
+use crate::object::System;
+use crate::service::refused;
+use crate::services::procd::{ArgBlock, Ended, ProcdClient};
 use crate::services::{Error, Refusal};
 use crate::{io, rt, start};
 
@@ -23,7 +24,7 @@ pub fn spawn(path: &str, args: &[&str]) -> Result<u64, Error> {
 pub fn spawn_with(class: Commit, path: &str, args: &[&str]) -> Result<u64, Error> {
     io::flush();
     let block = ArgBlock::new(path, args.iter().copied())?;
-    procd::spawn(&server(), class, block.as_bytes())
+    server().spawn(class, block.as_bytes())
 }
 
 /// Puts another program in the place of this one. Returns only if that fails.
@@ -33,7 +34,7 @@ pub fn spawn_with(class: Commit, path: &str, args: &[&str]) -> Result<u64, Error
 pub fn exec(path: &str, args: &[&str]) -> Result<core::convert::Infallible, Error> {
     io::flush();
     let block = ArgBlock::new(path, args.iter().copied())?;
-    procd::exec(&server(), block.as_bytes())
+    server().become_another(block.as_bytes())
 }
 
 /// Starts a copy of this process: returns the child's pid here, and 0 there.
@@ -48,9 +49,7 @@ pub fn fork() -> Result<u64, Error> {
     let word = stub::fork(start::procd())?;
     match word >> 32 {
         0 => Ok(word),
-        label => Err(Refusal::from_label(label as u32)
-            .unwrap_or(Refusal::Broken)
-            .into()),
+        label => Err(refused(label as u32)),
     }
 }
 
@@ -59,7 +58,7 @@ pub fn fork() -> Result<u64, Error> {
 pub fn exit(status: i32) -> ! {
     io::flush();
     if !start::procd().is_none() {
-        let _ = procd::exit(&server(), status);
+        let _ = server().exit(status);
     } else if start::init_info().is_some() {
         let _ = System::borrow(start::system()).shutdown(status as u32 as u64);
     }
@@ -71,7 +70,9 @@ pub fn exit(status: i32) -> ! {
 /// # Errors
 /// `NoChild`.
 pub fn wait(pid: u64) -> Result<Ended, Error> {
-    procd::wait(&server(), pid, true)?.ok_or(Error::Refused(Refusal::Broken))
+    server()
+        .wait(pid, true)?
+        .ok_or(Error::Refused(Refusal::Broken))
 }
 
 /// Waits for the end of any child.
@@ -87,7 +88,7 @@ pub fn wait_any() -> Result<Ended, Error> {
 /// # Errors
 /// `NoChild`.
 pub fn try_wait() -> Result<Option<Ended>, Error> {
-    procd::wait(&server(), 0, false)
+    server().wait(0, false)
 }
 
 /// Ends this process or a descendant.
@@ -95,7 +96,7 @@ pub fn try_wait() -> Result<Option<Ended>, Error> {
 /// # Errors
 /// `NotFound`, `Denied`.
 pub fn kill(pid: u64) -> Result<(), Error> {
-    procd::kill(&server(), pid)
+    server().kill(pid)
 }
 
 /// This process's number; 0 outside of a process.
@@ -107,7 +108,7 @@ pub fn getpid() -> u64 {
 /// The number of this process's parent: the one that started it, or init if that has ended.
 #[must_use]
 pub fn getppid() -> u64 {
-    procd::parent(&server()).unwrap_or_else(|_| start::ppid())
+    server().parent().unwrap_or_else(|_| start::ppid())
 }
 
 /// The system object, for programs that build address spaces themselves. Spaces that a process
@@ -116,11 +117,12 @@ pub fn getppid() -> u64 {
 /// # Errors
 /// `Full`, `NoMemory` when the handle finds no room.
 pub fn system() -> Result<System, Error> {
-    procd::system(&server()).map(System::from_raw)
+    let given = server().system()?;
+    Ok(System::from_raw(given.into()))
 }
 
-fn server() -> crate::Borrowed<'static, Endpoint> {
-    Endpoint::borrow(start::procd())
+fn server() -> crate::Borrowed<'static, ProcdClient> {
+    ProcdClient::borrow(start::procd())
 }
 
 /// The instruction-level half of fork.
@@ -128,7 +130,7 @@ fn server() -> crate::Borrowed<'static, Endpoint> {
 mod stub {
     use abi::{Call, Handle, Tag};
 
-    use super::{KernelError, procd};
+    use super::{KernelError, ProcdClient};
     use crate::raw;
 
     /// `rax` and `rdx`.
@@ -188,7 +190,7 @@ mod stub {
     pub(super) fn fork(procd: Handle) -> Result<u64, KernelError> {
         let outcome = send(
             raw::call_word(Call::Send as u32, procd),
-            Tag::new(procd::FORK).0,
+            Tag::new(ProcdClient::FORK).0,
         );
         match KernelError::from_code(outcome.code) {
             None => Ok(outcome.word),

@@ -4,14 +4,14 @@
 //! at messages. [`serve`] receives and replies in one entry, and goes on when a client is gone. A server that serves takes no more memory: it has touched all that it needs, so
 //! that it answers when there are no free frames left. Host tests call the same services through the [fake kernel](crate::fake).
 
-use abi::Error;
 #[cfg(target_os = "none")]
 use abi::PAGE_SIZE;
+use abi::Error;
 
 use crate::buffer::PageBuffer;
-use crate::message::{Fault, Incoming, Message, Received, ReplyToken};
+use crate::message::{Fault, Incoming, Message, Received, ReplyToken, received};
 use crate::names;
-use crate::object::{Endpoint, close_raw};
+use crate::object::{Endpoint, Results, close_raw, reply_and_receive};
 use crate::service::undelivered;
 use crate::services;
 #[cfg(target_os = "none")]
@@ -135,57 +135,75 @@ pub fn serve_while<S: Service>(
     if !goes_on(service) {
         return Ok(());
     }
-    let mut next = endpoint.recv(buffer);
+    // A child that the service forks has nothing to reply to, and then learns that the endpoint is not its.
+    let handle = endpoint.handle();
+    let mut next = endpoint.receive(buffer)?;
     loop {
-        let answer = match next {
-            Ok(Received::Message(incoming)) => {
+        let answer = match received(next, buffer.len()) {
+            Received::Message(incoming) => {
                 let len = incoming.len;
                 if !service.takes_handles() {
                     close(&incoming.message);
                 }
                 service.message(incoming, &buffer[..len])
             }
-            Ok(Received::Notification(bits)) => {
+            Received::Notification(bits) => {
                 service.notification(bits);
                 None
             }
-            Ok(Received::Fault(fault)) => {
+            Received::Fault(fault) => {
                 service.fault(fault);
                 None
             }
-            Err(error) => return Err(error),
         };
-        let Some(Answer {
+        if let Some(Answer {
             token,
             message,
             data,
         }) = answer
-        else {
-            if !goes_on(service) {
-                return Ok(());
+        {
+            if message.tag.moves_handles() {
+                next = reply_moving(endpoint, token, message, data, buffer)?;
+                continue;
             }
-            next = endpoint.recv(buffer);
-            continue;
-        };
-        let number = token.0;
-        // Whether it was the receive half that failed, the receive says again.
-        next = endpoint
-            .reply_recv(token, message, data, buffer)
-            .or_else(|error| {
-                withdraw(ReplyToken(number), message, error);
-                endpoint.recv(buffer)
-            });
+            let number = token.0;
+            match reply_and_receive(handle, token, message, data, buffer) {
+                Ok(results) => {
+                    next = results;
+                    continue;
+                }
+                // Whether it was the receive half that failed, the receive says again.
+                Err(error) => withdraw(number, error),
+            }
+        } else if !goes_on(service) {
+            return Ok(());
+        }
+        next = endpoint.receive(buffer)?;
     }
 }
 
+/// Answers with handles that move, and receives. If they do not get through they are still here, and are closed.
+#[inline(never)]
+fn reply_moving(
+    endpoint: &Endpoint,
+    token: ReplyToken,
+    message: Message,
+    data: &[u8],
+    buffer: &mut [u8],
+) -> Result<Results, Error> {
+    let number = token.0;
+    reply_and_receive(endpoint.handle(), token, message, data, buffer).or_else(|error| {
+        withdraw(number, error);
+        close(&message);
+        endpoint.receive(buffer)
+    })
+}
+
 /// Tells a client, if it still waits, that its answer could not be delivered: in words, which take
-/// neither a frame nor a handle. Handles that were to move stay here, and are closed.
+/// neither a frame nor a handle.
 #[cold]
-fn withdraw(token: ReplyToken, answer: Message, error: Error) {
-    let _ = token.reply(undelivered(error), &[]);
-    if answer.tag.moves_handles() {
-        close(&answer);
-    }
+fn withdraw(token: u64, error: Error) {
+    let _ = ReplyToken(token).reply(undelivered(error), &[]);
 }
 
 /// Touches the stack, from its beginning to [`STACK`] bytes below this function: a read is enough.

@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use abi::{Handle, INIT_MAGIC, InitInfo};
 
 use crate::object::Endpoint;
-use crate::services::procd::{self, Thing};
+use crate::services::procd::{ProcdClient, Thing};
 
 /// First word of [`StartInfo`].
 pub const START_MAGIC: u64 = u64::from_le_bytes(*b"cowslipP");
@@ -192,8 +192,9 @@ fn on_demand(offset: usize, thing: Thing) -> Handle {
     if !handle.is_none() || procd().is_none() {
         return handle;
     }
-    procd::handle(&Endpoint::borrow(procd()), thing)
-        .map_or(Handle::NONE, |handle| keep(offset, handle))
+    ProcdClient::borrow(procd())
+        .handle(thing)
+        .map_or(Handle::NONE, |given| keep(offset, given.into()))
 }
 
 /// Keeps a handle, unless another thread has kept one before; returns the one that is kept.
@@ -240,10 +241,31 @@ macro_rules! getter {
     };
 }
 
-getter! {
-    /// The process's number; 0 outside of a process.
-    pid: u64, init 0, none 0
+/// The process's number; 0 outside of a process.
+///
+/// Each use of a handle asks for it. Whoever passes [`START_INFO`] has put a [`StartInfo`] there: its magic number need not
+/// be looked at.
+#[inline]
+#[must_use]
+pub fn pid() -> u64 {
+    let has_info = INFO.load(Ordering::Relaxed) == START_INFO && cfg!(target_os = "none");
+    if !has_info {
+        return pid_elsewhere();
+    }
+    let address = START_INFO as usize + offset_of!(StartInfo, pid);
+    // SAFETY: as for `read`, at the address that every process has it at.
+    unsafe { core::ptr::read_volatile(address as *const u64) }
 }
+
+/// The number of a program whose information is elsewhere, if there is any.
+#[cold]
+fn pid_elsewhere() -> u64 {
+    match magic() {
+        START_MAGIC => read(offset_of!(StartInfo, pid)),
+        _ => 0,
+    }
+}
+
 getter! {
     /// The number of the process that started this one.
     ppid: u64, init 0, none 0

@@ -1,53 +1,23 @@
 //! The memory statistics server: passes the kernel's counters on.
 
-use libipc::message::{Incoming, Message};
 use libipc::object::System;
-use libipc::server::{Answer, Service};
 use libipc::services::Refusal;
-use libipc::services::memstat::{AUDIT, QUERY, REPLY_LEN};
+use libipc::services::memstat::{self, Memory};
 
-/// The memory statistics server.
+/// The memory statistics server: a handle that needs `OBSERVE`.
 #[derive(Debug)]
-pub struct Memstat {
-    system: System,
-    reply: [u8; REPLY_LEN],
-}
+pub struct Memstat(pub System);
 
-impl Memstat {
-    /// A server that asks the kernel through this handle, which needs `OBSERVE`.
-    #[must_use]
-    pub fn new(system: System) -> Self {
-        Memstat {
-            system,
-            reply: [0; REPLY_LEN],
-        }
+impl memstat::Memstat for Memstat {
+    fn query(&self) -> Result<Memory, Refusal> {
+        Ok(Memory::from_words(self.0.memory()?))
     }
 
-    fn audit(&self) -> Message {
-        match self.system.audit() {
-            Ok(flaw) => Message::new(0).with_words(flaw.unwrap_or_default()),
-            Err(libipc::Error::BadArgument) => Refusal::NotFound.message(),
-            Err(error) => Refusal::from(error).message(),
-        }
-    }
-}
-
-impl Service for Memstat {
-    fn message(&mut self, incoming: Incoming, _: &[u8]) -> Option<Answer<'_>> {
-        let token = incoming.token;
-        match incoming.message.label() {
-            QUERY => {}
-            AUDIT => return token.answer(self.audit()),
-            _ => return token.answer(Refusal::BadRequest.message()),
-        }
-        match self.system.memory() {
-            Ok(words) => {
-                for (bytes, word) in self.reply.chunks_mut(8).zip(words) {
-                    bytes.copy_from_slice(&word.to_le_bytes());
-                }
-                token.answer_with(Message::new(0), &self.reply)
-            }
-            Err(error) => token.answer(Refusal::from(error).message()),
+    fn audit(&self) -> Result<[u64; 4], Refusal> {
+        match self.0.audit() {
+            Ok(flaw) => Ok(flaw.unwrap_or_default()),
+            Err(libipc::Error::BadArgument) => Err(Refusal::NotFound),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -1,11 +1,10 @@
 //! The name server: a table of names, each with a handle and the process that it belongs to.
 
 use libipc::abi::{Error, Rights};
-use libipc::message::{Incoming, Message};
 use libipc::object::Endpoint;
-use libipc::server::{Answer, Service};
+use libipc::service::Caller;
 use libipc::services::Refusal;
-use libipc::services::names::{FORGET, LOOKUP, REGISTER};
+use libipc::services::names::{self, Name};
 
 /// Most names.
 const MAX_NAMES: usize = 32;
@@ -14,7 +13,7 @@ const MAX_NAMES: usize = 32;
 const TRUSTED: u64 = 0;
 
 struct Named {
-    name: [u64; 2],
+    name: Name,
     owner: u64,
     endpoint: Endpoint,
 }
@@ -25,17 +24,12 @@ pub struct Names {
     table: heapless::Vec<Named, MAX_NAMES>,
 }
 
-impl Names {
-    fn register(
-        &mut self,
-        name: [u64; 2],
-        owner: u64,
-        endpoint: Endpoint,
-    ) -> Result<Message, Refusal> {
+impl names::Names for Names {
+    fn register(&mut self, caller: Caller, name: Name, endpoint: Endpoint) -> Result<(), Refusal> {
         // Asking for a handle without rights gives nothing away, and tells whether the handle can
         // be copied, and whether what it names is alive.
         let probe = |endpoint: &Endpoint| endpoint.copy(Rights::empty(), 0).err();
-        if name[0] == 0 || probe(&endpoint).is_some() {
+        if name.is_empty() || probe(&endpoint).is_some() {
             return Err(Refusal::BadRequest);
         }
         self.table
@@ -43,54 +37,25 @@ impl Names {
         if self.table.iter().any(|named| named.name == name) {
             return Err(Refusal::Taken);
         }
-        self.table
-            .push(Named {
-                name,
-                owner,
-                endpoint,
-            })
-            .map_err(|_| Refusal::Full)?;
-        Ok(Message::new(0))
+        let named = Named {
+            name,
+            owner: caller.badge,
+            endpoint,
+        };
+        self.table.push(named).map_err(|_| Refusal::Full)
     }
 
-    fn lookup(&self, name: [u64; 2]) -> Result<Message, Refusal> {
+    fn lookup(&self, name: Name) -> Result<&Endpoint, Refusal> {
         let named = self.table.iter().find(|named| named.name == name);
-        let handle = named.ok_or(Refusal::NotFound)?.endpoint.handle();
-        Ok(Message::new(0).with_handles(&[handle]))
+        named.map(|named| &named.endpoint).ok_or(Refusal::NotFound)
     }
 
-    fn forget(&mut self, sender: u64, owner: u64) -> Result<Message, Refusal> {
-        if sender != TRUSTED {
+    fn forget(&mut self, caller: Caller, process: u64) -> Result<(), Refusal> {
+        if caller.badge != TRUSTED {
             return Err(Refusal::Denied);
         }
-        self.table.retain(|named| named.owner != owner);
-        Ok(Message::new(0))
-    }
-}
-
-impl Service for Names {
-    fn takes_handles(&self) -> bool {
-        true
-    }
-
-    fn message(&mut self, incoming: Incoming, _: &[u8]) -> Option<Answer<'_>> {
-        let Incoming {
-            badge,
-            message,
-            token,
-            ..
-        } = incoming;
-        let [first, ..] = message.words;
-        let name = [message.words[0], message.words[1]];
-        // Whatever else came along is closed here.
-        let [endpoint, ..] = message.handles().map(Endpoint::from_raw);
-        let result = match message.label() {
-            REGISTER => self.register(name, badge, endpoint),
-            LOOKUP => self.lookup(name),
-            FORGET => self.forget(badge, first),
-            _ => Err(Refusal::BadRequest),
-        };
-        token.answer(result.unwrap_or_else(Refusal::message))
+        self.table.retain(|named| named.owner != process);
+        Ok(())
     }
 }
 
@@ -99,16 +64,19 @@ mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
 
+    use libipc::ErrorCode;
     use libipc::abi::Call;
-    use libipc::services::names as client;
-    use libipc::{Handle, fake};
+    use libipc::service::ConnectError;
+    use libipc::services::names::{NamesClient, NamesServer};
+    use libipc::start::StartInfo;
+    use libipc::{Borrowed, Handle, Message, fake};
 
     use super::*;
 
     const TRUSTED_HANDLE: Handle = Handle(1);
 
-    fn names() -> [libipc::Borrowed<'static, Endpoint>; 3] {
-        let names = Rc::new(RefCell::new(Names::default()));
+    fn names() -> [Borrowed<'static, NamesClient>; 3] {
+        let names = Rc::new(RefCell::new(NamesServer::new(Names::default())));
         for badge in 0..3 {
             fake::serve(
                 Handle(TRUSTED_HANDLE.0 + badge),
@@ -116,7 +84,7 @@ mod tests {
                 names.clone(),
             );
         }
-        [1, 2, 3].map(|number| Endpoint::borrow(Handle(number)))
+        [1, 2, 3].map(|number| NamesClient::borrow(Handle(number)))
     }
 
     fn refused<T: core::fmt::Debug>(
@@ -132,15 +100,15 @@ mod tests {
     fn a_name_belongs_to_who_registered_it() {
         let [trusted, first, second] = names();
         let endpoint = Endpoint::from_raw(Handle(50));
-        client::register(&first, "clock", &endpoint, 7).unwrap();
-        let taken = client::register(&second, "clock", &endpoint, 7);
+        first.publish("clock", &endpoint, 7).unwrap();
+        let taken = second.publish("clock", &endpoint, 7);
         assert_eq!(refused(taken), Refusal::Taken);
-        assert!(client::lookup(&second, "clock").is_ok());
-        assert_eq!(refused(client::forget(&second, 1)), Refusal::Denied);
-        client::forget(&trusted, 2).unwrap();
-        assert!(client::lookup(&second, "clock").is_ok());
-        client::forget(&trusted, 1).unwrap();
-        assert_eq!(refused(client::lookup(&second, "clock")), Refusal::NotFound);
+        assert!(second.find("clock").is_ok());
+        assert_eq!(refused(second.forget(1)), Refusal::Denied);
+        trusted.forget(2).unwrap();
+        assert!(second.find("clock").is_ok());
+        trusted.forget(1).unwrap();
+        assert_eq!(refused(second.find("clock")), Refusal::NotFound);
     }
 
     #[test]
@@ -149,16 +117,26 @@ mod tests {
         let endpoint = Endpoint::from_raw(Handle(50));
         for name in ["", "seventeen letters", "a\0b"] {
             assert_eq!(
-                refused(client::register(&first, name, &endpoint, 1)),
+                refused(first.publish(name, &endpoint, 1)),
                 Refusal::BadRequest
             );
-            assert_eq!(refused(client::lookup(&first, name)), Refusal::BadRequest);
+            assert_eq!(refused(first.find(name)), Refusal::BadRequest);
         }
-        let register = Message::new(REGISTER).with_words([1, 0]);
+        let name = Name::new("clock").unwrap();
         fake::fail(Call::HandleCopy, Some(Error::Denied));
-        let reply = first.call(register.with_handles(&[Handle(9)])).unwrap();
+        let registered = first.register(name, Endpoint::from_raw(Handle(9)));
         fake::fail(Call::HandleCopy, None);
-        assert_eq!(reply.label(), Refusal::BadRequest as u32);
+        assert_eq!(refused(registered), Refusal::BadRequest);
+        // A name that no client can make.
+        let register = Message::new(NamesClient::REGISTER);
+        let reply = first
+            .as_endpoint()
+            .call(register.with_handles(&[Handle(9)]))
+            .unwrap();
+        assert_eq!(
+            Refusal::from_label(reply.label()),
+            Some(Refusal::BadRequest)
+        );
     }
 
     #[test]
@@ -166,20 +144,73 @@ mod tests {
         let [_, first, _] = names();
         let endpoint = Endpoint::from_raw(Handle(50));
         for number in 0..MAX_NAMES {
-            client::register(&first, &format!("name {number}"), &endpoint, 1).unwrap();
+            first
+                .publish(&format!("name {number}"), &endpoint, 1)
+                .unwrap();
         }
         let _ = fake::asked();
-        let register = Message::new(REGISTER).with_words([0x78, 0]);
-        let reply = first
-            .call(register.with_handles(&[Handle(90), Handle(91)]))
-            .unwrap();
-        assert_eq!(reply.label(), Refusal::Full as u32);
+        let name = Name::new("one more").unwrap();
+        let full = first.register(name, Endpoint::from_raw(Handle(90)));
+        assert_eq!(refused(full), Refusal::Full);
         let asked = fake::asked();
         let closed = |number| {
             asked
                 .iter()
                 .any(|asked| (asked.call, asked.handle) == (Call::HandleClose, Handle(number)))
         };
-        assert!(closed(90) && closed(91));
+        assert!(closed(90));
+    }
+
+    /// A service, and its next version.
+    mod greeter {
+        #[libipc::service(version = 1)]
+        pub(super) trait Greeter {
+            /// How often it was asked.
+            fn greet(&mut self) -> u64;
+        }
+
+        #[allow(dead_code, reason = "nobody serves it")]
+        pub(super) mod next {
+            #[libipc::service(version = 2)]
+            pub(in super::super) trait Greeter {
+                /// How often it was asked.
+                fn greet(&mut self) -> u64;
+            }
+        }
+    }
+
+    struct Polite(u64);
+
+    impl greeter::Greeter for Polite {
+        fn greet(&mut self) -> u64 {
+            self.0 += 1;
+            self.0
+        }
+    }
+
+    #[test]
+    fn services_are_connected_by_name_if_they_are_the_same() {
+        let [_, first, _] = names();
+        let info = StartInfo {
+            names: first.as_endpoint().handle(),
+            ..StartInfo::EMPTY
+        };
+        libipc::start::set_for_test(Box::leak(Box::new(info)));
+        let server = greeter::GreeterServer::new(Polite(0));
+        fake::serve(Handle(60), 0, Rc::new(RefCell::new(server)));
+        let endpoint = Endpoint::from_raw(Handle(60));
+        assert_eq!(
+            greeter::GreeterClient::connect("greeter").map(|_| ()),
+            Err(ConnectError::NoServer)
+        );
+        libipc::names::register("greeter", &endpoint).unwrap();
+        let client = greeter::GreeterClient::connect("greeter").unwrap();
+        assert_eq!((client.greet(), client.greet()), (Ok(1), Ok(2)));
+        let other = greeter::next::GreeterClient::connect("greeter");
+        let error = other.map(|_| ()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the server has version 1, the client version 2"
+        );
     }
 }

@@ -81,6 +81,12 @@ impl Tag {
         (self.0 >> Self::HANDLES_SHIFT) as usize & 7
     }
 
+    /// The label and the number of handles alone: what a receiver tells messages by.
+    #[must_use]
+    pub const fn selects(self) -> Self {
+        Tag(self.0 & (0xffff_ffff | 7 << Self::HANDLES_SHIFT))
+    }
+
     /// The same tag, with the handles leaving the sender.
     #[must_use]
     pub const fn moving_handles(self) -> Self {

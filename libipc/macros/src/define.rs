@@ -13,6 +13,17 @@ use syn::{
 /// The labels have a byte for the method, and 0 is no method.
 const MAX_METHODS: usize = 255;
 
+/// What clients and servers have of their own.
+const RESERVED: [&str; 7] = [
+    "connect",
+    "new",
+    "borrow",
+    "as_endpoint",
+    "notification",
+    "fault",
+    "is_done",
+];
+
 /// What stands in the attribute's parentheses.
 pub(crate) struct Options {
     version: u32,
@@ -109,7 +120,7 @@ pub(crate) enum Output {
     /// Stays with the server: the type behind the reference.
     Lent(Type),
     /// Something, and bytes: the client says where they go.
-    Bytes(Type, Type),
+    Bytes(Type, Box<Type>),
 }
 
 impl Service {
@@ -179,6 +190,12 @@ impl Method {
             .ok()
             .filter(|&number| usize::from(number) <= MAX_METHODS)
             .ok_or_else(|| Error::new(name.span(), "a service has at most 255 methods"))?;
+        if RESERVED.iter().any(|reserved| name == reserved) {
+            return Err(Error::new(
+                name.span(),
+                "every client or server has something of this name already",
+            ));
+        }
         let mut inputs = signature.inputs.iter();
         let is_mut = match inputs.next() {
             Some(FnArg::Receiver(Receiver {
@@ -337,7 +354,7 @@ fn reply_of(ty: &Type) -> Result<(Output, Type)> {
     match parameters(ty, "Reply").as_deref() {
         Some([output, error]) => Ok((Output::Given((*output).clone()), (*error).clone())),
         Some([output, error, _]) => {
-            let output = Output::Bytes((*output).clone(), parse_quote!(&[u8]));
+            let output = Output::Bytes((*output).clone(), Box::new(parse_quote!(&[u8])));
             Ok((output, (*error).clone()))
         }
         _ => Err(Error::new(
@@ -350,7 +367,7 @@ fn reply_of(ty: &Type) -> Result<(Output, Type)> {
 impl Output {
     fn of(ty: &Type) -> Result<Self> {
         if is_bytes(ty) {
-            return Ok(Output::Bytes(parse_quote!(()), ty.clone()));
+            return Ok(Output::Bytes(parse_quote!(()), Box::new(ty.clone())));
         }
         match ty {
             Type::Reference(reference) => Ok(Output::Lent((*reference.elem).clone())),
@@ -358,7 +375,7 @@ impl Output {
                 let mut elems: Vec<_> = tuple.elems.iter().cloned().collect();
                 let bytes = elems.pop();
                 match (&elems[..], bytes) {
-                    ([one], Some(bytes)) => Ok(Output::Bytes(one.clone(), bytes)),
+                    ([one], Some(bytes)) => Ok(Output::Bytes(one.clone(), Box::new(bytes))),
                     _ => Err(Error::new(
                         ty.span(),
                         "bytes come alone or with one other result, which may be a tuple: `((A, B), &[u8])`",
@@ -367,5 +384,72 @@ impl Output {
             }
             _ => Ok(Output::Given(ty.clone())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is wrong with a trait with this version.
+    fn wrong(options: &str, item: &str) -> String {
+        let defined = syn::parse_str::<Options>(options)
+            .and_then(|options| Service::new(options, syn::parse_str(item)?));
+        match defined {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn wrong_method(method: &str) -> String {
+        wrong("version = 1", &format!("trait T {{ {method} }}"))
+    }
+
+    #[test]
+    fn options_are_checked() {
+        let item = "trait T {}";
+        assert_eq!(wrong("version = 1", item), "");
+        assert_eq!(wrong("version = 1, max_bytes = 2 * 8,", item), "");
+        assert!(wrong("", item).starts_with("a service has a version"));
+        assert!(wrong("version = 1, size = 2", item).starts_with("the options of a service"));
+    }
+
+    #[test]
+    fn a_service_is_the_same_for_everybody() {
+        assert!(wrong("version = 1", "trait T<A> {}").starts_with("a service has no parameters"));
+        assert!(wrong_method("const C: u8;").starts_with("a service consists of methods"));
+        assert!(wrong_method("fn f<A>(&self);").contains("has no parameters"));
+        assert!(wrong_method("async fn f(&self);").contains("to answer later"));
+        assert!(wrong_method("fn f(&self) {}").contains("has no body here"));
+        assert!(wrong_method("fn f(self);").contains("takes `&self` or `&mut self`"));
+        assert!(wrong_method("fn f();").contains("takes `&self` or `&mut self`"));
+        assert!(wrong_method("fn connect(&self);").contains("of this name already"));
+    }
+
+    #[test]
+    fn arguments_are_checked() {
+        assert!(wrong_method("fn f(&self, (a, b): (u8, u8));").contains("has a name"));
+        assert!(wrong_method("fn f(&self, b: &mut [u8]);").contains("is a result"));
+        assert!(wrong_method("fn f(&self, b: &[u8]);").contains("how many bytes"));
+        let two = "trait T { fn f(&self, a: &[u8], b: &str); }";
+        assert!(wrong("version = 1, max_bytes = 9", two).contains("bytes once"));
+        let replies = "fn f(&self, a: Reply<u8, E>, b: Reply<u8, E>) -> A;";
+        assert!(wrong_method(replies).contains("answered once"));
+        assert!(wrong_method("fn f(&self, a: Reply) -> A;").contains("a reply has a type"));
+    }
+
+    #[test]
+    fn results_are_checked() {
+        assert!(wrong_method("fn f(&self) -> Result<u8>;").contains("which errors it has"));
+        assert!(wrong_method("fn f(&self) -> (u8, u8, &[u8]);").contains("bytes come alone"));
+        assert_eq!(wrong_method("fn f(&self) -> Result<(u8, &[u8]), E>;"), "");
+    }
+
+    #[test]
+    fn a_label_has_room_for_255_methods() {
+        let methods =
+            |count: usize| -> String { (0..count).map(|i| format!("fn f{i}(&self);")).collect() };
+        assert_eq!(wrong_method(&methods(255)), "");
+        assert!(wrong_method(&methods(256)).contains("at most 255"));
     }
 }

@@ -1,9 +1,9 @@
 //! The server's side: the trait, and what finds a request's method and answers with its result.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, TokenStream};
 use quote::{quote, quote_spanned};
 
-use crate::client::{is_unit, room};
+use crate::client::{is_unit, local, nr_handles, room_for};
 use crate::define::{Argument, Kind, Method, Output, Service};
 
 /// The trait, with the methods that every server may have; and what must hold of its messages.
@@ -85,64 +85,57 @@ fn limits(method: &Method) -> TokenStream {
         .iter()
         .filter_map(|argument| Some((argument, argument.parcelled()?)))
         .collect();
-    let types: Vec<_> = parcelled.iter().map(|(_, ty)| ty).collect();
+    let types: Vec<_> = parcelled.iter().map(|&(_, ty)| ty).collect();
+    let is_given = |argument: &Argument| matches!(argument.kind, Kind::Given(_));
+    let given = parcelled.iter().filter(|(argument, _)| is_given(argument));
+    let nr_given = nr_handles(given.map(|&(_, ty)| ty));
+    let nr_all = nr_handles(types.iter().copied());
     let has_bytes = method
         .arguments
         .iter()
         .any(|argument| matches!(argument.kind, Kind::Bytes(_)));
-    let given: Vec<_> = parcelled
-        .iter()
-        .filter(|(argument, _)| matches!(argument.kind, Kind::Given(_)))
-        .map(|(_, ty)| ty)
-        .collect();
-    let handles = quote!((0 #(+ <#types as ::libipc::service::Argument>::NR_HANDLES)*));
-    let arguments = parcelled.iter().enumerate().map(|(i, (argument, ty))| {
-        let (Argument { span, .. }, before) = (argument, &types[..=i]);
-        let keeps = matches!(argument.kind, Kind::Lent(_)).then(|| {
-            quote_spanned! {*span=>
+    let arguments = parcelled.iter().enumerate().map(|(i, &(argument, ty))| {
+        let span = argument.span;
+        let before = &types[..=i];
+        let ty = quote_spanned!(span=> <#ty as ::libipc::service::Argument>);
+        let bytes = has_bytes.then(|| {
+            quote_spanned! {span=>
+                ::core::assert!(!#ty::HAS_VALUES, "a request has bytes, or values");
+            }
+        });
+        let lent = (!is_given(argument)).then(|| {
+            quote_spanned! {span=>
                 ::core::assert!(
-                    <#ty as ::libipc::service::Argument>::NR_HANDLES == 0
-                        || 0 #(+ <#given as ::libipc::service::Argument>::NR_HANDLES)* == 0,
+                    #ty::NR_HANDLES == 0 || #nr_given == 0,
                     "the handles of a request are all given, or all lent"
                 );
             }
         });
-        quote_spanned! {*span=>
+        quote_spanned! {span=>
             ::core::assert!(
-                (0 #(+ <#before as ::libipc::service::Argument>::NR_WORDS)*)
-                    <= (if #handles > 0 { 2 } else { 4 }),
-                "a request has four words, or two if it has handles"
+                ::libipc::service::fits(
+                    ::libipc::service::sum(
+                        &[#(<#before as ::libipc::service::Argument>::NR_WORDS),*]
+                    ),
+                    #nr_all
+                ),
+                "a request has four words, or two and four handles"
             );
-            ::core::assert!(
-                (0 #(+ <#before as ::libipc::service::Argument>::NR_HANDLES)*) <= 4,
-                "a request has four handles"
-            );
-            ::core::assert!(
-                !(#has_bytes && <#ty as ::libipc::service::Argument>::HAS_VALUES),
-                "a request has bytes, or values"
-            );
-            #keeps
+            #bytes
+            #lent
         }
     });
-    let result = result_limits(method);
-    quote! {
+    let (Output::Given(ty) | Output::Lent(ty) | Output::Bytes(ty, _)) = &method.output;
+    let span = syn::spanned::Spanned::span(ty);
+    let ty = quote_spanned!(span=> <#ty as ::libipc::service::Argument>);
+    quote_spanned! {span=>
         const _: () = {
             #(#arguments)*
-            #result
+            ::core::assert!(
+                ::libipc::service::fits(#ty::NR_WORDS, #ty::NR_HANDLES),
+                "a result has four words, or two and four handles"
+            );
         };
-    }
-}
-
-fn result_limits(method: &Method) -> TokenStream {
-    let (Output::Given(ty) | Output::Lent(ty) | Output::Bytes(ty, _)) = &method.output;
-    let argument =
-        quote_spanned!(syn::spanned::Spanned::span(ty)=> <#ty as ::libipc::service::Argument>);
-    quote_spanned! {method.name.span()=>
-        ::core::assert!(
-            #argument::NR_WORDS <= (if #argument::NR_HANDLES > 0 { 2 } else { 4 }),
-            "a result has four words, or two if it has handles"
-        );
-        ::core::assert!(#argument::NR_HANDLES <= 4, "a result has four handles");
     }
 }
 
@@ -159,14 +152,20 @@ pub(crate) fn server(service: &Service) -> TokenStream {
         Output::Given(ty) | Output::Lent(ty) => Some(ty),
         Output::Bytes(..) => None,
     });
-    let room_of_results = room(results);
+    let room_of_results = room_for(results);
     let parcelled = service.methods.iter().flat_map(|method| &method.arguments);
-    let room_of_requests = room(parcelled.filter_map(Argument::parcelled));
-    let max_bytes = service
-        .max_bytes
-        .as_ref()
-        .map_or_else(|| quote!(0), |max_bytes| quote!(#max_bytes));
+    let room_of_requests = room_for(parcelled.filter_map(Argument::parcelled));
+    let max_bytes = match &service.max_bytes {
+        Some(max_bytes) => quote!(::core::cmp::Ord::max(#max_bytes, #room_of_requests)),
+        None => room_of_requests,
+    };
+    let [incoming, data] = ["incoming", "data"].map(local);
+    let selectors = service
+        .methods
+        .iter()
+        .map(|method| selector(client, method));
     let arms = service.methods.iter().map(|method| arm(service, method));
+    let nr_methods = service.methods.last().map_or(0, |method| method.number);
     quote! {
         #[doc = #doc]
         #[derive(Debug)]
@@ -194,18 +193,19 @@ pub(crate) fn server(service: &Service) -> TokenStream {
             }
 
             fn max_bytes(&self) -> usize {
-                ::core::cmp::max(#max_bytes, #room_of_requests)
+                #max_bytes
             }
 
             #[inline]
             fn message(
                 &mut self,
-                incoming: ::libipc::Incoming,
-                data: &[u8],
+                #incoming: ::libipc::Incoming,
+                #data: &[u8],
             ) -> ::core::option::Option<::libipc::server::Answer<'_>> {
-                match incoming.message.label() {
+                #(#selectors)*
+                match #incoming.message.tag.selects().0 {
                     #(#arms)*
-                    _ => ::libipc::service::unknown(incoming, #client::PROTOCOL),
+                    _ => ::libipc::service::unknown(#incoming, #client::PROTOCOL, #nr_methods),
                 }
             }
 
@@ -225,10 +225,21 @@ pub(crate) fn server(service: &Service) -> TokenStream {
     }
 }
 
-/// What happens to a request with the method's label.
+/// Defines the constant that requests of the method are told by: their label, and how many handles they have.
+fn selector(client: &Ident, method: &Method) -> TokenStream {
+    let label = &method.label;
+    let nr_handles = nr_handles(method.arguments.iter().filter_map(Argument::parcelled));
+    quote! {
+        const #label: u64 =
+            ::libipc::abi::Tag::new(#client::#label).with_handles(#nr_handles).0;
+    }
+}
+
+/// What happens to a request of the method.
 fn arm(service: &Service, method: &Method) -> TokenStream {
-    let (interface, client) = (&service.item.ident, &service.client);
+    let interface = &service.item.ident;
     let (name, label, error) = (&method.name, &method.label, &method.error);
+    let [incoming, data, contents] = ["incoming", "data", "contents"].map(local);
     let sent: Vec<_> = method
         .arguments
         .iter()
@@ -237,21 +248,20 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
     let names = sent.iter().map(|argument| &argument.name);
     let takes = sent.iter().map(|argument| match &argument.kind {
         Kind::Bytes(ty) => {
-            quote!(<#ty as ::libipc::service::Bytes<'_>>::from_bytes(contents.bytes())?)
+            quote!(<#ty as ::libipc::service::Bytes<'_>>::from_bytes(#contents.bytes())?)
         }
         _ => {
             let ty = argument.parcelled();
-            quote!(<#ty as ::libipc::service::Argument>::take(contents)?)
+            quote!(<#ty as ::libipc::service::Argument>::take(#contents)?)
         }
     });
-    let types = sent.iter().filter_map(|argument| argument.parcelled());
     let passed = method.arguments.iter().map(|argument| {
         let name = &argument.name;
         match &argument.kind {
             Kind::Caller => quote!(::libipc::service::Caller {
-                badge: incoming.badge
+                badge: #incoming.badge
             }),
-            Kind::Reply => quote!(::libipc::service::Reply::new(incoming.token)),
+            Kind::Reply => quote!(::libipc::service::Reply::new(#incoming.token)),
             Kind::Given(_) | Kind::Bytes(_) => quote!(#name),
             Kind::Lent(_) => quote!(&#name),
         }
@@ -272,30 +282,29 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
         };
         match &method.output {
             Output::Given(_) => {
-                quote!(::libipc::service::answer(incoming.token, #result, &mut self.room))
+                quote!(::libipc::service::answer(#incoming.token, #result, &mut self.room))
             }
             Output::Lent(_) => {
-                quote!(::libipc::service::answer_lent(incoming.token, #result, &mut self.room))
+                quote!(::libipc::service::answer_lent(#incoming.token, #result, &mut self.room))
             }
             Output::Bytes(ty, _) if is_unit(ty) => {
                 let result = quote!(#result.map(|bytes| ((), bytes)));
-                quote!(::libipc::service::answer_with(incoming.token, #result))
+                quote!(::libipc::service::answer_with(#incoming.token, #result))
             }
             Output::Bytes(..) => {
-                quote!(::libipc::service::answer_with(incoming.token, #result))
+                quote!(::libipc::service::answer_with(#incoming.token, #result))
             }
         }
     };
     quote! {
-        #client::#label => {
+        #label => {
             let ::core::option::Option::Some((#(#names,)*)) = ::libipc::service::open(
-                &incoming,
-                data,
-                0 #(+ <#types as ::libipc::service::Argument>::NR_HANDLES)*,
+                &#incoming,
+                #data,
                 #[allow(unused_variables, reason = "a method may have no arguments")]
-                |contents| ::core::option::Option::Some((#(#takes,)*)),
+                |#contents| ::core::option::Option::Some((#(#takes,)*)),
             ) else {
-                return ::libipc::service::malformed(incoming.token);
+                return ::libipc::service::malformed(#incoming.token);
             };
             #answer
         }

@@ -6,6 +6,29 @@ use super::{Endpoint, first_handle};
 use crate::message::{Message, Received, ReplyToken, Sent, received};
 use crate::raw;
 
+/// What a receive leaves in the registers, undecoded: there it stays if a loop decodes it by itself.
+pub(crate) type Results = (raw::Args, raw::Words);
+
+/// The call `reply_recv`, undecoded.
+#[inline]
+pub(crate) fn reply_and_receive(
+    endpoint: Handle,
+    token: ReplyToken,
+    message: Message,
+    data: &[u8],
+    buffer: &mut [u8],
+) -> Result<Results, Error> {
+    let args = [
+        token.into_raw(),
+        message.tag.0,
+        data.as_ptr() as u64,
+        data.len() as u64,
+        buffer.as_mut_ptr() as u64,
+        buffer.len() as u64,
+    ];
+    raw::checked_message(Call::ReplyRecv, endpoint, args, message.words)
+}
+
 impl Endpoint {
     /// Creates an endpoint; the handle has all rights.
     ///
@@ -66,7 +89,14 @@ impl Endpoint {
         self.recv_flags(RecvFlags::NONBLOCK, buffer)
     }
 
-    fn recv_flags(&self, flags: RecvFlags, buffer: &mut [u8]) -> Result<Received, Error> {
+    /// The call `recv`, undecoded.
+    #[inline]
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<Results, Error> {
+        self.receive_flags(RecvFlags::empty(), buffer)
+    }
+
+    #[inline]
+    fn receive_flags(&self, flags: RecvFlags, buffer: &mut [u8]) -> Result<Results, Error> {
         let args = [
             0,
             flags.bits(),
@@ -75,8 +105,12 @@ impl Endpoint {
             buffer.as_mut_ptr() as u64,
             buffer.len() as u64,
         ];
-        let (results, words) = raw::checked_message(Call::Recv, self.handle(), args, [0; 4])?;
-        Ok(received(results, words, buffer.len()))
+        raw::checked_message(Call::Recv, self.handle(), args, [0; 4])
+    }
+
+    fn recv_flags(&self, flags: RecvFlags, buffer: &mut [u8]) -> Result<Received, Error> {
+        let results = self.receive_flags(flags, buffer)?;
+        Ok(received(results, buffer.len()))
     }
 
     /// Answers, and waits for the next event in the same entry.
@@ -90,17 +124,8 @@ impl Endpoint {
         data: &[u8],
         buffer: &mut [u8],
     ) -> Result<Received, Error> {
-        let args = [
-            token.into_raw(),
-            message.tag.0,
-            data.as_ptr() as u64,
-            data.len() as u64,
-            buffer.as_mut_ptr() as u64,
-            buffer.len() as u64,
-        ];
-        let (results, words) =
-            raw::checked_message(Call::ReplyRecv, self.handle(), args, message.words)?;
-        Ok(received(results, words, buffer.len()))
+        let results = reply_and_receive(self.handle(), token, message, data, buffer)?;
+        Ok(received(results, buffer.len()))
     }
 
     /// Raises the bits of the handle's badge.

@@ -19,6 +19,7 @@ use abi::{Call, Error, Handle, InfoTopic, Rights};
 
 use crate::{raw, start};
 
+pub(crate) use endpoint::{Results, reply_and_receive};
 pub use space::{Charge, SpaceInfo};
 pub use thread::{Entry, ThreadInfo};
 
@@ -37,13 +38,20 @@ impl Owned {
         }
     }
 
+    #[inline]
     fn get(&self) -> Handle {
         if self.owner == start::pid() {
             self.handle
         } else {
-            Handle::NONE
+            cold_none()
         }
     }
+}
+
+/// In a process that does not own it, which asks for it by mistake.
+#[cold]
+const fn cold_none() -> Handle {
+    Handle::NONE
 }
 
 impl Drop for Owned {

@@ -1,5 +1,7 @@
 //! The client's half of a call. Generated code calls it; by hand there is no need to.
 
+use abi::Tag;
+
 use super::error::refused;
 use super::{
     Argument, ConnectError, Contents, Error, ErrorCode, IDENTIFY, Mismatch, NONE, Protocol,
@@ -35,41 +37,40 @@ fn not_found(error: services::Error) -> ConnectError {
     }
 }
 
-/// Sends a request, and tells errors from results.
+/// Sends a request, and tells errors from a result with so many handles.
 ///
 /// # Errors
-/// Why there is no result.
+/// Why there is no result. Then all handles that came are closed.
 #[inline]
 pub fn ask<E: ErrorCode>(
     server: &Endpoint,
     request: Message,
     data: &[u8],
     into: &mut [u8],
+    nr_handles: usize,
 ) -> Result<Sent, Error<E>> {
     let sent = server.send(request, data, into)?;
-    if sent.reply.label() == NONE {
+    let expected = Tag::new(NONE).with_handles(nr_handles);
+    if sent.reply.tag == expected || sent.reply.tag.selects() == expected {
         return Ok(sent);
     }
-    Err(gives_back(&sent.reply))
+    Contents::new(sent.reply, &[]).discard();
+    Err(match sent.reply.label() {
+        NONE => Error::Mismatch(Mismatch::Reply),
+        label => refused(label),
+    })
 }
 
-/// The error that a reply tells of. Handles that came all the same are closed.
-#[cold]
-fn gives_back<E: ErrorCode>(reply: &Message) -> Error<E> {
-    Contents::new(*reply, &[]).discard();
-    refused(reply.label())
-}
-
-/// Takes a result out of a reply with these bytes.
+/// Takes a result out of a reply with these bytes; `None` stands for more of them than there is room for.
 ///
 /// # Errors
 /// [`Mismatch::Reply`] when it is not there; then all handles that came are closed.
 #[inline]
-pub fn take_reply<T: Argument>(reply: &Message, data: Option<&[u8]>) -> Result<T, Mismatch> {
-    let mut contents = Contents::new(*reply, data.unwrap_or_default());
-    if reply.tag.handles() == T::NR_HANDLES
-        && data.is_some()
+pub fn take_reply<T: Argument>(reply: Message, data: Option<&[u8]>) -> Result<T, Mismatch> {
+    let mut contents = Contents::new(reply, data.unwrap_or_default());
+    if data.is_some()
         && let Some(result) = T::take(&mut contents)
+        && contents.has_no_bytes()
     {
         return Ok(result);
     }

@@ -19,12 +19,6 @@ const UNKNOWN: u32 = 0xffff_ffff;
 /// What came with the request is not what the request consists of.
 const MALFORMED: u32 = 0xffff_fffe;
 
-/// Whether an error of a service's own may have this label.
-#[must_use]
-pub const fn is_own_label(label: u32) -> bool {
-    label != NONE && label < RESERVED
-}
-
 /// An error of a service: an enum without fields. `#[derive(libipc::ErrorCode)]` numbers its variants from 1 on.
 pub trait ErrorCode: Sized {
     /// The label of the reply that tells of it: not 0, and below `0xffff_ff00`.
@@ -87,6 +81,18 @@ pub enum ConnectError {
         /// That of the server.
         server: Protocol,
     },
+}
+
+impl<E> Error<E> {
+    /// The error of a method that has none of its own, as one of a service that has.
+    pub fn from_infallible(error: Error<Infallible>) -> Self {
+        match error {
+            Error::Kernel(error) => Error::Kernel(error),
+            Error::Refused(never) => match never {},
+            Error::Mismatch(mismatch) => Error::Mismatch(mismatch),
+            Error::Connect(error) => Error::Connect(error),
+        }
+    }
 }
 
 impl<E> From<abi::Error> for Error<E> {
@@ -160,8 +166,9 @@ impl<E: fmt::Debug + fmt::Display> core::error::Error for Error<E> {}
 impl core::error::Error for ConnectError {}
 
 impl Mismatch {
-    /// The reply that says so.
-    pub(super) const fn message(self) -> Message {
+    /// The reply that says so, for servers that look at messages by hand.
+    #[must_use]
+    pub const fn message(self) -> Message {
         Message::new(match self {
             Mismatch::Unknown => UNKNOWN,
             Mismatch::Malformed | Mismatch::Reply => MALFORMED,
@@ -174,12 +181,23 @@ pub(crate) const fn undelivered(error: abi::Error) -> Message {
     Message::new(RESERVED + error as u32)
 }
 
+/// Which mismatch this label tells of, if it is one that a server answers with.
+#[must_use]
+pub const fn mismatch(label: u32) -> Option<Mismatch> {
+    match label {
+        UNKNOWN => Some(Mismatch::Unknown),
+        MALFORMED => Some(Mismatch::Malformed),
+        _ => None,
+    }
+}
+
 /// What the label of a reply says that is an error.
 #[cold]
-pub(super) fn refused<E: ErrorCode>(label: u32) -> Error<E> {
+pub(crate) fn refused<E: ErrorCode>(label: u32) -> Error<E> {
+    if let Some(mismatch) = mismatch(label) {
+        return Error::Mismatch(mismatch);
+    }
     match label {
-        UNKNOWN => Error::Mismatch(Mismatch::Unknown),
-        MALFORMED => Error::Mismatch(Mismatch::Malformed),
         RESERVED.. => match abi::Error::from_code((label - RESERVED).into()) {
             Some(error) => Error::Kernel(error),
             None => Error::Mismatch(Mismatch::Reply),

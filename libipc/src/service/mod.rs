@@ -31,6 +31,22 @@
 //! the buffer that it goes to. Memory that both sides write is nothing that a message carries: it is set up with
 //! the call `share`.
 //!
+//! What cannot go along, or has no room, is an error of the compiler at that argument:
+//!
+//! ```compile_fail,E0277
+//! #[libipc::service(version = 1)]
+//! trait Wrong {
+//!     fn send(&self, text: String);
+//! }
+//! ```
+//!
+//! ```compile_fail,E0080
+//! #[libipc::service(version = 1)]
+//! trait Wrong {
+//!     fn send(&self, a: u64, b: u64, c: u64, d: u64, e: u64);
+//! }
+//! ```
+//!
 //! Labels consist of a hash of the service (its name, version and signatures) and a method's number. So a server
 //! never takes one request for another, whoever sends it; and [`connect`] asks for the protocol first, for the
 //! sake of a clear error.
@@ -42,18 +58,20 @@ mod error;
 mod parcel;
 mod reply;
 mod server;
+mod size;
 #[cfg(test)]
 mod tests;
 
 pub use argument::{Argument, Value};
 pub use bytes::{Bytes, Moved};
 pub use client::{ask, connect, take_reply};
-pub(crate) use error::undelivered;
-pub use error::{ConnectError, Error, ErrorCode, Mismatch, NONE, is_own_label};
+pub use error::{ConnectError, Error, ErrorCode, Mismatch, NONE, mismatch};
+pub(crate) use error::{refused, undelivered};
 pub use libipc_macros::{Argument, ErrorCode};
 pub use parcel::{Contents, Parcel};
 pub use reply::{Caller, Reply, WithBytes};
 pub use server::{answer, answer_lent, answer_with, malformed, open, unknown};
+pub use size::{fits, room, sum};
 
 /// The most bytes of [values](Value) in a request or a reply.
 pub const MAX_VALUES: usize = 512;

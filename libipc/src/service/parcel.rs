@@ -1,6 +1,6 @@
 //! What goes into a message, and what is taken out of one, piece by piece in the same order.
 
-use abi::{Handle, MAX_HANDLES, WORDS};
+use abi::{Handle, MAX_HANDLES, Tag, WORDS};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -136,11 +136,18 @@ impl<'a> Contents<'a> {
     }
 
     /// Closes the handles that nobody has taken.
+    #[inline]
     pub fn discard(self) {
-        let handles = self.message.handles();
-        handles
-            .into_iter()
-            .skip(self.nr_handles)
-            .for_each(close_raw);
+        let [_, _, first, second] = self.message.words;
+        close_all(self.message.tag, first, second, self.nr_handles);
     }
+}
+
+/// Closes the handles of a message but the first few. The message comes in pieces, so that no call has to have it in memory
+/// for this.
+#[cold]
+fn close_all(tag: Tag, first: u64, second: u64, nr_taken: usize) {
+    let words = [0, 0, first, second];
+    let handles = Message { tag, words }.handles();
+    handles.into_iter().skip(nr_taken).for_each(close_raw);
 }

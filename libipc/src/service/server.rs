@@ -5,18 +5,16 @@ use super::{Argument, Bytes, Contents, ErrorCode, IDENTIFY, Mismatch, NONE, Parc
 use crate::message::{Incoming, Message, ReplyToken};
 use crate::server::Answer;
 
-/// Takes the arguments out of a request that has so many handles. `None` if they are not there, or something else came
-/// as well; then all handles that came are closed.
+/// Takes the arguments out of a request that has as many handles as it should. `None` if they are not there, or something else
+/// came as well; then all handles that came are closed.
 #[inline]
 pub fn open<'a, T>(
     incoming: &Incoming,
     data: &'a [u8],
-    nr_handles: usize,
     take: impl FnOnce(&mut Contents<'a>) -> Option<T>,
 ) -> Option<T> {
     let mut contents = Contents::new(incoming.message, data);
     if incoming.true_len == data.len()
-        && incoming.message.tag.handles() == nr_handles
         && let Some(taken) = take(&mut contents)
         && contents.has_no_bytes()
     {
@@ -32,12 +30,15 @@ pub fn malformed<'a>(token: ReplyToken) -> Option<Answer<'a>> {
     token.answer(Mismatch::Malformed.message())
 }
 
-/// The answer to a request that is none of the service's. Handles that came are closed.
+/// The answer to a request that is none of the service's, or has another number of handles. They are closed.
 #[cold]
-pub fn unknown<'a>(incoming: Incoming, protocol: Protocol) -> Option<Answer<'a>> {
+pub fn unknown<'a>(incoming: Incoming, protocol: Protocol, nr_methods: u8) -> Option<Answer<'a>> {
     Contents::new(incoming.message, &[]).discard();
-    incoming.token.answer(match incoming.message.label() {
+    let label = incoming.message.label();
+    let is_method = (protocol.label(1)..=protocol.label(nr_methods)).contains(&label);
+    incoming.token.answer(match label {
         IDENTIFY => Message::new(NONE).with_words(protocol.to_words()),
+        _ if is_method => Mismatch::Malformed.message(),
         _ => Mismatch::Unknown.message(),
     })
 }

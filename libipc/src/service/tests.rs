@@ -80,6 +80,10 @@ trait Sample {
     fn swallow(&mut self, pages: Moved<'_>) -> usize;
     /// Who asks?
     fn who(&self, caller: Caller) -> u64;
+    /// Arguments with the names that generated code has inside.
+    fn names(&self, room: u8, parcel: u8, message: u8, values: u8) -> (u8, u8, u8, u8);
+    /// More of them.
+    fn more_names(&self, incoming: u8, data: u8, contents: u8, sent: u8) -> (u8, u8, u8, u8);
     /// Answers at once or later.
     fn wait(&mut self, at_once: bool, reply: Reply<u64, Trouble>) -> Option<Answer<'_>>;
     /// Answers later, with bytes.
@@ -154,6 +158,14 @@ impl Sample for State {
         caller.badge
     }
 
+    fn names(&self, room: u8, parcel: u8, message: u8, values: u8) -> (u8, u8, u8, u8) {
+        (room, parcel, message, values)
+    }
+
+    fn more_names(&self, incoming: u8, data: u8, contents: u8, sent: u8) -> (u8, u8, u8, u8) {
+        (incoming, data, contents, sent)
+    }
+
     fn wait(&mut self, at_once: bool, reply: Reply<u64, Trouble>) -> Option<Answer<'_>> {
         if at_once {
             return reply.now(Ok(1));
@@ -219,6 +231,13 @@ fn words_go_there_and_back() {
         assert_eq!(client.paint(spot), Ok(spot));
     }
     assert_eq!(client.who(), Ok(BADGE));
+}
+
+#[test]
+fn arguments_may_have_any_name() {
+    let (_, client) = sample();
+    assert_eq!(client.names(1, 2, 3, 4), Ok((1, 2, 3, 4)));
+    assert_eq!(client.more_names(1, 2, 3, 4), Ok((1, 2, 3, 4)));
 }
 
 #[test]

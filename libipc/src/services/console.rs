@@ -1,88 +1,108 @@
 //! The console server: text out, lines in.
-//!
-//! | request | words | bytes | reply |
-//! | --- | --- | --- | --- |
-//! | `WRITE` | | the text, any bytes | when it is queued: `w0`, how many bytes of it |
-//! | `WRITE_SHORT` | `w0`: length, at most 24; `w1..w3`: the text | | likewise |
-//! | `READ_LINE` | | | when a line is there: its bytes, the line end included; `w0`: 1 at the end of the input |
-//! | `FLUSH` | | | when all text that was written before has left the machine |
 
-use super::{Error, request};
-use crate::message::Message;
-use crate::object::Endpoint;
+use super::{Error, Refusal};
+use crate::server::Answer;
+use crate::service::{Argument, Contents, Parcel, Reply, WithBytes};
 
-/// Writes bytes.
-pub const WRITE: u32 = 1;
-/// Writes up to [`SHORT`] bytes that travel in the words.
-pub const WRITE_SHORT: u32 = 2;
-/// Reads a line.
-pub const READ_LINE: u32 = 3;
+/// The longest text of one request, in bytes. Less than a page, so that no client's page ends up at the server.
+pub const MAX_TEXT: usize = 2048;
 
-/// Waits until all text has left the machine.
-pub const FLUSH: u32 = 4;
-
-/// The longest text of `WRITE_SHORT`, in bytes.
+/// The longest text that travels in words, in bytes.
 pub const SHORT: usize = 24;
 
 /// The longest line in bytes, its line end included.
 pub const MAX_LINE: usize = 512;
 
-/// Writes all of `text`.
-///
-/// # Errors
-/// When the message does not get through.
-pub fn write(console: &Endpoint, mut text: &[u8]) -> Result<(), Error> {
-    while !text.is_empty() {
-        let sent = if text.len() <= SHORT {
-            request(console, short(text), &[], &mut [])?
-        } else {
-            request(console, Message::new(WRITE), text, &mut [])?
-        };
-        let written = sent.reply.words[0] as usize;
-        if written == 0 {
-            return Err(super::Refusal::Broken.into());
+/// The console server.
+#[crate::service(version = 1, max_bytes = MAX_TEXT)]
+pub trait Console {
+    /// Writes any bytes. Answers when they are queued, with how many they are.
+    fn write(&mut self, text: &[u8], reply: Reply<usize, Refusal>) -> Option<Answer<'_>>;
+
+    /// Writes a few.
+    fn write_short(&mut self, text: Short, reply: Reply<usize, Refusal>) -> Option<Answer<'_>>;
+
+    /// Reads a line, its line end included. Answers when there is one; with `true` at the end of the input.
+    ///
+    /// # Errors
+    /// `Full` when too many readers wait.
+    fn read_line(&mut self, reply: Reply<bool, Refusal, WithBytes>) -> Option<Answer<'_>>;
+
+    /// Answers when all text that was written before has left the machine.
+    ///
+    /// # Errors
+    /// `Full` when too many wait.
+    fn flush(&mut self, reply: Reply<(), Refusal>) -> Option<Answer<'_>>;
+}
+
+/// A text of up to [`SHORT`] bytes: its length in the first word, and it in the other three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Short {
+    bytes: [u8; SHORT],
+    len: usize,
+}
+
+impl Short {
+    /// A short text; `None` if it is too long.
+    #[must_use]
+    pub fn new(text: &[u8]) -> Option<Self> {
+        let mut bytes = [0; SHORT];
+        bytes.get_mut(..text.len())?.copy_from_slice(text);
+        let len = text.len();
+        Some(Short { bytes, len })
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Argument for Short {
+    const NR_WORDS: usize = 4;
+
+    fn put(&self, parcel: &mut Parcel<'_>) {
+        self.len.put(parcel);
+        for bytes in self.bytes.as_chunks().0 {
+            u64::from_le_bytes(*bytes).put(parcel);
         }
-        text = &text[written.min(text.len())..];
     }
-    Ok(())
-}
 
-/// Reads a line into `buffer`, as far as it fits. `None` is the end of the input.
-///
-/// # Errors
-/// `Full` when too many readers wait.
-pub fn read_line(console: &Endpoint, buffer: &mut [u8]) -> Result<Option<usize>, Error> {
-    let sent = request(console, Message::new(READ_LINE), &[], buffer)?;
-    let len = sent.reply_len.min(buffer.len());
-    Ok((sent.reply.words[0] == 0).then_some(len))
-}
-
-/// Waits until all text has left the machine.
-///
-/// # Errors
-/// When the message does not get through.
-pub fn flush(console: &Endpoint) -> Result<(), Error> {
-    request(console, Message::new(FLUSH), &[], &mut []).map(|_| ())
-}
-
-/// A message with the text in its words.
-fn short(text: &[u8]) -> Message {
-    let mut words = [text.len() as u64, 0, 0, 0];
-    for (i, &byte) in text.iter().enumerate() {
-        words[1 + i / 8] |= u64::from(byte) << (8 * (i % 8));
+    fn take(contents: &mut Contents<'_>) -> Option<Self> {
+        let len = usize::take(contents).filter(|&len| len <= SHORT)?;
+        let mut bytes = [0; SHORT];
+        for bytes in bytes.as_chunks_mut().0 {
+            *bytes = u64::take(contents)?.to_le_bytes();
+        }
+        Some(Short { bytes, len })
     }
-    Message::new(WRITE_SHORT).with_words(words)
 }
 
-/// The text in the words of a `WRITE_SHORT`; `None` when its length is impossible.
-#[must_use]
-pub fn short_text(words: [u64; 4]) -> Option<([u8; SHORT], usize)> {
-    let len = usize::try_from(words[0]).ok().filter(|&len| len <= SHORT)?;
-    let mut text = [0; SHORT];
-    for (bytes, word) in text.chunks_mut(8).zip(&words[1..]) {
-        bytes.copy_from_slice(&word.to_le_bytes());
+impl ConsoleClient {
+    /// Writes all of a text, of any length.
+    ///
+    /// # Errors
+    /// When a message does not get through.
+    pub fn write_all(&self, text: &[u8]) -> Result<(), Error> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        if let Some(short) = Short::new(text) {
+            return self.write_short(short).map(|_| ());
+        }
+        text.chunks(MAX_TEXT)
+            .try_for_each(|chunk| self.write(chunk).map(|_| ()))
     }
-    Some((text, len))
+
+    /// Reads a line into `buffer`, as far as it fits. `None` is the end of the input.
+    ///
+    /// # Errors
+    /// `Full` when too many readers wait.
+    pub fn read_line_into(&self, buffer: &mut [u8]) -> Result<Option<usize>, Error> {
+        let (is_end, len) = self.read_line(buffer)?;
+        Ok((!is_end).then_some(len))
+    }
 }
 
 #[cfg(test)]
@@ -93,10 +113,17 @@ mod tests {
     fn short_texts_survive_the_words() {
         for len in 0..=SHORT {
             let text: Vec<u8> = (1..=len as u8).collect();
-            let (bytes, n) = short_text(short(&text).words).unwrap();
-            assert_eq!(&bytes[..n], &text[..]);
+            let short = Short::new(&text).unwrap();
+            let mut parcel = Parcel::new(&mut []);
+            short.put(&mut parcel);
+            let (message, _) = parcel.close(1).unwrap();
+            let back = Short::take(&mut Contents::new(message, &[])).unwrap();
+            assert_eq!(back.as_bytes(), &text[..]);
         }
-        assert_eq!(short_text([25, 0, 0, 0]), None);
-        assert_eq!(short_text([u64::MAX, 0, 0, 0]), None);
+        assert_eq!(Short::new(&[0; 25]), None);
+        for len in [25, u64::MAX] {
+            let message = crate::Message::new(1).with_words([len]);
+            assert_eq!(Short::take(&mut Contents::new(message, &[])), None);
+        }
     }
 }

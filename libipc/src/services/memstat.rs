@@ -1,23 +1,29 @@
 //! The memory statistics server: the kernel's counters for programs that may not ask it.
-//!
-//! `QUERY`: the reply's bytes are eleven words in the order of [`Memory`]. `AUDIT`: the reply's words are
-//! those of the kernel's topic `audit`; a kernel that does not have it is answered with `NotFound`.
 
-use super::{Error, Refusal, request};
-use crate::message::Message;
-use crate::object::Endpoint;
+use serde::{Deserialize, Serialize};
 
-/// Asks for the counters.
-pub const QUERY: u32 = 1;
+use super::Refusal;
+use crate::service::Value;
 
-/// Has everything counted again.
-pub const AUDIT: u32 = 2;
+/// The memory statistics server.
+#[crate::service(version = 1)]
+pub trait Memstat {
+    /// The counters.
+    ///
+    /// # Errors
+    /// `Broken` when the server has lost its right.
+    fn query(&self) -> Result<Memory, Refusal>;
 
-/// The length of the reply to [`QUERY`] in bytes.
-pub const REPLY_LEN: usize = 88;
+    /// Has the kernel count all references and frames again. What is wrong has the numbers of the kernel's topic `audit`; the
+    /// first is 0 if nothing is.
+    ///
+    /// # Errors
+    /// `NotFound`: the kernel is no debug build. `Broken` when the server has lost its right.
+    fn audit(&self) -> Result<[u64; 4], Refusal>;
+}
 
 /// The counters. Frames and pages have 4,096 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Frames of the machine.
     pub total: u64,
@@ -43,6 +49,8 @@ pub struct Memory {
     /// Free frames that are promised to strict spaces: for others there are `free - promised`.
     pub promised: u64,
 }
+
+impl Value for Memory {}
 
 impl Memory {
     /// The counters from the kernel's eleven values.
@@ -87,33 +95,4 @@ impl Memory {
     pub const fn available(&self) -> u64 {
         self.free + self.counts
     }
-}
-
-/// Asks for the counters.
-///
-/// # Errors
-/// When the message does not get through, or the server has lost its right.
-pub fn query(memstat: &Endpoint) -> Result<Memory, Error> {
-    let mut reply = [0; REPLY_LEN];
-    let sent = request(memstat, Message::new(QUERY), &[], &mut reply)?;
-    if sent.reply_len != REPLY_LEN {
-        return Err(Refusal::Broken.into());
-    }
-    let mut words = [0; 11];
-    for (word, bytes) in words.iter_mut().zip(reply.as_chunks::<8>().0) {
-        *word = u64::from_le_bytes(*bytes);
-    }
-    Ok(Memory::from_words(words))
-}
-
-/// Has the kernel count all references and frames again: what is wrong, or `None`. The numbers are those
-/// of the kernel's topic `audit`.
-///
-/// # Errors
-/// `NotFound`: the kernel is no debug build. When the message does not get through, or the server has lost
-/// its right.
-pub fn audit(memstat: &Endpoint) -> Result<Option<[u64; 4]>, Error> {
-    let sent = request(memstat, Message::new(AUDIT), &[], &mut [])?;
-    let words = sent.reply.words;
-    Ok((words[0] != 0).then_some(words))
 }

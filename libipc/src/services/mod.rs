@@ -1,8 +1,6 @@
-//! The standard servers' protocols: labels and word layouts, shared by client and server, and the
-//! client's side as typed functions.
+//! The standard servers: each a [service](mod@crate::service), whose client is here and whose server is in `servers/src`.
 //!
-//! In every protocol the label of a reply is 0, or a [`Refusal`] and nothing else in the message.
-//! Names and labels are numbers of one protocol: 1 means something else to each server.
+//! Their errors are one enum, [`Refusal`].
 
 pub mod console;
 pub mod files;
@@ -12,64 +10,29 @@ pub mod procd;
 
 use core::fmt;
 
-use crate::message::{Message, Sent};
-use crate::object::Endpoint;
 use crate::{ErrorCode, service};
 
 /// Why a server did not do what it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ErrorCode)]
-#[repr(u32)]
 pub enum Refusal {
     /// The request has no meaning: unknown label, impossible value, missing bytes.
-    BadRequest = 1,
+    BadRequest,
     /// Nothing has this name or number.
-    NotFound = 2,
+    NotFound,
     /// The sender may not do that.
-    Denied = 3,
+    Denied,
     /// Memory is missing.
-    NoMemory = 4,
+    NoMemory,
     /// A table of the server is full.
-    Full = 5,
+    Full,
     /// The sender has no child to wait for.
-    NoChild = 6,
+    NoChild,
     /// The file is not a program that can be loaded.
-    NotExecutable = 7,
+    NotExecutable,
     /// The name is taken.
-    Taken = 8,
+    Taken,
     /// The server could not do its own part.
-    Broken = 9,
-}
-
-impl Refusal {
-    const ALL: [Refusal; 9] = [
-        Refusal::BadRequest,
-        Refusal::NotFound,
-        Refusal::Denied,
-        Refusal::NoMemory,
-        Refusal::Full,
-        Refusal::NoChild,
-        Refusal::NotExecutable,
-        Refusal::Taken,
-        Refusal::Broken,
-    ];
-
-    /// Decodes the label of a reply: `None` is success.
-    #[must_use]
-    pub fn from_label(label: u32) -> Option<Self> {
-        let index = label.checked_sub(1)?;
-        Some(
-            Self::ALL
-                .get(index as usize)
-                .copied()
-                .unwrap_or(Self::Broken),
-        )
-    }
-
-    /// The reply that says so.
-    #[must_use]
-    pub const fn message(self) -> Message {
-        Message::new(self as u32)
-    }
+    Broken,
 }
 
 impl fmt::Display for Refusal {
@@ -109,29 +72,13 @@ impl From<Refusal> for Error {
     }
 }
 
-/// Sends a request, and sorts refusals from answers.
-pub(crate) fn request(
-    server: &Endpoint,
-    message: Message,
-    data: &[u8],
-    reply: &mut [u8],
-) -> Result<Sent, Error> {
-    service::ask(server, message, data, reply)
-}
-
-/// A short name in two words: the bytes in order, the rest zero.
-#[must_use]
-pub fn pack_name(name: &str) -> Option<[u64; 2]> {
-    let bytes = name.as_bytes();
-    if bytes.is_empty() || bytes.len() > 16 || bytes.contains(&0) {
-        return None;
+/// What a server answers when another server that it asked for a client did not do its part.
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Kernel(error) => error.into(),
+            Error::Refused(refusal) => refusal,
+            Error::Mismatch(_) | Error::Connect(_) => Refusal::Broken,
+        }
     }
-    let mut packed = [0; 16];
-    packed[..bytes.len()].copy_from_slice(bytes);
-    let [low, high] = [&packed[..8], &packed[8..]].map(|half| {
-        half.iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u64::from(byte))
-    });
-    Some([low, high])
 }

@@ -1,21 +1,6 @@
 //! The process server: spawn, fork, exec, exit, wait, kill, and who is whose relative.
 //!
-//! The badge of a process's handle is its number (pid), so the server knows who asks.
-//!
-//! | request | words | bytes | reply |
-//! | --- | --- | --- | --- |
-//! | `SPAWN` | `w0`: a [`Commit`], the class of its space | argument block | `w0`: pid |
-//! | `FORK` | `w0`, `w1`: instruction and stack pointer of the child; `w2`: its `fs` base | | `w0`: pid |
-//! | `EXEC` | | argument block | none: the program is another one |
-//! | `EXIT` | `w0`: status | | none |
-//! | `WAIT` | `w0`: pid, 0 for any child; `w1`: 1 not to block | | `w0`: pid, 0 if not to block and none ended; `w1`: status |
-//! | `KILL` | `w0`: pid | | |
-//! | `PARENT` | | | `w0`: pid of the parent |
-//! | `ENDPOINT` | `w0`: pid of a parent, child or sibling | | `w0`: handle, in the sender's table, with `SEND` |
-//! | `LIST` | `w0`: pids above this one | | [`Entry`] after `Entry`, in the order of the pids; `w0`: how many |
-//! | `FOREGROUND` | `w0`: pid of a child that ^C ends, with its descendants, 0 for none | | |
-//! | `SYSTEM` | | | `w0`: handle, in the sender's table, with `CREATE`, `OBSERVE` and `COPY` |
-//! | `HANDLE` | `w0`: a [`Thing`] | | `w0`: handle, in the sender's table |
+//! The badge of a process's handle is its number (pid), so the server knows who asks: the caller is the process.
 //!
 //! An argument block is the path and the arguments, each ended by a zero byte.
 
@@ -23,38 +8,135 @@ use core::mem::MaybeUninit;
 
 use abi::{Commit, Handle};
 
-use super::{Error, Refusal, request};
-use crate::message::Message;
-use crate::object::Endpoint;
+use super::{Error, Refusal};
+use crate::Argument;
+use crate::server::Answer;
+use crate::service::{Caller, Contents, Parcel, Reply};
 use crate::start::MAX_ARGS;
 
-/// Starts a program as a child of the sender.
-pub const SPAWN: u32 = 1;
-/// Starts a copy of the sender as its child.
-pub const FORK: u32 = 2;
-/// Puts another program in the place of the sender.
-pub const EXEC: u32 = 3;
-/// Ends the sender.
-pub const EXIT: u32 = 4;
-/// Waits for the end of a child.
-pub const WAIT: u32 = 5;
-/// Ends the sender or a descendant.
-pub const KILL: u32 = 6;
-/// Asks for the parent.
-pub const PARENT: u32 = 7;
-/// Asks for the endpoint of a relative.
-pub const ENDPOINT: u32 = 8;
-/// Lists the processes.
-pub const LIST: u32 = 9;
-/// Names the child that ^C kills.
-pub const FOREGROUND: u32 = 10;
-/// Asks for the system object, to build address spaces with.
-pub const SYSTEM: u32 = 11;
-/// Asks for a handle that a process does not start with.
-pub const HANDLE: u32 = 12;
+/// The process server.
+#[crate::service(version = 1, max_bytes = MAX_ARGS)]
+pub trait Procd {
+    /// Starts a program as a child of the caller, in a space of this class; its pid.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotExecutable`, `NoMemory`, `Full`, `BadRequest` for a malformed block.
+    fn spawn(&mut self, caller: Caller, class: Commit, args: &[u8]) -> Result<u64, Refusal>;
 
-/// What `HANDLE` gives a handle to. That to a server has `SEND`, and the pid as its badge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    /// Starts a copy of the caller as its child, which goes on at this place, with its pid in `rdi`; its pid.
+    ///
+    /// # Errors
+    /// `NoMemory`, `Full`, `BadRequest` for a place that no program can have.
+    fn fork(&mut self, caller: Caller, ip: u64, sp: u64, fs_base: u64) -> Result<u64, Refusal>;
+
+    /// Puts another program in the place of the caller. Answers only if that fails.
+    ///
+    /// # Errors
+    /// As for [`spawn`](Self::spawn).
+    fn exec(
+        &mut self,
+        caller: Caller,
+        args: &[u8],
+        reply: Reply<(), Refusal>,
+    ) -> Option<Answer<'_>>;
+
+    /// Ends the caller. Answers only who is no process.
+    ///
+    /// # Errors
+    /// `Denied`.
+    fn exit(
+        &mut self,
+        caller: Caller,
+        status: i32,
+        reply: Reply<(), Refusal>,
+    ) -> Option<Answer<'_>>;
+
+    /// Waits for a child, 0 for any. `None`, when none has ended, if it is not to block.
+    ///
+    /// # Errors
+    /// `NoChild` when there is no such child; `Full` when too many wait.
+    fn wait(
+        &mut self,
+        caller: Caller,
+        child: u64,
+        blocks: bool,
+        reply: Reply<Option<Ended>, Refusal>,
+    ) -> Option<Answer<'_>>;
+
+    /// Ends a process. Who has ended itself is not answered.
+    ///
+    /// # Errors
+    /// `NotFound`; `Denied` when it is neither the caller nor its descendant.
+    fn kill(
+        &mut self,
+        caller: Caller,
+        victim: u64,
+        reply: Reply<(), Refusal>,
+    ) -> Option<Answer<'_>>;
+
+    /// The caller's parent.
+    fn parent(&self, caller: Caller) -> u64;
+
+    /// The endpoint of a parent, child or sibling, with `SEND`; the badge is the caller's pid.
+    ///
+    /// # Errors
+    /// `NotFound`; `Denied` for all others.
+    fn endpoint(&mut self, caller: Caller, relative: u64) -> Result<Given, Refusal>;
+
+    /// The next processes above a pid: [`Entry`] after `Entry`, in the order of their pids, as many as fit.
+    fn list(&mut self, above: u64) -> &[u8];
+
+    /// Names the child that ^C ends, with its descendants; 0 for none.
+    ///
+    /// # Errors
+    /// `Denied` when it is not a child of the caller.
+    fn foreground(&mut self, caller: Caller, child: u64) -> Result<(), Refusal>;
+
+    /// The system object, with `CREATE`, `OBSERVE` and `COPY`. Spaces that a process creates die with it.
+    ///
+    /// # Errors
+    /// `Full`, `NoMemory` when the handle finds no room.
+    fn system(&mut self, caller: Caller) -> Result<Given, Refusal>;
+
+    /// A handle that a process does not start with. Each time it is another one.
+    ///
+    /// # Errors
+    /// `Full`, `NoMemory` when the handle finds no room.
+    fn handle(&mut self, caller: Caller, thing: Thing) -> Result<Given, Refusal>;
+}
+
+/// A handle that the process server has put into the caller's table, as it is numbered there: it need not be one that could go
+/// along in a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Argument)]
+pub struct Given(u32);
+
+impl From<Handle> for Given {
+    fn from(handle: Handle) -> Self {
+        Given(handle.0)
+    }
+}
+
+impl From<Given> for Handle {
+    fn from(given: Given) -> Self {
+        Handle(given.0)
+    }
+}
+
+/// A word.
+impl Argument for Commit {
+    const NR_WORDS: usize = 1;
+
+    fn put(&self, parcel: &mut Parcel<'_>) {
+        parcel.word(*self as u64);
+    }
+
+    fn take(contents: &mut Contents<'_>) -> Option<Self> {
+        Commit::from_user(contents.word())
+    }
+}
+
+/// What [`Procd::handle`] gives a handle to. That to a server has `SEND`, and the pid as its badge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Argument)]
 #[repr(u64)]
 pub enum Thing {
     /// The process's own endpoint, all rights.
@@ -67,21 +149,6 @@ pub enum Thing {
     Memstat = 4,
     /// The process's first thread.
     Thread = 5,
-}
-
-impl Thing {
-    /// Decodes a request's word.
-    #[must_use]
-    pub const fn from_word(word: u64) -> Option<Self> {
-        match word {
-            1 => Some(Thing::Inbox),
-            2 => Some(Thing::Names),
-            3 => Some(Thing::Files),
-            4 => Some(Thing::Memstat),
-            5 => Some(Thing::Thread),
-            _ => None,
-        }
-    }
 }
 
 /// The number of the first process, init: everyone's ancestor, and the parent of orphans.
@@ -181,7 +248,7 @@ impl Entry {
 }
 
 /// A child that ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Argument)]
 pub struct Ended {
     /// Its number.
     pub pid: u64,
@@ -238,118 +305,33 @@ impl ArgBlock {
     }
 }
 
-fn ask<const N: usize>(procd: &Endpoint, label: u32, words: [u64; N]) -> Result<[u64; 4], Error> {
-    request(procd, Message::new(label).with_words(words), &[], &mut []).map(|sent| sent.reply.words)
+impl Entry {
+    /// Entries in one reply.
+    pub const LISTED: usize = 16;
 }
 
-/// Starts a program, in a space of this class; returns its pid.
-///
-/// # Errors
-/// `NotFound`, `NotExecutable`, `NoMemory`, `Full`, `BadRequest` for a malformed block.
-pub fn spawn(procd: &Endpoint, class: Commit, block: &[u8]) -> Result<u64, Error> {
-    let message = Message::new(SPAWN).with_words([class as u64]);
-    let sent = request(procd, message, block, &mut [])?;
-    Ok(sent.reply.words[0])
-}
-
-/// Puts another program in the place of this one. Returns only if that fails.
-///
-/// # Errors
-/// As for [`spawn`].
-pub fn exec(procd: &Endpoint, block: &[u8]) -> Result<core::convert::Infallible, Error> {
-    request(procd, Message::new(EXEC), block, &mut [])?;
-    Err(Refusal::Broken.into())
-}
-
-/// Waits for a child, 0 for any. With `block` false, `None` when none has ended.
-///
-/// # Errors
-/// `NoChild` when there is no such child.
-pub fn wait(procd: &Endpoint, pid: u64, block: bool) -> Result<Option<Ended>, Error> {
-    let [pid, status, ..] = ask(procd, WAIT, [pid, u64::from(!block)])?;
-    Ok((pid != 0).then_some(Ended {
-        pid,
-        status: status as i32,
-    }))
-}
-
-/// Ends a process.
-///
-/// # Errors
-/// `NotFound`; `Denied` when it is neither the sender nor its descendant.
-pub fn kill(procd: &Endpoint, pid: u64) -> Result<(), Error> {
-    ask(procd, KILL, [pid]).map(|_| ())
-}
-
-/// Ends the sender.
-///
-/// # Errors
-/// Only when the message does not get through.
-pub fn exit(procd: &Endpoint, status: i32) -> Result<(), Error> {
-    ask(procd, EXIT, [status as u32 as u64]).map(|_| ())
-}
-
-/// The sender's parent.
-///
-/// # Errors
-/// Only when the message does not get through.
-pub fn parent(procd: &Endpoint) -> Result<u64, Error> {
-    ask(procd, PARENT, []).map(|words| words[0])
-}
-
-/// The endpoint of a parent, child or sibling; the badge is the sender's pid.
-///
-/// # Errors
-/// `NotFound`; `Denied` for all others.
-pub fn endpoint(procd: &Endpoint, pid: u64) -> Result<Handle, Error> {
-    ask(procd, ENDPOINT, [pid]).map(|words| Handle(words[0] as u32))
-}
-
-/// The next processes above `pid`, as many as fit; returns them and how many.
-///
-/// # Errors
-/// Only when the message does not get through.
-pub fn list(procd: &Endpoint, pid: u64) -> Result<([Entry; 16], usize), Error> {
-    let empty = Entry {
-        pid: 0,
-        ppid: 0,
-        ended: 0,
-        commit: 0,
-        name: [0; 24],
-    };
-    let mut entries = [empty; 16];
-    let mut bytes = [0; 16 * Entry::LEN];
-    let sent = request(procd, Message::new(LIST).with_words([pid]), &[], &mut bytes)?;
-    let count = (sent.reply_len / Entry::LEN).min(entries.len());
-    for (entry, bytes) in entries.iter_mut().zip(bytes.as_chunks().0) {
-        *entry = Entry::from_bytes(bytes);
+impl ProcdClient {
+    /// Puts another program in the place of this one. Returns only if that fails.
+    ///
+    /// # Errors
+    /// As for [`spawn`](Self::spawn).
+    pub fn become_another(&self, args: &[u8]) -> Result<core::convert::Infallible, Error> {
+        self.exec(args)?;
+        Err(Refusal::Broken.into())
     }
-    Ok((entries, count))
-}
 
-/// A handle that a process does not start with. Each time it is another one.
-///
-/// # Errors
-/// `Full`, `NoMemory` when the handle finds no room.
-pub fn handle(procd: &Endpoint, thing: Thing) -> Result<Handle, Error> {
-    ask(procd, HANDLE, [thing as u64]).map(|words| Handle(words[0] as u32))
-}
-
-/// Names the child that ^C kills; 0 for none.
-///
-/// # Errors
-/// `Denied` when it is not a child of the sender.
-pub fn foreground(procd: &Endpoint, pid: u64) -> Result<(), Error> {
-    ask(procd, FOREGROUND, [pid]).map(|_| ())
-}
-
-/// The system object, with the rights to create spaces, to read the counters and to pass it on.
-/// Spaces that a process creates die with it.
-///
-/// # Errors
-/// `Full`, `NoMemory` when the handle finds no room.
-pub fn system(procd: &Endpoint) -> Result<Handle, Error> {
-    ask(procd, SYSTEM, []).map(|words| Handle(words[0] as u32))
+    /// The next processes above a pid, as many as fit; returns them and how many.
+    ///
+    /// # Errors
+    /// Only when the message does not get through.
+    pub fn entries(&self, above: u64) -> Result<([Entry; Entry::LISTED], usize), Error> {
+        let mut bytes = [0; Entry::LISTED * Entry::LEN];
+        let len = self
+            .list(above, &mut bytes)
+            .map_err(Error::from_infallible)?;
+        let entries = core::array::from_fn(|i| Entry::from_bytes(&bytes.as_chunks().0[i]));
+        Ok((entries, len / Entry::LEN))
+    }
 }
 
 #[cfg(test)]

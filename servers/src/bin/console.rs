@@ -2,6 +2,7 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use libipc::abi::PortIo;
+use libipc::services::console::ConsoleServer;
 use libipc::{Borrowed, Endpoint, Interrupt, Ports, start};
 use servers::console::uart::Registers;
 use servers::console::{
@@ -42,6 +43,6 @@ fn run() -> Result<(), libipc::Error> {
         interrupt: Interrupt::borrow(extra[EXTRA_INTERRUPT]),
     };
     let interrupted = Endpoint::from_raw(extra[EXTRA_INTERRUPTED]);
-    let mut console = Console::new(port, Some(interrupted));
+    let mut console = ConsoleServer::new(Console::new(port, Some(interrupted)));
     console::serve(&mut console, &Endpoint::borrow(start::inbox()), &interrupt)
 }

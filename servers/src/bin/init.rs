@@ -9,8 +9,9 @@ use core::fmt::{self, Write};
 use libipc::abi::{InitInfo, ThreadField};
 use libipc::message::{Fault, Incoming};
 use libipc::server::{self, Answer, Service};
-use libipc::services::procd::{self, INIT_PID};
-use libipc::services::{self, Refusal, console};
+use libipc::service::Mismatch;
+use libipc::services::procd::{INIT_PID, ProcdClient};
+use libipc::services::{self, Refusal};
 use libipc::thread::{self, Supervisor};
 use libipc::{
     Borrowed, Commit, Endpoint, Error, Handle, PageBuffer, Rights, System, Thread, raw, start,
@@ -86,7 +87,7 @@ struct Watch;
 
 impl Service for Watch {
     fn message(&mut self, incoming: Incoming, _: &[u8]) -> Option<Answer<'_>> {
-        incoming.token.answer(Refusal::BadRequest.message())
+        incoming.token.answer(Mismatch::Unknown.message())
     }
 
     fn notification(&mut self, bits: u64) {
@@ -137,14 +138,14 @@ fn boot(info: &'static InitInfo, own: Borrowed<'static, Endpoint>) -> Result<u64
     let clients = start_servers(&mut machine)?;
     let procd = clients.procd(INIT_PID)?;
     let pid = start_program(info, &procd).map_err(|error| {
-        let _ = console::flush(&clients.console);
+        let _ = clients.console().flush();
         Failure::Program(error)
     })?;
     loop {
         machine.ended.recv(&mut [])?;
-        while let Ok(Some(ended)) = procd::wait(&procd, 0, false) {
+        while let Ok(Some(ended)) = procd.wait(0, false) {
             if ended.pid == pid {
-                let _ = console::flush(&clients.console);
+                let _ = clients.console().flush();
                 return Ok(ended.status as u32 as u64);
             }
         }
@@ -166,9 +167,9 @@ fn start_servers(machine: &mut Machine) -> Result<Clients, Failure> {
     Ok(clients)
 }
 
-fn start_program(info: &InitInfo, procd: &Endpoint) -> Result<u64, services::Error> {
+fn start_program(info: &InitInfo, procd: &ProcdClient) -> Result<u64, services::Error> {
     let block = program(command_line(info)).ok_or(Refusal::BadRequest)?;
-    procd::spawn(procd, Commit::Overcommit, &block)
+    procd.spawn(Commit::Overcommit, &block)
 }
 
 fn command_line(info: &InitInfo) -> &[u8] {

@@ -1,6 +1,7 @@
 //! The memory statistics server's loop.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+use libipc::services::memstat::MemstatServer;
 use libipc::{Endpoint, System, server, start};
 use servers::memstat::Memstat;
 
@@ -8,6 +9,6 @@ libipc::program!(run);
 
 fn run() -> Result<(), libipc::Error> {
     let inbox = Endpoint::borrow(start::inbox());
-    let mut memstat = Memstat::new(System::from_raw(start::system()));
-    server::serve_into(&inbox, &mut [], &mut memstat)
+    let system = System::from_raw(start::system());
+    server::serve_on(&inbox, &mut MemstatServer::new(Memstat(system)))
 }

@@ -1,6 +1,11 @@
 //! The process server's loop.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+use libipc::services::console::ConsoleClient;
+use libipc::services::files::FilesClient;
+use libipc::services::memstat::MemstatClient;
+use libipc::services::names::NamesClient;
+use libipc::services::procd::ProcdServer;
 use libipc::start::MAX_ARGS;
 use libipc::{Endpoint, System, server, start};
 use servers::loader::Stage;
@@ -15,15 +20,15 @@ fn run() -> Result<(), libipc::Error> {
     let maker = Maker {
         system: System::from_raw(start::system()),
         own: Endpoint::from_raw(start::inbox()),
-        console: Endpoint::from_raw(start::console()),
-        names: Endpoint::from_raw(start::names()),
-        files: Endpoint::from_raw(start::files()),
-        memstat: Endpoint::from_raw(start::memstat()),
+        console: ConsoleClient::new(Endpoint::from_raw(start::console())),
+        names: NamesClient::new(Endpoint::from_raw(start::names())),
+        files: FilesClient::new(Endpoint::from_raw(start::files())),
+        memstat: MemstatClient::new(Endpoint::from_raw(start::memstat())),
         stage: Stage::new()?,
         programs: Programs::default(),
         deaths: [const { None }; DEATH_BITS],
     };
     let init = Endpoint::from_raw(start::extra()[EXTRA_INIT]);
-    let mut procd = Procd::new(maker, init);
+    let mut procd = ProcdServer::new(Procd::new(maker, init));
     server::serve_into(&inbox, &mut [0; MAX_ARGS], &mut procd)
 }

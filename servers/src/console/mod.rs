@@ -17,15 +17,15 @@ pub mod editor;
 pub mod output;
 pub mod uart;
 
-use libipc::message::{Incoming, Message, ReplyToken};
 use libipc::object::{Endpoint, Interrupt};
 use libipc::server::{self, Answer, Service};
+use libipc::service::{Reply, WithBytes};
 use libipc::services::Refusal;
-use libipc::services::console::{FLUSH, READ_LINE, WRITE, WRITE_SHORT, short_text};
+use libipc::services::console::{self, ConsoleServer, MAX_TEXT, Short};
 use libipc::{Error, Rights};
 
 use editor::{Editor, Outcome};
-use output::{MAX_TEXT, Output};
+use output::{Flush, Output, Writer};
 use uart::{Cause, Registers, Uart};
 
 /// The first of COM1's ports.
@@ -56,6 +56,9 @@ const READERS: usize = 8;
 /// that requests get their turn however much there is to do.
 const ROUNDS: usize = 64;
 
+/// The right to give a line to who reads.
+type Reader = Reply<bool, Refusal, WithBytes>;
+
 /// ^C.
 const INTERRUPT: u8 = 3;
 
@@ -65,7 +68,7 @@ pub struct Console<R> {
     output: Output,
     editor: Editor,
     input: heapless::Deque<u8, INPUT>,
-    readers: heapless::Deque<ReplyToken, READERS>,
+    readers: heapless::Deque<Reader, READERS>,
     /// Notified of ^C.
     interrupted: Option<Endpoint>,
 }
@@ -163,56 +166,46 @@ impl<R: Registers> Console<R> {
 
     /// Answers the first reader that is still there; a line without a reader is gone.
     fn deliver(&mut self, outcome: Outcome) {
-        let end = Message::new(0).with_words([u64::from(outcome == Outcome::EndOfInput)]);
+        let is_end = outcome == Outcome::EndOfInput;
         while let Some(reader) = self.readers.pop_front() {
-            if reader.reply(end, self.editor.line()).is_ok() {
+            if reader.send(Ok(is_end), self.editor.line()).is_ok() {
                 break;
             }
         }
         self.editor.clear();
     }
+}
 
-    fn write(&mut self, text: &[u8], token: ReplyToken) -> Option<Answer<'_>> {
-        let answer = self.output.write(text, token);
+impl<R: Registers> console::Console for Console<R> {
+    fn write(&mut self, text: &[u8], reply: Writer) -> Option<Answer<'_>> {
+        let answer = self.output.write(text, reply);
         self.update();
-        let (token, message) = answer?;
-        token.answer(message)
+        let (writer, result) = answer?;
+        writer.now(result)
     }
 
-    fn flush(&mut self, token: ReplyToken) -> Option<Answer<'_>> {
-        match self.output.flush(token) {
-            Ok(()) => {
-                self.update();
-                None
-            }
-            Err(token) => token.answer(Refusal::Full.message()),
-        }
+    fn write_short(&mut self, text: Short, reply: Writer) -> Option<Answer<'_>> {
+        self.write(text.as_bytes(), reply)
     }
 
-    fn read_line(&mut self, token: ReplyToken) -> Option<Answer<'_>> {
-        match self.readers.push_back(token) {
+    fn read_line(&mut self, reply: Reader) -> Option<Answer<'_>> {
+        match self.readers.push_back(reply) {
             Ok(()) => {
                 self.edit();
                 self.update();
                 None
             }
-            Err(token) => token.answer(Refusal::Full.message()),
+            Err(reply) => reply.now(Err(Refusal::Full), &[]),
         }
     }
-}
 
-impl<R: Registers> Service for Console<R> {
-    fn message(&mut self, incoming: Incoming, data: &[u8]) -> Option<Answer<'_>> {
-        let Incoming { message, token, .. } = incoming;
-        match message.label() {
-            WRITE => self.write(data, token),
-            WRITE_SHORT => match short_text(message.words) {
-                Some((text, len)) => self.write(&text[..len], token),
-                None => token.answer(Refusal::BadRequest.message()),
-            },
-            FLUSH => self.flush(token),
-            READ_LINE => self.read_line(token),
-            _ => token.answer(Refusal::BadRequest.message()),
+    fn flush(&mut self, reply: Flush) -> Option<Answer<'_>> {
+        match self.output.flush(reply) {
+            Ok(()) => {
+                self.update();
+                None
+            }
+            Err(reply) => reply.now(Err(Refusal::Full)),
         }
     }
 
@@ -244,7 +237,7 @@ const INTERRUPTED: u64 = 1;
 /// # Errors
 /// What ends it all the same.
 pub fn serve<R: Registers>(
-    console: &mut Console<R>,
+    console: &mut ConsoleServer<Console<R>>,
     inbox: &Endpoint,
     interrupt: &Interrupt,
 ) -> Result<(), Error> {
@@ -258,10 +251,12 @@ pub fn serve<R: Registers>(
         interrupt.bind(&to_inbox)?;
         // An interrupt that went to the other endpoint last has not been seen to.
         console.notification(INTERRUPTED);
-        server::serve_while(inbox, &mut buffer, console, |console| !console.is_full())?;
+        server::serve_while(inbox, &mut buffer, console, |console| {
+            !console.state.is_full()
+        })?;
         interrupt.bind(&to_aside)?;
         console.notification(INTERRUPTED);
-        server::serve_while(&aside, &mut [], console, Console::is_full)?;
+        server::serve_while(&aside, &mut [], console, |console| console.state.is_full())?;
     }
 }
 

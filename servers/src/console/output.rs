@@ -12,12 +12,15 @@
 //! So there is no bound on how many write at a time, and nothing that a writer's death leaves
 //! behind but its text and a stale token.
 
-use libipc::message::{Message, ReplyToken};
+use libipc::service::Reply;
 use libipc::services::Refusal;
+use libipc::services::console::MAX_TEXT;
 
-/// The longest text of one request, in bytes. Less than a page, so that no client's page ends up
-/// here.
-pub const MAX_TEXT: usize = 2048;
+/// The right to tell a writer how many bytes are queued.
+pub type Writer = Reply<usize, Refusal>;
+
+/// The right to tell who flushes that all is out.
+pub type Flush = Reply<(), Refusal>;
 
 /// The longest echo of one key: the whole line is removed and another one shown.
 const MAX_ECHO: usize = 4 * libipc::services::console::MAX_LINE;
@@ -34,13 +37,13 @@ const _: () = assert!(MAX_TEXT + MAX_ECHO <= CAPACITY);
 #[derive(Debug)]
 struct Held {
     text: heapless::Vec<u8, MAX_TEXT>,
-    writer: ReplyToken,
+    writer: Writer,
 }
 
 /// A client that waits until the bytes before its request are out.
 #[derive(Debug)]
 struct Flusher {
-    token: ReplyToken,
+    reply: Flush,
     /// How many bytes were there.
     after: u64,
 }
@@ -72,14 +75,18 @@ impl Output {
 
     /// Queues a text, as far as [`MAX_TEXT`]. Returns the writer with what is to be answered, unless
     /// the text and its writer have to wait for room.
-    pub fn write(&mut self, text: &[u8], writer: ReplyToken) -> Option<(ReplyToken, Message)> {
+    pub fn write(
+        &mut self,
+        text: &[u8],
+        writer: Writer,
+    ) -> Option<(Writer, Result<usize, Refusal>)> {
         let text = &text[..text.len().min(MAX_TEXT)];
         if self.is_holding() {
-            return Some((writer, Refusal::Full.message()));
+            return Some((writer, Err(Refusal::Full)));
         }
         if self.fits(text.len()) {
             self.push(text);
-            return Some((writer, written(text.len())));
+            return Some((writer, Ok(text.len())));
         }
         let text = heapless::Vec::from_slice(text).unwrap_or_default();
         self.held = Some(Held { text, writer });
@@ -100,7 +107,7 @@ impl Output {
         {
             self.push(&text);
             // A writer that is gone has written all the same.
-            let _ = writer.reply(written(len), &[]);
+            let _ = writer.send(Ok(len));
         }
     }
 
@@ -135,11 +142,11 @@ impl Output {
     ///
     /// # Errors
     /// The client when too many wait.
-    pub fn flush(&mut self, token: ReplyToken) -> Result<(), ReplyToken> {
+    pub fn flush(&mut self, reply: Flush) -> Result<(), Flush> {
         let after = self.nr_in;
         self.flushers
-            .push_back(Flusher { token, after })
-            .map_err(|flusher| flusher.token)
+            .push_back(Flusher { reply, after })
+            .map_err(|flusher| flusher.reply)
     }
 
     /// Whether somebody waits until bytes are out.
@@ -162,7 +169,7 @@ impl Output {
         while self.owes_flush()
             && let Some(flusher) = self.flushers.pop_front()
         {
-            let _ = flusher.token.reply(Message::new(0), &[]);
+            let _ = flusher.reply.send(Ok(()));
         }
     }
 
@@ -177,9 +184,4 @@ impl Output {
             }
         }
     }
-}
-
-/// The answer to who has written so many bytes.
-fn written(len: usize) -> Message {
-    Message::new(0).with_words([len as u64])
 }

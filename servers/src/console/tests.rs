@@ -4,8 +4,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use libipc::fake;
-use libipc::services::console as client;
-use libipc::{Endpoint, Handle};
+use libipc::message::{Incoming, Message, ReplyToken};
+use libipc::service::{Mismatch, mismatch};
+use libipc::services::console::{ConsoleClient, MAX_LINE, SHORT};
+use libipc::{Endpoint, ErrorCode, Handle};
 
 use super::*;
 use port::Port;
@@ -16,20 +18,42 @@ mod writing;
 fn read(token: u64) -> Incoming {
     Incoming {
         badge: 1,
-        message: Message::new(READ_LINE),
+        message: Message::new(ConsoleClient::READ_LINE),
         len: 0,
         true_len: 0,
         token: ReplyToken::from_raw(token),
     }
 }
 
+/// The server on a port.
+type Served<R> = ConsoleServer<Console<R>>;
+
+fn console<R: Registers>(port: R) -> Served<R> {
+    ConsoleServer::new(Console::new(port, None))
+}
+
+/// Sends a request with these bytes.
+fn ask<'a, R: Registers>(
+    console: &'a mut Served<R>,
+    incoming: Incoming,
+    data: &[u8],
+) -> Option<Answer<'a>> {
+    let (len, true_len) = (data.len(), data.len());
+    let incoming = Incoming {
+        len,
+        true_len,
+        ..incoming
+    };
+    console.message(incoming, data)
+}
+
 /// The lines that readers get when this is typed.
 fn lines(bytes: &[u8]) -> Vec<String> {
     let port = Port::default();
-    let mut console = Console::new(port.clone(), None);
+    let mut console = console(port.clone());
     let _ = fake::replies();
     for token in 1..=8 {
-        assert!(console.message(read(token), &[]).is_none());
+        assert!(ask(&mut console, read(token), &[]).is_none());
     }
     port.type_(bytes);
     port.interrupt(&mut console);
@@ -72,8 +96,8 @@ fn history_walks() {
 #[test]
 fn the_screen_shows_the_line() {
     let port = Port::default();
-    let mut console = Console::new(port.clone(), None);
-    let _ = console.message(read(1), &[]);
+    let mut console = console(port.clone());
+    let _ = ask(&mut console, read(1), &[]);
     port.type_(b"hello world\x1b[D\x1b[D\x17w0\x01>");
     port.interrupt(&mut console);
     assert_eq!(port.screen(), ">hello w0ld");
@@ -84,23 +108,23 @@ fn long_lines_are_cut_not_lost() {
     let mut typed = vec![b'x'; 2000];
     typed.push(b'\r');
     let port = Port::default();
-    let mut console = Console::new(port.clone(), None);
+    let mut console = console(port.clone());
     let _ = fake::replies();
-    let _ = console.message(read(1), &[]);
+    let _ = ask(&mut console, read(1), &[]);
     port.type_(&typed);
     port.interrupt(&mut console);
-    assert_eq!(fake::replies()[0].2.len(), client::MAX_LINE);
+    assert_eq!(fake::replies()[0].2.len(), MAX_LINE);
 }
 
 #[test]
 fn input_waits_for_its_reader_without_echo() {
     let port = Port::default();
-    let mut console = Console::new(port.clone(), None);
+    let mut console = console(port.clone());
     port.type_(b"early\r");
     port.interrupt(&mut console);
     assert!(port.sent().is_empty());
     let _ = fake::replies();
-    assert!(console.message(read(1), &[]).is_none());
+    assert!(ask(&mut console, read(1), &[]).is_none());
     assert_eq!(fake::replies()[0].2, b"early\n");
     assert_eq!(port.sent(), b"early\r\n");
 }
@@ -108,13 +132,13 @@ fn input_waits_for_its_reader_without_echo() {
 #[test]
 fn too_much_input_stays_in_the_port() {
     let port = Port::default();
-    let mut console = Console::new(port.clone(), None);
+    let mut console = console(port.clone());
     port.type_(&b"0123456789abcde\r".repeat(100));
     port.interrupt(&mut console);
     assert_eq!(port.nr_received(), 1600 - INPUT);
     let _ = fake::replies();
     for token in 1..=100 {
-        let _ = console.message(read(token), &[]);
+        let _ = ask(&mut console, read(token), &[]);
     }
     assert_eq!(fake::replies().len(), 100);
 }
@@ -122,15 +146,15 @@ fn too_much_input_stays_in_the_port() {
 #[test]
 fn a_line_goes_past_readers_that_are_gone() {
     let port = Port::default();
-    let mut console = Console::new(port.clone(), None);
-    let _ = console.message(read(1), &[]);
-    let _ = console.message(read(2), &[]);
+    let mut console = console(port.clone());
+    let _ = ask(&mut console, read(1), &[]);
+    let _ = ask(&mut console, read(2), &[]);
     fake::fail(libipc::abi::Call::Reply, Some(libipc::Error::StaleToken));
     port.type_(b"lost\r");
     port.interrupt(&mut console);
     fake::fail(libipc::abi::Call::Reply, None);
     let _ = fake::replies();
-    let _ = console.message(read(3), &[]);
+    let _ = ask(&mut console, read(3), &[]);
     port.type_(b"kept\r");
     port.interrupt(&mut console);
     assert_eq!(fake::replies()[0].2, b"kept\n");
@@ -140,7 +164,7 @@ fn a_line_goes_past_readers_that_are_gone() {
 fn interrupts_without_a_reader_leave_no_trace() {
     let port = Port::default();
     let interrupted = Endpoint::from_raw(Handle(8));
-    let mut console = Console::new(port.clone(), Some(interrupted));
+    let mut console = ConsoleServer::new(Console::new(port.clone(), Some(interrupted)));
     let _ = (fake::asked(), fake::replies());
     port.type_(b"stale\r\x03fresh\r");
     port.interrupt(&mut console);
@@ -150,16 +174,16 @@ fn interrupts_without_a_reader_leave_no_trace() {
         fake::asked().iter().filter(|asked| notified(asked)).count(),
         1
     );
-    let _ = console.message(read(1), &[]);
+    let _ = ask(&mut console, read(1), &[]);
     assert_eq!(fake::replies()[0].2, b"fresh\n");
 }
 
 #[test]
 fn end_of_input_is_told() {
     let port = Port::default();
-    let mut console = Console::new(port.clone(), None);
+    let mut console = console(port.clone());
     let _ = fake::replies();
-    let _ = console.message(read(1), &[]);
+    let _ = ask(&mut console, read(1), &[]);
     port.type_(&[4]);
     port.interrupt(&mut console);
     assert_eq!(fake::replies()[0].1.words[0], 1);
@@ -168,17 +192,18 @@ fn end_of_input_is_told() {
 #[test]
 fn clients_write_through_the_protocol() {
     let port = Port::default();
-    let console = Rc::new(RefCell::new(Console::new(port.clone(), None)));
+    let console = Rc::new(RefCell::new(self::console(port.clone())));
     fake::serve(Handle(5), 1, console.clone());
-    let endpoint = Endpoint::borrow(Handle(5));
-    client::write(&endpoint, b"short\n").unwrap();
-    client::write(&endpoint, "long ".repeat(20).as_bytes()).unwrap();
+    let client = ConsoleClient::borrow(Handle(5));
+    client.write_all(b"short\n").unwrap();
+    client.write_all("long ".repeat(20).as_bytes()).unwrap();
     port.settle(&mut console.borrow_mut());
     assert_eq!(
         port.sent(),
         format!("short\r\n{}", "long ".repeat(20)).as_bytes()
     );
-    assert!(endpoint.call(Message::new(99)).unwrap().label() == Refusal::BadRequest as u32);
-    let bad = Message::new(WRITE_SHORT).with_words([25]);
-    assert!(endpoint.call(bad).unwrap().label() == Refusal::BadRequest as u32);
+    let label = |message| mismatch(client.as_endpoint().call(message).unwrap().label());
+    assert_eq!(label(Message::new(99)), Some(Mismatch::Unknown));
+    let bad = Message::new(ConsoleClient::WRITE_SHORT).with_words([SHORT as u64 + 1]);
+    assert_eq!(label(bad), Some(Mismatch::Malformed));
 }

@@ -12,6 +12,8 @@ use core::fmt;
 use core::ops::Deref;
 
 use libipc::abi::{InitInfo, PAGE_SIZE};
+use libipc::services::console::ConsoleClient;
+use libipc::services::procd::ProcdClient;
 use libipc::start::StartInfo;
 use libipc::thread::PRIORITY;
 use libipc::{
@@ -136,8 +138,14 @@ impl Clients {
     ///
     /// # Errors
     /// Those of the call `handle_copy`.
-    pub fn procd(&self, pid: u64) -> Result<Endpoint, Error> {
-        self.procd.copy(Rights::SEND, pid)
+    pub fn procd(&self, pid: u64) -> Result<ProcdClient, Error> {
+        self.procd.copy(Rights::SEND, pid).map(ProcdClient::new)
+    }
+
+    /// The console, for init's own use.
+    #[must_use]
+    pub fn console(&self) -> Borrowed<'_, ConsoleClient> {
+        ConsoleClient::borrow(self.console.handle())
     }
 }
 

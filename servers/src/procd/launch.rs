@@ -13,6 +13,10 @@ use core::ops::Range;
 use libipc::abi::USER_END;
 use libipc::object::Entry;
 use libipc::services::Refusal;
+use libipc::services::console::ConsoleClient;
+use libipc::services::files::FilesClient;
+use libipc::services::memstat::MemstatClient;
+use libipc::services::names::NamesClient;
 use libipc::services::procd::Thing;
 use libipc::start::{StartInfo, split_args};
 use libipc::thread::PRIORITY;
@@ -53,13 +57,13 @@ pub struct Maker {
     /// Its own endpoint, all rights.
     pub own: Endpoint,
     /// The console server.
-    pub console: Endpoint,
+    pub console: ConsoleClient,
     /// The name server, by the handle that may forget.
-    pub names: Endpoint,
+    pub names: NamesClient,
     /// The file server.
-    pub files: Endpoint,
+    pub files: FilesClient,
     /// The memory statistics server.
-    pub memstat: Endpoint,
+    pub memstat: MemstatClient,
     /// Where pages of programs are written.
     pub stage: Stage,
     /// Programs that were started before.
@@ -218,9 +222,9 @@ impl Maker {
                 let thread = thread.as_ref().ok_or(Error::Died)?;
                 return thread.copy_to(space, Rights::THREAD, 0);
             }
-            Thing::Names => &self.names,
-            Thing::Files => &self.files,
-            Thing::Memstat => &self.memstat,
+            Thing::Names => self.names.as_endpoint(),
+            Thing::Files => self.files.as_endpoint(),
+            Thing::Memstat => self.memstat.as_endpoint(),
         };
         process.knows_names |= thing == Thing::Names;
         server.copy_to(&process.space, Rights::SEND, pid)
@@ -276,7 +280,7 @@ impl Maker {
         let standard = Standard {
             space: space.copy_to(space, Rights::SPACE, 0)?,
             procd: give(&self.own)?,
-            console: give(&self.console)?,
+            console: give(self.console.as_endpoint())?,
         };
         Ok((standard, thread))
     }

@@ -18,25 +18,23 @@ pub mod table;
 use core::fmt::Write;
 
 use libipc::abi::{FaultKind, FaultVerdict};
-use libipc::message::{Fault, Incoming, Message, ReplyToken};
+use libipc::message::Fault;
 use libipc::object::Entry;
-use libipc::server::{Answer, Service};
+use libipc::server::Answer;
+use libipc::service::{Caller, Reply};
+use libipc::services::Refusal;
 use libipc::services::procd as protocol;
-use libipc::services::procd::{Ended, INIT_PID, Reason, Thing};
-use libipc::services::{Refusal, console, names};
+use libipc::services::procd::{Ended, Given, INIT_PID, Reason, Thing};
 use libipc::{Commit, Endpoint, Rights, Space};
 
 use launch::{Maker, Process, Terms, death_bit};
-use table::{MAX_PROCESSES, Table, Vacancy, Waiting};
+use table::{MAX_PROCESSES, Table, Vacancy, WaitReply, Waiting};
 
 /// The notification bit of ^C; the bits below tell of deaths.
 pub const INTERRUPT_BIT: u64 = 1 << 63;
 
 /// Which of a server's extra handles notifies init.
 pub const EXTRA_INIT: usize = 0;
-
-/// Entries in one reply to `LIST`.
-const LISTED: usize = 16;
 
 /// The process server.
 pub struct Procd {
@@ -46,17 +44,7 @@ pub struct Procd {
     init: Endpoint,
     /// The process that ^C ends, with its descendants; 0 for none.
     foreground: u64,
-    listing: [u8; LISTED * protocol::Entry::LEN],
-}
-
-/// What a request led to.
-enum Done {
-    /// This answer.
-    Answer(Message),
-    /// This answer with the listing, so many bytes of it.
-    Listing(Message, usize),
-    /// The sender is gone.
-    Gone,
+    listing: [u8; protocol::Entry::LISTED * protocol::Entry::LEN],
 }
 
 impl Procd {
@@ -64,7 +52,7 @@ impl Procd {
     /// has ended.
     #[must_use]
     pub const fn new(maker: Maker, init: Endpoint) -> Self {
-        let listing = [0; LISTED * protocol::Entry::LEN];
+        let listing = [0; protocol::Entry::LISTED * protocol::Entry::LEN];
         Procd {
             table: Table::new(),
             maker,
@@ -74,35 +62,30 @@ impl Procd {
         }
     }
 
-    fn spawn(&mut self, pid: u64, class: u64, args: &[u8]) -> Result<Done, Refusal> {
+    fn try_spawn(&mut self, pid: u64, class: Commit, args: &[u8]) -> Result<u64, Refusal> {
         let terms = Terms {
-            class: Commit::from_user(class).ok_or(Refusal::BadRequest)?,
+            class,
             budget: None,
         };
         let vacancy = self.table.vacancy()?;
         let (process, name) = self.maker.spawn(vacancy, terms, pid, args)?;
         self.table.add(vacancy, pid, name, process);
-        Ok(Done::Answer(Message::new(0).with_words([vacancy.pid])))
+        Ok(vacancy.pid)
     }
 
-    fn fork(&mut self, pid: u64, [ip, sp, fs_base, _]: [u64; 4]) -> Result<Done, Refusal> {
+    fn try_fork(&mut self, pid: u64, entry: Entry) -> Result<u64, Refusal> {
         let vacancy = self.table.vacancy()?;
         let original = self.table.get(pid).ok_or(Refusal::Denied)?;
         // The child has nothing of its own but its number.
         let args = [vacancy.pid, 0, 0];
-        let entry = Entry {
-            ip,
-            sp,
-            args,
-            fs_base,
-        };
+        let entry = Entry { args, ..entry };
         let process = self.maker.fork(vacancy, original, entry)?;
         let name = self.table.name(pid).unwrap_or_default();
         self.table.add(vacancy, pid, name, process);
-        Ok(Done::Answer(Message::new(0).with_words([vacancy.pid])))
+        Ok(vacancy.pid)
     }
 
-    fn exec(&mut self, pid: u64, args: &[u8]) -> Result<Done, Refusal> {
+    fn try_exec(&mut self, pid: u64, args: &[u8]) -> Result<(), Refusal> {
         let running = self.table.running().find(|&(running, ..)| running == pid);
         let (_, slot, process) = running.ok_or(Refusal::Denied)?;
         let terms = Terms::of(&process.space)?;
@@ -114,18 +97,10 @@ impl Procd {
             *old_name = name;
             let _ = process.exec(next).kill();
         }
-        Ok(Done::Gone)
+        Ok(())
     }
 
-    fn wait(&mut self, pid: u64, child: u64) -> Result<Waiting, Refusal> {
-        let waiting = self.table.wait(pid, child)?;
-        if let Waiting::Ready(ended) = waiting {
-            self.table.reap(ended.pid);
-        }
-        Ok(waiting)
-    }
-
-    fn kill(&mut self, pid: u64, victim: u64) -> Result<Done, Refusal> {
+    fn try_kill(&mut self, pid: u64, victim: u64) -> Result<(), Refusal> {
         if victim == INIT_PID {
             return Err(Refusal::Denied);
         }
@@ -134,60 +109,18 @@ impl Procd {
             return Err(Refusal::Denied);
         }
         self.end(victim, Reason::Killed.status());
-        Ok(if pid == victim {
-            Done::Gone
-        } else {
-            Done::Answer(Message::new(0))
-        })
+        Ok(())
     }
 
-    fn endpoint(&mut self, pid: u64, other: u64) -> Result<Done, Refusal> {
-        self.table.get(other).ok_or(Refusal::NotFound)?;
-        let asker = self.table.get(pid).ok_or(Refusal::Denied)?.space.handle();
-        if !self.table.are_relatives(pid, other) {
-            return Err(Refusal::Denied);
+    /// Does something that takes memory. Programs that are kept are given up for it.
+    fn with_memory<T>(
+        &mut self,
+        mut action: impl FnMut(&mut Self) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        match action(self) {
+            Err(Refusal::NoMemory) if self.maker.programs.clear() => action(self),
+            outcome => outcome,
         }
-        let (process, _) = self.table.get_mut(other).ok_or(Refusal::NotFound)?;
-        let asker = Space::borrow(asker);
-        let handle = process.inbox()?.copy_to(&asker, Rights::SEND, pid)?;
-        Ok(Done::Answer(Message::new(0).with_words([handle.0.into()])))
-    }
-
-    fn handle(&mut self, pid: u64, thing: u64) -> Result<Done, Refusal> {
-        let thing = Thing::from_word(thing).ok_or(Refusal::BadRequest)?;
-        let (process, _) = self.table.get_mut(pid).ok_or(Refusal::Denied)?;
-        let handle = self.maker.give(pid, process, thing)?;
-        Ok(Done::Answer(Message::new(0).with_words([handle.0.into()])))
-    }
-
-    fn system(&self, pid: u64) -> Result<Done, Refusal> {
-        let asker = self.table.get(pid).ok_or(Refusal::Denied)?;
-        let rights = Rights::CREATE | Rights::OBSERVE | Rights::COPY;
-        let handle = self.maker.system.copy_to(&asker.space, rights, 0)?;
-        Ok(Done::Answer(Message::new(0).with_words([handle.0.into()])))
-    }
-
-    fn foreground(&mut self, pid: u64, child: u64) -> Result<Done, Refusal> {
-        if child != 0 && self.table.parent(child) != Some(pid) {
-            return Err(Refusal::Denied);
-        }
-        self.foreground = child;
-        Ok(Done::Answer(Message::new(0)))
-    }
-
-    fn list(&mut self, after: u64) -> Done {
-        let first = self.table.next_after(after);
-        let entries = core::iter::successors(first, |entry| self.table.next_after(entry.pid));
-        let mut count = 0;
-        for (bytes, entry) in self.listing.chunks_mut(protocol::Entry::LEN).zip(entries) {
-            let space = self.table.get(entry.pid).map(|process| &process.space);
-            let charge = space.and_then(|space| space.charge().ok());
-            let commit = charge.map_or(0, |charge| charge.commit);
-            bytes.copy_from_slice(&protocol::Entry { commit, ..entry }.to_bytes());
-            count += 1;
-        }
-        let message = Message::new(0).with_words([count as u64]);
-        Done::Listing(message, count * protocol::Entry::LEN)
     }
 
     /// Ends a process, and tells who waits for that.
@@ -197,13 +130,13 @@ impl Procd {
         };
         let _ = process.space.kill();
         if process.knows_names {
-            let _ = names::forget(&self.maker.names, pid);
+            let _ = self.maker.names.forget(pid);
         }
         drop(process);
         while let Some((waiter, outcome)) = self.table.take_ready() {
-            let message = outcome.map_or_else(Refusal::message, ended);
             // A thread that was killed while it waited has not heard: the next one may.
-            if let (Ok(_), Ok(Ended { pid, .. })) = (waiter.token.reply(message, &[]), outcome) {
+            if let (Ok(()), Ok(Ended { pid, .. })) = (waiter.reply.send(outcome.map(Some)), outcome)
+            {
                 self.table.reap(pid);
             }
         }
@@ -228,81 +161,136 @@ impl Procd {
             self.end(pid, Reason::Interrupt.status());
         }
     }
+}
 
-    fn request(&mut self, pid: u64, message: Message, data: &[u8]) -> Result<Done, Refusal> {
-        let [first, ..] = message.words;
-        match message.label() {
-            protocol::SPAWN => self.spawn(pid, first, data),
-            protocol::FORK => self.fork(pid, message.words),
-            protocol::EXEC => self.exec(pid, data),
-            protocol::EXIT => {
-                self.table.get(pid).ok_or(Refusal::Denied)?;
-                self.end(pid, first as i32);
-                Ok(Done::Gone)
-            }
-            protocol::KILL => self.kill(pid, first),
-            protocol::PARENT => {
-                let parent = self.table.parent(pid).unwrap_or(0);
-                Ok(Done::Answer(Message::new(0).with_words([parent])))
-            }
-            protocol::ENDPOINT => self.endpoint(pid, first),
-            protocol::LIST => Ok(self.list(first)),
-            protocol::FOREGROUND => self.foreground(pid, first),
-            protocol::SYSTEM => self.system(pid),
-            protocol::HANDLE => self.handle(pid, first),
-            _ => Err(Refusal::BadRequest),
-        }
+impl protocol::Procd for Procd {
+    fn spawn(&mut self, caller: Caller, class: Commit, args: &[u8]) -> Result<u64, Refusal> {
+        self.with_memory(|procd| procd.try_spawn(caller.badge, class, args))
     }
 
-    /// `WAIT`, the one request that may be answered later.
-    fn wait_request(
-        &mut self,
-        pid: u64,
-        [child, no_block, ..]: [u64; 4],
-        token: ReplyToken,
-    ) -> Option<Answer<'_>> {
-        let message = match self.wait(pid, child) {
-            Ok(Waiting::Ready(child)) => ended(child),
-            Ok(Waiting::Blocked) if no_block != 0 => Message::new(0),
-            Ok(Waiting::Blocked) => match self.table.block(pid, child, token) {
-                Ok(()) => return None,
-                Err(token) => return token.answer(Refusal::Full.message()),
-            },
-            Err(refusal) => refusal.message(),
+    fn fork(&mut self, caller: Caller, ip: u64, sp: u64, fs_base: u64) -> Result<u64, Refusal> {
+        let entry = Entry {
+            ip,
+            sp,
+            fs_base,
+            ..Entry::default()
         };
-        token.answer(message)
+        self.with_memory(|procd| procd.try_fork(caller.badge, entry))
     }
-}
 
-fn ended(child: Ended) -> Message {
-    Message::new(0).with_words([child.pid, child.status as u32 as u64])
-}
+    fn exec(
+        &mut self,
+        caller: Caller,
+        args: &[u8],
+        reply: Reply<(), Refusal>,
+    ) -> Option<Answer<'_>> {
+        match self.with_memory(|procd| procd.try_exec(caller.badge, args)) {
+            // Who asked is gone.
+            Ok(()) => None,
+            Err(refusal) => reply.now(Err(refusal)),
+        }
+    }
 
-impl Service for Procd {
-    fn message(&mut self, incoming: Incoming, data: &[u8]) -> Option<Answer<'_>> {
-        let Incoming {
-            badge: pid,
-            message,
-            token,
-            true_len,
-            ..
-        } = incoming;
-        if true_len > data.len() {
-            return token.answer(Refusal::BadRequest.message());
+    fn exit(
+        &mut self,
+        caller: Caller,
+        status: i32,
+        reply: Reply<(), Refusal>,
+    ) -> Option<Answer<'_>> {
+        if self.table.get(caller.badge).is_none() {
+            return reply.now(Err(Refusal::Denied));
         }
-        if message.label() == protocol::WAIT {
-            return self.wait_request(pid, message.words, token);
+        self.end(caller.badge, status);
+        None
+    }
+
+    fn wait(
+        &mut self,
+        caller: Caller,
+        child: u64,
+        blocks: bool,
+        reply: WaitReply,
+    ) -> Option<Answer<'_>> {
+        match self.table.wait(caller.badge, child) {
+            Ok(Waiting::Ready(ended)) => {
+                self.table.reap(ended.pid);
+                reply.now(Ok(Some(ended)))
+            }
+            Ok(Waiting::Blocked) if !blocks => reply.now(Ok(None)),
+            Ok(Waiting::Blocked) => match self.table.block(caller.badge, child, reply) {
+                Ok(()) => None,
+                Err(reply) => reply.now(Err(Refusal::Full)),
+            },
+            Err(refusal) => reply.now(Err(refusal)),
         }
-        let mut outcome = self.request(pid, message, data);
-        if matches!(outcome, Err(Refusal::NoMemory)) && self.maker.programs.clear() {
-            outcome = self.request(pid, message, data);
+    }
+
+    fn kill(
+        &mut self,
+        caller: Caller,
+        victim: u64,
+        reply: Reply<(), Refusal>,
+    ) -> Option<Answer<'_>> {
+        match self.try_kill(caller.badge, victim) {
+            Ok(()) if caller.badge == victim => None,
+            outcome => reply.now(outcome),
         }
-        match outcome {
-            Ok(Done::Answer(message)) => token.answer(message),
-            Ok(Done::Listing(message, len)) => token.answer_with(message, &self.listing[..len]),
-            Ok(Done::Gone) => None,
-            Err(refusal) => token.answer(refusal.message()),
+    }
+
+    fn parent(&self, caller: Caller) -> u64 {
+        self.table.parent(caller.badge).unwrap_or(0)
+    }
+
+    fn endpoint(&mut self, caller: Caller, relative: u64) -> Result<Given, Refusal> {
+        self.with_memory(|procd| {
+            let pid = caller.badge;
+            procd.table.get(relative).ok_or(Refusal::NotFound)?;
+            let asker = procd.table.get(pid).ok_or(Refusal::Denied)?.space.handle();
+            if !procd.table.are_relatives(pid, relative) {
+                return Err(Refusal::Denied);
+            }
+            let (process, _) = procd.table.get_mut(relative).ok_or(Refusal::NotFound)?;
+            let asker = Space::borrow(asker);
+            Ok(process.inbox()?.copy_to(&asker, Rights::SEND, pid)?.into())
+        })
+    }
+
+    fn list(&mut self, above: u64) -> &[u8] {
+        let first = self.table.next_after(above);
+        let entries = core::iter::successors(first, |entry| self.table.next_after(entry.pid));
+        let mut count = 0;
+        for (bytes, entry) in self.listing.chunks_mut(protocol::Entry::LEN).zip(entries) {
+            let space = self.table.get(entry.pid).map(|process| &process.space);
+            let charge = space.and_then(|space| space.charge().ok());
+            let commit = charge.map_or(0, |charge| charge.commit);
+            bytes.copy_from_slice(&protocol::Entry { commit, ..entry }.to_bytes());
+            count += 1;
         }
+        &self.listing[..count * protocol::Entry::LEN]
+    }
+
+    fn foreground(&mut self, caller: Caller, child: u64) -> Result<(), Refusal> {
+        if child != 0 && self.table.parent(child) != Some(caller.badge) {
+            return Err(Refusal::Denied);
+        }
+        self.foreground = child;
+        Ok(())
+    }
+
+    fn system(&mut self, caller: Caller) -> Result<Given, Refusal> {
+        self.with_memory(|procd| {
+            let asker = procd.table.get(caller.badge).ok_or(Refusal::Denied)?;
+            let rights = Rights::CREATE | Rights::OBSERVE | Rights::COPY;
+            Ok(procd.maker.system.copy_to(&asker.space, rights, 0)?.into())
+        })
+    }
+
+    fn handle(&mut self, caller: Caller, thing: Thing) -> Result<Given, Refusal> {
+        self.with_memory(|procd| {
+            let process = procd.table.get_mut(caller.badge);
+            let (process, _) = process.ok_or(Refusal::Denied)?;
+            Ok(procd.maker.give(caller.badge, process, thing)?.into())
+        })
     }
 
     fn notification(&mut self, bits: u64) {
@@ -336,7 +324,7 @@ impl Service for Procd {
         let mut line = heapless::String::<256>::new();
         let words = report::Words(&fault);
         let _ = writeln!(line, "procd: process {pid} ({name}) ended: {words}");
-        let _ = console::write(&self.maker.console, line.as_bytes());
+        let _ = self.maker.console.write_all(line.as_bytes());
         self.end(pid, report::reason(&fault).status());
     }
 }

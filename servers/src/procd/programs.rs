@@ -3,8 +3,9 @@
 //! To start one again is to share such a space copy-on-write, like a fork of a process that has not begun. Files never
 //! change, so what is kept is never wrong; how much is kept is bounded, and given up when memory is short.
 
-use libipc::services::{Refusal, files};
-use libipc::{Endpoint, PageBuffer, Space, System};
+use libipc::services::Refusal;
+use libipc::services::files::FilesClient;
+use libipc::{PageBuffer, Space, System};
 
 use crate::archive::MAX_PATH;
 use crate::loader::{self, Loaded, Stage};
@@ -28,7 +29,7 @@ impl Program {
     /// Those of the file server; `NotExecutable`; those of the calls that it takes.
     pub fn load(
         path: &str,
-        files: &Endpoint,
+        files: &FilesClient,
         system: &System,
         stage: &mut Stage,
     ) -> Result<Self, Refusal> {
@@ -46,15 +47,10 @@ impl Program {
 }
 
 /// A whole file, at the beginning of a page.
-fn read(path: &str, files: &Endpoint) -> Result<PageBuffer, Refusal> {
-    let refused = |error| match error {
-        libipc::services::Error::Kernel(error) => error.into(),
-        libipc::services::Error::Refused(refusal) => refusal,
-        _ => Refusal::Broken,
-    };
-    let file = files::open(files, path).map_err(refused)?;
+fn read(path: &str, files: &FilesClient) -> Result<PageBuffer, Refusal> {
+    let file = files.open(path)?;
     let mut image = PageBuffer::new(file.size)?;
-    let len = files::read(files, file, 0, &mut image).map_err(refused)?;
+    let len = files.read_at(file, 0, &mut image)?;
     if len == file.size {
         Ok(image)
     } else {

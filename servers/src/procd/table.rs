@@ -8,7 +8,7 @@
 //!
 //! A process's children become init's when it ends. Numbers are never used again.
 
-use libipc::message::ReplyToken;
+use libipc::service::Reply;
 use libipc::services::Refusal;
 use libipc::services::procd::{Ended, Entry, INIT_PID};
 
@@ -33,6 +33,9 @@ struct Process<P> {
     state: State<P>,
 }
 
+/// The right to tell of a child.
+pub type WaitReply = Reply<Option<Ended>, Refusal>;
+
 /// A thread that waits for a child of its process.
 #[derive(Debug)]
 pub struct Waiter {
@@ -40,7 +43,7 @@ pub struct Waiter {
     /// The child, 0 for any.
     child: u64,
     /// The right to answer.
-    pub token: ReplyToken,
+    pub reply: WaitReply,
 }
 
 /// What there is to say to somebody who waits.
@@ -245,11 +248,11 @@ impl<P> Table<P> {
     /// Keeps a thread waiting.
     ///
     /// # Errors
-    /// The token, when too many wait.
-    pub fn block(&mut self, pid: u64, child: u64, token: ReplyToken) -> Result<(), ReplyToken> {
+    /// The reply, when too many wait.
+    pub fn block(&mut self, pid: u64, child: u64, reply: WaitReply) -> Result<(), WaitReply> {
         self.waiters
-            .push(Waiter { pid, child, token })
-            .map_err(|waiter| waiter.token)
+            .push(Waiter { pid, child, reply })
+            .map_err(|waiter| waiter.reply)
     }
 
     /// Takes a waiter that there is something to say to, with what.

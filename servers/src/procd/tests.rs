@@ -5,9 +5,16 @@ use std::rc::Rc;
 
 use libipc::abi::Call;
 use libipc::fake;
-use libipc::services::procd as client;
-use libipc::services::{Error, files};
-use libipc::{Commit, Handle, System};
+use libipc::message::{Message, ReplyToken};
+use libipc::server::Service;
+use libipc::service::{Mismatch, mismatch};
+use libipc::services::Error;
+use libipc::services::console::ConsoleClient;
+use libipc::services::files::{FilesClient, FilesServer};
+use libipc::services::memstat::MemstatClient;
+use libipc::services::names::{NamesClient, NamesServer};
+use libipc::services::procd::{ProcdClient, ProcdServer};
+use libipc::{Commit, ErrorCode, Handle, System};
 
 use super::programs::Programs;
 use super::*;
@@ -21,34 +28,38 @@ fn handle(pid: u64) -> Handle {
     Handle(100 + pid as u32)
 }
 
-fn as_process(pid: u64) -> libipc::Borrowed<'static, Endpoint> {
-    Endpoint::borrow(handle(pid))
+fn as_process(pid: u64) -> libipc::Borrowed<'static, ProcdClient> {
+    ProcdClient::borrow(handle(pid))
 }
 
 /// A process server with a file server that has the program `/bin/x`.
-fn procd() -> Rc<RefCell<Procd>> {
+fn procd() -> Rc<RefCell<ProcdServer<Procd>>> {
     let program = std::fs::read("/proc/self/exe").unwrap();
     let archive = crate::archive::tests::tar(&[
         ("bin/x", b"not ELF"),
         ("bin/self", &program),
         ("bin/small", &small_program()),
     ]);
-    let files = Rc::new(RefCell::new(Files::new(archive.leak())));
+    let files = Rc::new(RefCell::new(FilesServer::new(Files::new(archive.leak()))));
     fake::serve(Handle(3), 0, files);
-    fake::serve(Handle(4), 0, Rc::new(RefCell::new(Names::default())));
+    let names = NamesServer::new(Names::default());
+    fake::serve(Handle(4), 0, Rc::new(RefCell::new(names)));
     let endpoint = |number| Endpoint::from_raw(Handle(number));
     let maker = Maker {
         system: System::from_raw(Handle(1)),
         own: endpoint(2),
-        console: endpoint(9),
-        names: endpoint(4),
-        files: endpoint(3),
-        memstat: endpoint(9),
+        console: ConsoleClient::new(endpoint(9)),
+        names: NamesClient::new(endpoint(4)),
+        files: FilesClient::new(endpoint(3)),
+        memstat: MemstatClient::new(endpoint(9)),
         stage: Stage::new().unwrap(),
         programs: Programs::default(),
         deaths: [const { None }; launch::DEATH_BITS],
     };
-    let procd = Rc::new(RefCell::new(Procd::new(maker, endpoint(5))));
+    let procd = Rc::new(RefCell::new(ProcdServer::new(Procd::new(
+        maker,
+        endpoint(5),
+    ))));
     for pid in 1..10 {
         fake::serve(handle(pid), pid, procd.clone());
     }
@@ -56,8 +67,8 @@ fn procd() -> Rc<RefCell<Procd>> {
 }
 
 /// Adds a process without memory.
-fn add(procd: &Rc<RefCell<Procd>>, parent: u64) -> u64 {
-    let mut procd = procd.borrow_mut();
+fn add(procd: &Rc<RefCell<ProcdServer<Procd>>>, parent: u64) -> u64 {
+    let procd = &mut procd.borrow_mut().state;
     let vacancy = procd.table.vacancy().unwrap();
     let process = Process::new(Space::from_raw(Handle(50 + vacancy.pid as u32)));
     procd.table.add(
@@ -76,25 +87,30 @@ fn killed_spaces() -> Vec<u32> {
     kills.map(|asked| asked.handle.0).collect()
 }
 
+/// How the server does not understand this message.
+fn mismatch_of(pid: u64, message: Message, data: &[u8]) -> Option<Mismatch> {
+    let process = as_process(pid);
+    let sent = process.as_endpoint().send(message, data, &mut []).unwrap();
+    mismatch(sent.reply.label())
+}
+
 #[test]
 fn exit_wait_and_kill_go_through_the_protocol() {
     let procd = procd();
     let parent = add(&procd, INIT_PID);
     let child = add(&procd, parent);
-    assert_eq!(client::wait(&as_process(parent), 0, false), Ok(None));
-    client::kill(&as_process(parent), child).unwrap();
+    assert_eq!(as_process(parent).wait(0, false), Ok(None));
+    as_process(parent).kill(child).unwrap();
     assert_eq!(killed_spaces(), [50 + child as u32]);
-    let ended = client::wait(&as_process(parent), child, true)
-        .unwrap()
-        .unwrap();
+    let ended = as_process(parent).wait(child, true).unwrap().unwrap();
     assert_eq!((ended.pid, ended.status), (child, 137));
     assert_eq!(
-        client::wait(&as_process(parent), 0, true),
+        as_process(parent).wait(0, true),
         Err(Refusal::NoChild.into())
     );
     // Nobody answers who has ended.
-    assert!(client::exit(&as_process(parent), -3).is_err());
-    let ended = client::wait(&as_process(1), 0, false).unwrap().unwrap();
+    assert!(as_process(parent).exit(-3).is_err());
+    let ended = as_process(1).wait(0, false).unwrap().unwrap();
     assert_eq!((ended.pid, ended.status), (parent, -3));
 }
 
@@ -104,11 +120,11 @@ fn a_waiter_is_answered_when_the_child_ends() {
     let parent = add(&procd, INIT_PID);
     let child = add(&procd, parent);
     let _ = fake::replies();
-    let blocked = client::wait(&as_process(parent), child, true);
+    let blocked = as_process(parent).wait(child, true);
     assert_eq!(blocked, Err(Error::Kernel(libipc::Error::WouldBlock)));
-    let _ = client::exit(&as_process(child), 5);
+    let _ = as_process(child).exit(5);
     let (_, message, _) = &fake::replies()[0];
-    assert_eq!(message.words[..2], [child, 5]);
+    assert_eq!(message.words[..3], [1, child, 5]);
 }
 
 #[test]
@@ -117,20 +133,14 @@ fn strangers_are_left_alone() {
     let (a, b) = (add(&procd, INIT_PID), add(&procd, INIT_PID));
     let child = add(&procd, b);
     let denied = Err(Refusal::Denied.into());
-    assert_eq!(client::kill(&as_process(a), b), denied);
-    assert_eq!(client::kill(&as_process(a), child), denied);
-    assert_eq!(client::kill(&as_process(child), b), denied);
-    assert_eq!(client::kill(&as_process(a), INIT_PID), denied);
-    assert_eq!(
-        client::kill(&as_process(a), 77),
-        Err(Refusal::NotFound.into())
-    );
-    assert_eq!(
-        client::endpoint(&as_process(a), b),
-        Err(Refusal::Denied.into())
-    );
-    assert!(client::endpoint(&as_process(b), child).is_ok());
-    assert_eq!(client::foreground(&as_process(a), child), denied);
+    assert_eq!(as_process(a).kill(b), denied);
+    assert_eq!(as_process(a).kill(child), denied);
+    assert_eq!(as_process(child).kill(b), denied);
+    assert_eq!(as_process(a).kill(INIT_PID), denied);
+    assert_eq!(as_process(a).kill(77), Err(Refusal::NotFound.into()));
+    assert_eq!(as_process(a).endpoint(b), Err(Refusal::Denied.into()));
+    assert!(as_process(b).endpoint(child).is_ok());
+    assert_eq!(as_process(a).foreground(child), denied);
 }
 
 #[test]
@@ -148,13 +158,7 @@ fn a_fault_ends_the_process() {
         token: ReplyToken::from_raw(9),
     };
     procd.borrow_mut().fault(fault);
-    assert_eq!(
-        client::wait(&as_process(1), 0, false)
-            .unwrap()
-            .unwrap()
-            .status,
-        139
-    );
+    assert_eq!(as_process(1).wait(0, false).unwrap().unwrap().status, 139);
 }
 
 #[test]
@@ -165,17 +169,14 @@ fn interrupts_end_the_foreground() {
     let grandchild = add(&procd, child);
     let other = add(&procd, shell);
     procd.borrow_mut().notification(INTERRUPT_BIT);
-    client::foreground(&as_process(shell), child).unwrap();
+    as_process(shell).foreground(child).unwrap();
     procd.borrow_mut().notification(INTERRUPT_BIT);
     procd.borrow_mut().notification(INTERRUPT_BIT);
     assert_eq!(
-        client::wait(&as_process(shell), 0, false)
-            .unwrap()
-            .unwrap()
-            .status,
+        as_process(shell).wait(0, false).unwrap().unwrap().status,
         130
     );
-    let procd = procd.borrow();
+    let procd = &procd.borrow().state;
     assert!(procd.table.get(shell).is_some() && procd.table.get(other).is_some());
     assert!(procd.table.get(grandchild).is_none());
 }
@@ -185,13 +186,17 @@ fn hostile_requests_are_errors() {
     let procd = procd();
     let pid = add(&procd, INIT_PID);
     let refusal = |message: Message, data: &[u8]| {
-        let sent = as_process(pid).send(message, data, &mut []).unwrap();
+        let sent = as_process(pid)
+            .as_endpoint()
+            .send(message, data, &mut [])
+            .unwrap();
         Refusal::from_label(sent.reply.label())
     };
-    for label in [0, 13, 99, u32::MAX] {
-        assert_eq!(refusal(Message::new(label), &[]), Some(Refusal::BadRequest));
+    for label in [1, 13, 99, ProcdClient::SPAWN - 1, ProcdClient::HANDLE + 1] {
+        let mismatch = mismatch_of(pid, Message::new(label), &[]);
+        assert_eq!(mismatch, Some(Mismatch::Unknown));
     }
-    let spawn = Message::new(client::SPAWN);
+    let spawn = Message::new(ProcdClient::SPAWN);
     assert_eq!(refusal(spawn, &[]), Some(Refusal::BadRequest));
     assert_eq!(refusal(spawn, b"\0\0\0"), Some(Refusal::NotFound));
     assert_eq!(refusal(spawn, &[b'x'; 3072]), Some(Refusal::BadRequest));
@@ -200,22 +205,23 @@ fn hostile_requests_are_errors() {
     assert_eq!(refusal(spawn, b"/bin/x\0"), Some(Refusal::NotExecutable));
     // A program of the host's: position-independent, which Cowslip's are not.
     assert_eq!(refusal(spawn, b"/bin/self\0"), Some(Refusal::NotExecutable));
-    let wait = Message::new(client::WAIT).with_words([u64::MAX, u64::MAX]);
+    let wait = Message::new(ProcdClient::WAIT).with_words([u64::MAX, 1]);
     assert_eq!(refusal(wait, &[]), Some(Refusal::NoChild));
     // The table has only what was there before.
-    let (_, count) = client::list(&as_process(pid), 0).unwrap();
+    let (_, count) = as_process(pid).entries(0).unwrap();
     assert_eq!(count, 1);
-    assert_eq!(
-        refusal(Message::new(client::HANDLE), &[]),
-        Some(Refusal::BadRequest)
-    );
+    let malformed = Some(Mismatch::Malformed);
+    let handle = Message::new(ProcdClient::HANDLE);
+    assert_eq!(mismatch_of(pid, handle, &[]), malformed);
+    let wait = wait.with_words([u64::MAX, u64::MAX]);
+    assert_eq!(mismatch_of(pid, wait, &[]), malformed);
     // Init is no process that could fork, become another program, or end.
     let init = as_process(1);
-    for label in [client::FORK, client::EXIT] {
-        let reply = init.call(Message::new(label)).unwrap();
+    for label in [ProcdClient::FORK, ProcdClient::EXIT] {
+        let reply = init.as_endpoint().call(Message::new(label)).unwrap();
         assert_eq!(Refusal::from_label(reply.label()), Some(Refusal::Denied));
     }
-    assert!(files::open(&Endpoint::borrow(Handle(3)), "/bin/x").is_ok());
+    assert!(FilesClient::borrow(Handle(3)).open("/bin/x").is_ok());
 }
 
 fn count(asked: &[fake::Asked], call: Call) -> usize {
@@ -228,7 +234,9 @@ fn programs_are_read_once() {
     let pid = add(&procd, INIT_PID);
     let spawn = || {
         let _ = fake::asked();
-        client::spawn(&as_process(pid), Commit::Overcommit, b"/bin/small\0").unwrap();
+        as_process(pid)
+            .spawn(Commit::Overcommit, b"/bin/small\0")
+            .unwrap();
         fake::asked()
     };
     // One space for the process, and at first one for the program.
@@ -245,7 +253,7 @@ fn a_space_is_strict_before_anything_is_mapped_in_it() {
     let pid = add(&procd, INIT_PID);
     let spawn = |class| {
         let _ = fake::asked();
-        client::spawn(&as_process(pid), class, b"/bin/small\0").unwrap();
+        as_process(pid).spawn(class, b"/bin/small\0").unwrap();
         fake::asked()
     };
     assert_eq!(count(&spawn(Commit::Overcommit), Call::SpaceSet), 0);
@@ -255,20 +263,27 @@ fn a_space_is_strict_before_anything_is_mapped_in_it() {
     assert!(set.is_some() && set < share);
     let [class, value, ..] = asked[set.unwrap()].args;
     assert_eq!((class, value), (0, Commit::Strict as u64));
-    let wrong = Message::new(client::SPAWN).with_words([2]);
-    let sent = as_process(pid)
-        .send(wrong, b"/bin/small\0", &mut [])
-        .unwrap();
-    let refusal = Refusal::from_label(sent.reply.label());
-    assert_eq!(refusal, Some(Refusal::BadRequest));
+    let wrong = Message::new(ProcdClient::SPAWN).with_words([2]);
+    assert_eq!(
+        mismatch_of(pid, wrong, b"/bin/small\0"),
+        Some(Mismatch::Malformed)
+    );
 }
 
 #[test]
 fn programs_are_given_up_when_memory_is_short() {
     let procd = procd();
     let pid = add(&procd, INIT_PID);
-    let spawn = || client::spawn(&as_process(pid), Commit::Overcommit, b"/bin/small\0");
-    let is_kept = || procd.borrow().maker.programs.find("/bin/small").is_some();
+    let spawn = || as_process(pid).spawn(Commit::Overcommit, b"/bin/small\0");
+    let is_kept = || {
+        procd
+            .borrow()
+            .state
+            .maker
+            .programs
+            .find("/bin/small")
+            .is_some()
+    };
     spawn().unwrap();
     assert!(is_kept());
     fake::fail(Call::Share, Some(libipc::Error::NoMemory));
@@ -279,10 +294,10 @@ fn programs_are_given_up_when_memory_is_short() {
     assert!(is_kept());
     procd.borrow_mut().fault(out_of_memory(pid));
     assert!(!is_kept());
-    assert_eq!(client::wait(&as_process(1), pid, false), Ok(None));
+    assert_eq!(as_process(1).wait(pid, false), Ok(None));
     // Nothing is left to be given up.
     procd.borrow_mut().fault(out_of_memory(pid));
-    let ended = client::wait(&as_process(1), pid, false).unwrap().unwrap();
+    let ended = as_process(1).wait(pid, false).unwrap().unwrap();
     assert_eq!(ended.status, 135);
 }
 
@@ -305,11 +320,14 @@ fn a_child_with_other_numbers_is_no_copy() {
     let pid = add(&procd, INIT_PID);
     let _ = fake::asked();
     // The fake kernel numbers handles anew in each table.
-    let reply = as_process(pid).call(Message::new(client::FORK)).unwrap();
+    let reply = as_process(pid)
+        .as_endpoint()
+        .call(Message::new(ProcdClient::FORK))
+        .unwrap();
     assert_eq!(Refusal::from_label(reply.label()), Some(Refusal::Broken));
     // What has a handle to itself does not die by being dropped.
     assert_eq!(killed_spaces().len(), 1);
-    let (_, count) = client::list(&as_process(pid), 0).unwrap();
+    let (_, count) = as_process(pid).entries(0).unwrap();
     assert_eq!(count, 1);
 }
 
@@ -319,25 +337,21 @@ fn few_handles_come_by_themselves() {
     let pid = add(&procd, INIT_PID);
     let forgets = || {
         let process = as_process(pid);
-        client::handle(&process, Thing::Files).unwrap();
-        procd.borrow().table.get(pid).unwrap().knows_names
+        process.handle(Thing::Files).unwrap();
+        procd.borrow().state.table.get(pid).unwrap().knows_names
     };
     assert!(!forgets());
-    client::handle(&as_process(pid), Thing::Names).unwrap();
+    as_process(pid).handle(Thing::Names).unwrap();
     assert!(forgets());
     let _ = fake::asked();
     for _ in 0..2 {
-        client::handle(&as_process(pid), Thing::Inbox).unwrap();
+        as_process(pid).handle(Thing::Inbox).unwrap();
     }
     assert_eq!(count(&fake::asked(), Call::EndpointCreate), 1);
-    let odd = Message::new(client::HANDLE).with_words([99]);
-    let reply = as_process(pid).call(odd).unwrap();
+    let odd = Message::new(ProcdClient::HANDLE).with_words([99]);
+    assert_eq!(mismatch_of(pid, odd, &[]), Some(Mismatch::Malformed));
     assert_eq!(
-        Refusal::from_label(reply.label()),
-        Some(Refusal::BadRequest)
-    );
-    assert_eq!(
-        client::handle(&as_process(1), Thing::Inbox),
+        as_process(1).handle(Thing::Inbox),
         Err(Refusal::Denied.into())
     );
 }
@@ -346,10 +360,12 @@ fn few_handles_come_by_themselves() {
 fn a_process_that_asks_gets_the_thread_that_was_started() {
     let procd = procd();
     let parent = add(&procd, INIT_PID);
-    let pid = client::spawn(&as_process(parent), Commit::Overcommit, b"/bin/small\0").unwrap();
+    let pid = as_process(parent)
+        .spawn(Commit::Overcommit, b"/bin/small\0")
+        .unwrap();
     let asked = fake::asked();
     let start = asked.iter().find(|asked| asked.call == Call::ThreadStart);
-    client::handle(&as_process(pid), Thing::Thread).unwrap();
+    as_process(pid).handle(Thing::Thread).unwrap();
     let copies = fake::asked();
     let copy = copies.iter().find(|asked| asked.call == Call::HandleCopy);
     assert_eq!(copy.unwrap().handle, start.unwrap().handle);
@@ -362,7 +378,7 @@ fn lists_page() {
     let mut seen = Vec::new();
     loop {
         let last = seen.last().copied().unwrap_or(0);
-        let (entries, count) = client::list(&as_process(2), last).unwrap();
+        let (entries, count) = as_process(2).entries(last).unwrap();
         if count == 0 {
             break;
         }

@@ -14,8 +14,9 @@
 //! ```
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use libipc::services::{Error, memstat};
-use libipc::{Endpoint, PageBuffer, course, fork, getpid, getppid, println, process, start};
+use libipc::services::Error;
+use libipc::services::memstat::MemstatClient;
+use libipc::{PageBuffer, course, fork, getpid, getppid, println, process, start};
 
 libipc::program!(run);
 
@@ -83,5 +84,7 @@ fn letter(raised: u8) -> char {
 }
 
 fn free_frames() -> Result<u64, Error> {
-    memstat::query(&Endpoint::borrow(start::memstat())).map(|memory| memory.free)
+    MemstatClient::borrow(start::memstat())
+        .query()
+        .map(|memory| memory.free)
 }

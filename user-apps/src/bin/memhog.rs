@@ -1,8 +1,9 @@
 //! Takes memory and touches it: `memhog [MiB]`, 16 if not told otherwise.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use libipc::services::{Error, memstat};
-use libipc::{Endpoint, PAGE_SIZE, PageBuffer, println, start};
+use libipc::services::Error;
+use libipc::services::memstat::MemstatClient;
+use libipc::{PAGE_SIZE, PageBuffer, println, start};
 
 libipc::program!(run);
 
@@ -25,7 +26,7 @@ fn run() -> Result<(), Error> {
 }
 
 fn show(when: &str) -> Result<(), Error> {
-    let free = memstat::query(&Endpoint::borrow(start::memstat()))?.free;
+    let free = MemstatClient::borrow(start::memstat()).query()?.free;
     println!("{when:>10}: {free:>8} frames free");
     Ok(())
 }

@@ -7,10 +7,12 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 
+use libipc::services::Error;
 use libipc::services::console::MAX_LINE;
-use libipc::services::procd::{self, Ended};
-use libipc::services::{Error, files, memstat};
-use libipc::{Commit, Endpoint, io, print, println, process, raw, start};
+use libipc::services::files::FilesClient;
+use libipc::services::memstat::MemstatClient;
+use libipc::services::procd::{Ended, ProcdClient};
+use libipc::{Commit, io, print, println, process, raw, start};
 
 libipc::program!(run);
 
@@ -102,11 +104,11 @@ fn spawn(class: Commit, program: &str, args: &[&str]) -> Result<u64, Error> {
 
 /// Runs a program to its end, or to ^C.
 fn foreground(class: Commit, program: &str, args: &[&str]) -> Result<(), Error> {
-    let procd = Endpoint::borrow(start::procd());
+    let procd = ProcdClient::borrow(start::procd());
     let pid = spawn(class, program, args)?;
-    procd::foreground(&procd, pid)?;
+    procd.foreground(pid)?;
     let ended = process::wait(pid)?;
-    procd::foreground(&procd, 0)?;
+    procd.foreground(0)?;
     if ended.status != 0 {
         println!("[status {}]", ended.status);
     }
@@ -121,16 +123,16 @@ fn report_ended() {
 }
 
 fn list(directory: &str) -> Result<(), Error> {
-    let files = Endpoint::borrow(start::files());
+    let files = FilesClient::borrow(start::files());
     let mut names = [0; 1024];
     let mut skip = 0;
     loop {
-        let (count, len) = files::list(&files, directory, skip, &mut names)?;
+        let (count, len) = files.list_into(directory, skip, &mut names)?;
         if count == 0 {
             return Ok(());
         }
         for name in start::split_args(&names[..len]) {
-            match files::open(&files, &alloc::format!("{directory}/{name}")) {
+            match files.open(&alloc::format!("{directory}/{name}")) {
                 Ok(file) => println!("{:>9}  {name}", file.size),
                 Err(_) => println!("{:>9}  {name}/", ""),
             }
@@ -140,11 +142,11 @@ fn list(directory: &str) -> Result<(), Error> {
 }
 
 fn processes() -> Result<(), Error> {
-    let procd = Endpoint::borrow(start::procd());
+    let procd = ProcdClient::borrow(start::procd());
     println!("{:>6} {:>6} {:>9}  NAME", "PID", "PARENT", "COMMIT");
     let mut last = 0;
     loop {
-        let (entries, count) = procd::list(&procd, last)?;
+        let (entries, count) = procd.entries(last)?;
         for entry in &entries[..count] {
             let state = if entry.ended == 1 { " (ended)" } else { "" };
             println!(
@@ -163,7 +165,7 @@ fn processes() -> Result<(), Error> {
 }
 
 fn memory() -> Result<(), Error> {
-    let memory = memstat::query(&Endpoint::borrow(start::memstat()))?;
+    let memory = MemstatClient::borrow(start::memstat()).query()?;
     println!(
         "frames   total {:>9}   free {:>9}   used {:>9}",
         memory.total,

@@ -4,7 +4,8 @@
 extern crate alloc;
 
 use libipc::abi::Error as KernelError;
-use libipc::services::procd::Reason;
+use libipc::services::memstat::MemstatClient;
+use libipc::services::procd::{ProcdClient, Reason};
 use libipc::services::{Error, Refusal};
 use libipc::{Endpoint, Space, getpid, getppid, process, start};
 use user_apps::scenario::assert_err;
@@ -63,8 +64,8 @@ fn a_child_asks_for_handles_of_its_own() {
     expect_status(0, move || {
         let few = handles();
         assert!(few < before && system.handle().is_none());
-        let memory = Endpoint::borrow(start::memstat());
-        libipc::services::memstat::query(&memory).expect("memstat");
+        let memory = MemstatClient::borrow(start::memstat());
+        memory.query().expect("memstat");
         libipc::names::lookup("nobody").expect_err("no such name");
         assert_eq!(handles(), few + 2);
         0
@@ -142,7 +143,7 @@ fn orphans_go_to_init() {
     });
     assert_eq!(status_of(middle), 0);
     until("end of the orphan", || {
-        let list = libipc::services::procd::list(&Endpoint::borrow(start::procd()), getpid());
+        let list = ProcdClient::borrow(start::procd()).entries(getpid());
         list.expect("list").1 == 0
     });
 }
@@ -186,9 +187,8 @@ fn only_descendants_can_be_killed() {
     let grandchild = map(SCRATCH, 1);
     let middle = child(|| {
         let inner = child(forever);
-        let parent =
-            libipc::services::procd::endpoint(&Endpoint::borrow(start::procd()), getppid());
-        let parent = Endpoint::from_raw(parent.expect("endpoint"));
+        let parent = ProcdClient::borrow(start::procd()).endpoint(getppid());
+        let parent = Endpoint::from_raw(parent.expect("endpoint").into());
         let _ = parent.call(libipc::Message::new(0).with_words([inner]));
         status_of(inner)
     });

@@ -1,8 +1,9 @@
 //! Counting frames: what a case took must have come back.
 
-use libipc::services::memstat::{self, Memory};
-use libipc::services::{Error, Refusal};
-use libipc::{Endpoint, start};
+use libipc::service::Error;
+use libipc::services::Refusal;
+use libipc::services::memstat::{Memory, MemstatClient};
+use libipc::start;
 
 use super::peer::wait_for;
 
@@ -15,7 +16,9 @@ const FRAMES_PATIENCE_NS: u64 = 2_000_000_000;
 /// When the memory statistics server does not answer.
 #[must_use]
 pub fn counters() -> Memory {
-    memstat::query(&Endpoint::borrow(start::memstat())).expect("memstat answers")
+    MemstatClient::borrow(start::memstat())
+        .query()
+        .expect("memstat answers")
 }
 
 /// Has a debug build of the kernel count everything again; any other has nothing to say.
@@ -26,9 +29,9 @@ pub fn counters() -> Memory {
 /// # Panics
 /// When there is no verdict.
 pub fn audit() -> Result<(), [u64; 4]> {
-    match memstat::audit(&Endpoint::borrow(start::memstat())) {
-        Ok(None) | Err(Error::Refused(Refusal::NotFound)) => Ok(()),
-        Ok(Some(flaw)) => Err(flaw),
+    match MemstatClient::borrow(start::memstat()).audit() {
+        Ok([0, ..]) | Err(Error::Refused(Refusal::NotFound)) => Ok(()),
+        Ok(flaw) => Err(flaw),
         Err(error) => panic!("no audit: {error}"),
     }
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::{Console, Registers, Service};
+use super::{Registers, Served, Service};
 
 /// What the transmit buffer holds.
 const FIFO: usize = 16;
@@ -132,7 +132,7 @@ impl Port {
     }
 
     /// Notifies the console of each edge, until there is none; returns of how many.
-    pub(super) fn interrupt(&self, console: &mut Console<Port>) -> usize {
+    pub(super) fn interrupt(&self, console: &mut Served<Port>) -> usize {
         let mut nr = 0;
         while std::mem::take(&mut self.0.borrow_mut().edge) {
             console.notification(1);
@@ -143,7 +143,7 @@ impl Port {
     }
 
     /// The terminal takes all that comes.
-    pub(super) fn settle(&self, console: &mut Console<Port>) {
+    pub(super) fn settle(&self, console: &mut Served<Port>) {
         self.interrupt(console);
         while !self.0.borrow().transmit.is_empty() {
             self.take();

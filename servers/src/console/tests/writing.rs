@@ -4,22 +4,22 @@ use super::*;
 
 fn write(token: u64) -> Incoming {
     Incoming {
-        message: Message::new(WRITE),
+        message: Message::new(ConsoleClient::WRITE),
         ..read(token)
     }
 }
 
 fn flush(token: u64) -> Incoming {
     Incoming {
-        message: Message::new(FLUSH),
+        message: Message::new(ConsoleClient::FLUSH),
         ..read(token)
     }
 }
 
 /// Writes lines of this length until one has to wait; returns how many fit.
-fn fill(console: &mut Console<Port>, len: usize) -> usize {
+fn fill(console: &mut Served<Port>, len: usize) -> usize {
     for nr in 0.. {
-        if console.message(write(nr as u64), &line(nr, len)).is_none() {
+        if ask(console, write(nr as u64), &line(nr, len)).is_none() {
             return nr;
         }
     }
@@ -49,8 +49,8 @@ fn tokens() -> Vec<u64> {
 #[test]
 fn short_text_needs_no_interrupt() {
     let port = Port::default();
-    let mut console = Console::new(port.clone(), None);
-    assert!(console.message(write(1), b"short text\n").is_some());
+    let mut console = console(port.clone());
+    assert!(ask(&mut console, write(1), b"short text\n").is_some());
     assert_eq!(port.sent(), b"short text\r\n");
     assert_eq!(port.interrupt(&mut console), 0);
 }
@@ -58,9 +58,9 @@ fn short_text_needs_no_interrupt() {
 #[test]
 fn long_text_leaves_by_interrupts() {
     let port = Port::slow();
-    let mut console = Console::new(port.clone(), None);
+    let mut console = console(port.clone());
     let text = line(0, 1000);
-    let answer = console.message(write(1), &text).unwrap();
+    let answer = ask(&mut console, write(1), &text).unwrap();
     assert_eq!(answer.message.words[0], 1000);
     let mut nr_interrupts = 0;
     for _ in 0..1001_usize.div_ceil(15) {
@@ -75,16 +75,19 @@ fn long_text_leaves_by_interrupts() {
 #[test]
 fn a_text_without_room_is_answered_when_it_has_some() {
     let port = Port::slow();
-    let mut console = Console::new(port.clone(), None);
+    let mut console = console(port.clone());
     let _ = fake::replies();
     let held = fill(&mut console, 500);
-    assert!(console.is_full());
+    assert!(console.state.is_full());
     assert!(held * 500 >= 4096, "{held} lines fit");
     // Who asks all the same is refused, and nothing is mixed up.
-    let refused = console.message(write(99), b"x").unwrap();
-    assert_eq!(refused.message.label(), Refusal::Full as u32);
+    let refused = ask(&mut console, write(99), b"x").unwrap();
+    assert_eq!(
+        Refusal::from_label(refused.message.label()),
+        Some(Refusal::Full)
+    );
     assert_eq!(tokens(), []);
-    while console.is_full() {
+    while console.state.is_full() {
         port.take();
         port.interrupt(&mut console);
     }
@@ -97,14 +100,14 @@ fn a_text_without_room_is_answered_when_it_has_some() {
 #[test]
 fn the_queue_wraps_around() {
     let port = Port::slow();
-    let mut console = Console::new(port.clone(), None);
+    let mut console = console(port.clone());
     let _ = fake::replies();
     let mut sent = Vec::new();
     // Lengths that share no factor with the queue's.
     let len = 331;
     for nr in 0..500 {
-        let _ = console.message(write(nr as u64), &line(nr, len));
-        while console.is_full() {
+        let _ = ask(&mut console, write(nr as u64), &line(nr, len));
+        while console.state.is_full() {
             port.take();
             port.interrupt(&mut console);
         }
@@ -118,14 +121,14 @@ fn the_queue_wraps_around() {
 #[test]
 fn the_text_of_a_killed_writer_stays_in_its_place() {
     let port = Port::slow();
-    let mut console = Console::new(port.clone(), None);
+    let mut console = console(port.clone());
     let held = fill(&mut console, 400);
     fake::fail(libipc::abi::Call::Reply, Some(libipc::Error::StaleToken));
     port.settle(&mut console);
     fake::fail(libipc::abi::Call::Reply, None);
-    assert!(!console.is_full());
+    assert!(!console.state.is_full());
     assert_eq!(port.sent(), on_the_wire(0..held + 1, 400));
-    assert!(console.message(write(1000), b"next\n").is_some());
+    assert!(ask(&mut console, write(1000), b"next\n").is_some());
     port.settle(&mut console);
     assert_eq!(port.sent(), b"next\r\n");
 }
@@ -133,16 +136,16 @@ fn the_text_of_a_killed_writer_stays_in_its_place() {
 #[test]
 fn flush_waits_for_what_was_there_and_no_longer() {
     let port = Port::slow();
-    let mut console = Console::new(port.clone(), None);
+    let mut console = console(port.clone());
     let _ = fake::replies();
-    assert!(console.message(flush(1), &[]).is_none());
+    assert!(ask(&mut console, flush(1), &[]).is_none());
     assert_eq!(tokens(), [1], "nothing to wait for");
-    let _ = console.message(write(2), &line(0, 100));
-    assert!(console.message(flush(3), &[]).is_none());
+    let _ = ask(&mut console, write(2), &line(0, 100));
+    assert!(ask(&mut console, flush(3), &[]).is_none());
     let mut after_flush = 0;
     while tokens().is_empty() {
         // More text does not keep the flush waiting.
-        let _ = console.message(write(4), b"more text, and more\n");
+        let _ = ask(&mut console, write(4), b"more text, and more\n");
         port.take();
         port.interrupt(&mut console);
         after_flush += 1;
@@ -155,10 +158,10 @@ fn flush_waits_for_what_was_there_and_no_longer() {
 #[test]
 fn flush_of_an_empty_queue_waits_for_the_port() {
     let port = Port::slow();
-    let mut console = Console::new(port.clone(), None);
+    let mut console = console(port.clone());
     let _ = fake::replies();
-    let _ = console.message(write(1), b"short\n");
-    assert!(console.message(flush(2), &[]).is_none());
+    let _ = ask(&mut console, write(1), b"short\n");
+    assert!(ask(&mut console, flush(2), &[]).is_none());
     port.interrupt(&mut console);
     assert_eq!(tokens(), []);
     port.take();
@@ -169,29 +172,29 @@ fn flush_of_an_empty_queue_waits_for_the_port() {
 #[test]
 fn too_many_flushes_are_refused_and_dead_ones_make_room() {
     let port = Port::slow();
-    let mut console = Console::new(port.clone(), None);
-    let _ = console.message(write(1), b"text\n");
-    let waiting = (0..100).take_while(|&token| console.message(flush(token), &[]).is_none());
+    let mut console = console(port.clone());
+    let _ = ask(&mut console, write(1), b"text\n");
+    let waiting = (0..100).take_while(|&token| ask(&mut console, flush(token), &[]).is_none());
     assert_eq!(waiting.count(), 16);
     fake::fail(libipc::abi::Call::Reply, Some(libipc::Error::StaleToken));
     port.settle(&mut console);
     fake::fail(libipc::abi::Call::Reply, None);
     let _ = fake::replies();
-    assert!(console.message(flush(200), &[]).is_none());
+    assert!(ask(&mut console, flush(200), &[]).is_none());
     assert_eq!(tokens(), [200]);
 }
 
 #[test]
 fn keys_are_echoed_while_text_waits() {
     let port = Port::slow();
-    let mut console = Console::new(port.clone(), None);
-    let _ = console.message(read(1), &[]);
+    let mut console = console(port.clone());
+    let _ = ask(&mut console, read(1), &[]);
     let _ = fake::replies();
     let held = fill(&mut console, 2000);
     port.type_(b"key\r");
     port.interrupt(&mut console);
     assert_eq!(tokens(), [1], "the line is there before the text has room");
-    assert!(console.is_full());
+    assert!(console.state.is_full());
     port.settle(&mut console);
     let mut expected = on_the_wire(0..held, 2000);
     expected.extend(b"key\r\n");
@@ -202,14 +205,14 @@ fn keys_are_echoed_while_text_waits() {
 #[test]
 fn input_and_output_at_once_lose_nothing() {
     let port = Port::slow();
-    let mut console = Console::new(port.clone(), None);
+    let mut console = console(port.clone());
     let _ = fake::replies();
     let mut sent = Vec::new();
     for nr in 0..200 {
-        let _ = console.message(read(10_000 + nr), &[]);
+        let _ = ask(&mut console, read(10_000 + nr), &[]);
         port.type_(b"some words\r");
-        let _ = console.message(write(nr), &line(nr as usize, 90));
-        while console.is_full() {
+        let _ = ask(&mut console, write(nr), &line(nr as usize, 90));
+        while console.state.is_full() {
             port.take();
             port.interrupt(&mut console);
         }
@@ -245,13 +248,13 @@ impl Registers for NoPort {
 
 #[test]
 fn without_a_port_text_goes_nowhere_at_once() {
-    let mut console = Console::new(NoPort, None);
+    let mut console = console(NoPort);
     let _ = fake::replies();
     for nr in 0..100 {
-        assert!(console.message(write(nr), &[b'x'; 2048]).is_some());
+        assert!(ask(&mut console, write(nr), &[b'x'; 2048]).is_some());
     }
-    assert!(console.message(flush(1), &[]).is_none());
+    assert!(ask(&mut console, flush(1), &[]).is_none());
     assert_eq!(tokens(), [1]);
-    assert!(console.message(read(2), &[]).is_none());
+    assert!(ask(&mut console, read(2), &[]).is_none());
     assert_eq!(tokens(), []);
 }

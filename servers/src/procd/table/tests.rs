@@ -12,6 +12,10 @@ fn ended(pid: u64, status: i32) -> Result<Waiting, Refusal> {
     Ok(Waiting::Ready(Ended { pid, status }))
 }
 
+fn reply(token: u64) -> WaitReply {
+    Reply::new(libipc::ReplyToken::from_raw(token))
+}
+
 #[test]
 fn a_status_is_told_once() {
     let mut table = Table::new();
@@ -71,13 +75,13 @@ fn waiters_are_woken_by_what_they_wait_for() {
     let mut table = Table::new();
     let parent = add(&mut table, INIT_PID);
     let (a, b) = (add(&mut table, parent), add(&mut table, parent));
-    table.block(parent, b, ReplyToken::from_raw(1)).unwrap();
+    table.block(parent, b, reply(1)).unwrap();
     table.end(a, 0);
     assert!(table.take_ready().is_none());
     table.end(b, 5);
     let (waiter, outcome) = table.take_ready().unwrap();
     assert_eq!(
-        (waiter.token.into_raw(), outcome),
+        (waiter.reply.into_token().into_raw(), outcome),
         (1, Ok(Ended { pid: b, status: 5 }))
     );
     assert!(table.take_ready().is_none());
@@ -88,8 +92,8 @@ fn two_waiters_for_one_child_both_hear() {
     let mut table = Table::new();
     let parent = add(&mut table, INIT_PID);
     let child = add(&mut table, parent);
-    table.block(parent, child, ReplyToken::from_raw(1)).unwrap();
-    table.block(parent, 0, ReplyToken::from_raw(2)).unwrap();
+    table.block(parent, child, reply(1)).unwrap();
+    table.block(parent, 0, reply(2)).unwrap();
     table.end(child, 3);
     assert_eq!(
         table.take_ready().unwrap().1,
@@ -107,7 +111,7 @@ fn the_dead_do_not_wait() {
     let mut table = Table::new();
     let parent = add(&mut table, INIT_PID);
     let child = add(&mut table, parent);
-    table.block(parent, child, ReplyToken::from_raw(1)).unwrap();
+    table.block(parent, child, reply(1)).unwrap();
     table.end(parent, 0);
     table.end(child, 0);
     assert!(table.take_ready().is_none());

@@ -3,8 +3,9 @@
 use alloc::format;
 use alloc::string::String;
 
-use libipc::services::{Error, memstat};
-use libipc::{Endpoint, PAGE_SIZE, object, start};
+use libipc::services::Error;
+use libipc::services::memstat::MemstatClient;
+use libipc::{PAGE_SIZE, object, start};
 
 /// What something cost.
 #[derive(Clone, Copy)]
@@ -78,7 +79,9 @@ pub(crate) fn fits(len: usize) -> Result<bool, Error> {
 }
 
 pub(crate) fn free_frames() -> Result<u64, Error> {
-    memstat::query(&Endpoint::borrow(start::memstat())).map(|memory| memory.free)
+    MemstatClient::borrow(start::memstat())
+        .query()
+        .map(|memory| memory.free)
 }
 
 /// A number with its thousands apart.

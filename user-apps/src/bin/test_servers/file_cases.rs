@@ -1,7 +1,9 @@
 //! The file server: contents, offsets, directories.
 
 use super::*;
-use libipc::services::{Error, Refusal, files};
+use libipc::service::Mismatch;
+use libipc::services::files::{File, FilesClient};
+use libipc::services::{Error, Refusal};
 use libipc::{PAGE_SIZE, PageBuffer, start};
 use user_apps::scenario::assert_err;
 use user_apps::scenario::peer::expect_status;
@@ -25,7 +27,7 @@ pub(crate) fn files_are_found_and_read() {
 pub(crate) fn files_are_read_from_any_offset() {
     let whole = read_all(OWN_PATH);
     let file = open(OWN_PATH);
-    let files = server(start::files());
+    let files = FilesClient::borrow(start::files());
     let mut rng = Rng::new(2);
     let mut buffer = PageBuffer::new(5 * PAGE_SIZE).expect("buffer");
     for _ in 0..200 {
@@ -34,17 +36,17 @@ pub(crate) fn files_are_read_from_any_offset() {
         let expected = wanted.min(file.size.saturating_sub(offset));
         buffer.fill(0xee);
         assert_eq!(
-            files::read(&files, file, offset, &mut buffer[..wanted]),
+            files.read_at(file, offset, &mut buffer[..wanted]),
             Ok(expected)
         );
         assert!(expected == 0 || buffer[..expected] == whole[offset..offset + expected]);
         assert!(buffer[expected..].iter().all(|&byte| byte == 0xee));
     }
-    assert_eq!(files::read(&files, file, usize::MAX, &mut buffer), Ok(0));
+    assert_eq!(files.read_at(file, usize::MAX, &mut buffer), Ok(0));
 }
 
 pub(crate) fn files_that_are_not_there_are_refused() {
-    let files = server(start::files());
+    let files = FilesClient::borrow(start::files());
     for path in [
         "/bin/nothing",
         "",
@@ -53,31 +55,28 @@ pub(crate) fn files_that_are_not_there_are_refused() {
         "/bin/test_servers/x",
         "/bin/test_server",
     ] {
-        assert_err(files::open(&files, path), Error::Refused(Refusal::NotFound));
+        assert_err(files.open(path), Error::Refused(Refusal::NotFound));
     }
     let long = [b'x'; 200];
     let long = core::str::from_utf8(&long).expect("ASCII");
-    for path in ["/bin/../bin/test_servers", long] {
-        assert_err(
-            files::open(&files, path),
-            Error::Refused(Refusal::BadRequest),
-        );
-    }
+    let up = files.open("/bin/../bin/test_servers");
+    assert_err(up, Error::Refused(Refusal::BadRequest));
+    assert_err(files.open(long), Error::Mismatch(Mismatch::Malformed));
     let mut buffer = [0; 8];
     for number in [100_000, u64::MAX] {
-        let file = files::File { number, size: 8 };
-        let read = files::read(&files, file, 0, &mut buffer);
+        let file = File { number, size: 8 };
+        let read = files.read_at(file, 0, &mut buffer);
         assert_err(read, Error::Refused(Refusal::NotFound));
     }
 }
 
 pub(crate) fn directories_are_listed() {
-    let files = server(start::files());
+    let files = FilesClient::borrow(start::files());
     let mut buffer = [0; 64];
     let mut skip = 0;
     let mut found = 0;
     loop {
-        let (count, len) = files::list(&files, "/bin", skip, &mut buffer).expect("list");
+        let (count, len) = files.list_into("/bin", skip, &mut buffer).expect("list");
         if count == 0 {
             break;
         }
@@ -90,7 +89,7 @@ pub(crate) fn directories_are_listed() {
         }
     }
     assert_eq!(found, 2);
-    assert_eq!(files::list(&files, "/nothing", 0, &mut buffer), Ok((0, 0)));
+    assert_eq!(files.list_into("/nothing", 0, &mut buffer), Ok((0, 0)));
 }
 
 /// Text that runs and text in the file are the same bytes.

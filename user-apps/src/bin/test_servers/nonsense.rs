@@ -1,8 +1,11 @@
 //! Requests that no client of libipc makes, and clients that do not wait for the answer.
 
 use super::*;
-use libipc::services::{Refusal, files, procd};
-use libipc::{Endpoint, Message, Rights, process, start};
+use libipc::service::{Mismatch, NONE, mismatch};
+use libipc::services::Refusal;
+use libipc::services::files::FilesClient;
+use libipc::services::procd::{ProcdClient, Reason};
+use libipc::{Endpoint, ErrorCode, Message, Rights, process, start};
 use user_apps::scenario::frames::{assert_exact, counters};
 use user_apps::scenario::peer::{child, expect_status, status_of};
 use user_apps::scenario::rng::Rng;
@@ -10,24 +13,27 @@ use user_apps::scenario::rng::Rng;
 /// Requests that no client of libipc makes: unknown labels, absurd numbers, blocks without an end.
 pub(crate) fn nonsense_for_the_process_server() {
     let procd = server(start::procd());
-    for label in [0, 12, 13, 255, 0xffff, u32::MAX] {
+    for label in [
+        1,
+        12,
+        255,
+        ProcdClient::SPAWN - 1,
+        ProcdClient::HANDLE + 1,
+        u32::MAX,
+    ] {
         let reply = procd
             .call(Message::new(label).with_words([u64::MAX; 4]))
             .expect("send");
-        assert_eq!(
-            Refusal::from_label(reply.label()),
-            Some(Refusal::BadRequest),
-            "label {label}"
-        );
+        let mismatch = mismatch(reply.label());
+        assert_eq!(mismatch, Some(Mismatch::Unknown), "label {label}");
     }
     let block = [b'/'; 5000];
-    for label in [procd::SPAWN, procd::EXEC] {
+    for label in [ProcdClient::SPAWN, ProcdClient::EXEC] {
         for len in [0, 1, 2, 3071, 3072, 3073, 4095, 4096, 4097, 5000] {
             let sent = procd
                 .send(Message::new(label), &block[..len], &mut [])
                 .expect("send");
-            let refusal = Refusal::from_label(sent.reply.label());
-            assert!(refusal.is_some(), "label {label}, length {len}");
+            assert_ne!(sent.reply.label(), NONE, "label {label}, length {len}");
         }
         for bytes in [
             &b"\0"[..],
@@ -46,28 +52,31 @@ pub(crate) fn nonsense_for_the_process_server() {
             }
         }
     }
-    for label in [procd::WAIT, procd::KILL, procd::ENDPOINT, procd::FOREGROUND] {
+    for label in [
+        ProcdClient::WAIT,
+        ProcdClient::KILL,
+        ProcdClient::ENDPOINT,
+        ProcdClient::FOREGROUND,
+    ] {
         for number in [u64::MAX, 1 << 63, 1 << 32] {
             let reply = procd
                 .call(Message::new(label).with_words([number, 1]))
                 .expect("send");
-            assert!(
-                Refusal::from_label(reply.label()).is_some(),
-                "label {label}"
-            );
+            let refusal = Refusal::from_label(reply.label());
+            assert!(refusal.is_some(), "label {label}");
         }
     }
     // A child that starts nowhere, on no stack.
     for (ip, sp) in [(0, 0), (8, 8), (0x7fff_ffff_e000, 16)] {
         let reply = procd
-            .call(Message::new(procd::FORK).with_words([ip, sp]))
+            .call(Message::new(ProcdClient::FORK).with_words([ip, sp]))
             .expect("send");
         assert_eq!(reply.label(), 0);
-        assert_eq!(status_of(reply.words[0]), procd::Reason::BadAccess.status());
+        assert_eq!(status_of(reply.words[0]), Reason::BadAccess.status());
     }
     for ip in [u64::MAX, 1 << 63, 1 << 47] {
         let reply = procd
-            .call(Message::new(procd::FORK).with_words([ip, 0]))
+            .call(Message::new(ProcdClient::FORK).with_words([ip, 0]))
             .expect("send");
         assert!(Refusal::from_label(reply.label()).is_some());
     }
@@ -88,7 +97,7 @@ pub(crate) fn nonsense_for_every_server() {
         let server = server(handle);
         for _ in 0..500 {
             // Labels that end, wait, print or start something are asked for by other cases.
-            let label = rng.pick(&[0, 12, 14, 99, 1 << 16, u32::MAX]);
+            let label = rng.pick(&[1, 12, 14, 99, 1 << 16, u32::MAX]);
             for byte in &mut bytes {
                 *byte = rng.word() as u8;
             }
@@ -96,11 +105,12 @@ pub(crate) fn nonsense_for_every_server() {
             let words = core::array::from_fn::<u64, 4, _>(|_| rng.word());
             let message = Message::new(label).with_words(words);
             let reply = server.send(message, &bytes[..len], &mut []).expect("send");
-            assert!(Refusal::from_label(reply.reply.label()).is_some());
+            let mismatch = mismatch(reply.reply.label());
+            assert_eq!(mismatch, Some(Mismatch::Unknown));
         }
     }
     // Known labels with unknown numbers.
-    for label in [files::READ, files::LIST, files::OPEN] {
+    for label in [FilesClient::READ, FilesClient::LIST, FilesClient::OPEN] {
         for _ in 0..200 {
             let words = core::array::from_fn::<u64, 4, _>(|_| rng.word());
             let message = Message::new(label).with_words(words);
@@ -151,7 +161,7 @@ pub(crate) fn a_client_that_dies_while_a_server_works() {
             libipc::object::yield_now();
         }
         process::kill(pid).expect("kill");
-        assert_eq!(status_of(pid), procd::Reason::Killed.status());
+        assert_eq!(status_of(pid), Reason::Killed.status());
     }
     assert_eq!(read_all(OWN_PATH)[..4], *b"\x7fELF");
 }

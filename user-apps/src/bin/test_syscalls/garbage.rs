@@ -3,6 +3,7 @@
 use libipc::abi::{Call, Handle, Rights, Tag};
 use libipc::object::copy_handle;
 use libipc::raw::{self, Args};
+use libipc::services::procd::ProcdClient;
 use libipc::{Endpoint, Space, start};
 use user_apps::scenario::frames;
 use user_apps::scenario::memory::{PAGE, SCRATCH, map};
@@ -161,9 +162,8 @@ pub(crate) fn garbage_in_all_registers_hurts_nobody() {
 pub(crate) fn garbage_pointers_hurt_nobody() {
     let endpoint = Endpoint::borrow(start::inbox());
     let echo = child(|| {
-        let parent =
-            libipc::services::procd::endpoint(&Endpoint::borrow(start::procd()), libipc::getppid());
-        let parent = parent.expect("endpoint");
+        let parent = ProcdClient::borrow(start::procd()).endpoint(libipc::getppid());
+        let parent: Handle = parent.expect("endpoint").into();
         let _memory = map(SCRATCH, 4);
         let mut rng = Rng::new(SEED);
         for _ in 0..4000 {

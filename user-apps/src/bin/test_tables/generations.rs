@@ -1,7 +1,7 @@
 //! Thousands of generations, each of which ends when the next one is there.
 
-use libipc::services::procd;
-use libipc::{Endpoint, PAGE_SIZE, PageBuffer, Space, getpid, getppid, process, start};
+use libipc::services::procd::ProcdClient;
+use libipc::{PAGE_SIZE, PageBuffer, Space, getpid, getppid, process, start};
 use user_apps::scenario::frames::{Frames, available};
 use user_apps::scenario::memory::{PAGE, SCRATCH, peek, poke};
 use user_apps::scenario::peer::{child, status_of, until};
@@ -35,7 +35,7 @@ pub(crate) fn lesson_10_five_thousand_generations_take_no_more_than_one() {
     assert_eq!(status_of(eldest), 0);
     // The last one is nobody's child here, and has a little to do.
     until("the end of the last generation", || {
-        let list = procd::list(&Endpoint::borrow(start::procd()), getpid());
+        let list = ProcdClient::borrow(start::procd()).entries(getpid());
         list.expect("list").1 == 0
     });
     check(memory.addr(), NR_PAGES, 1);
