@@ -6,3 +6,4 @@ extern crate alloc;
 pub mod adding;
 pub mod bench;
 pub mod scenario;
+pub mod store;
