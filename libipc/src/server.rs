@@ -6,6 +6,9 @@
 
 #[cfg(target_os = "none")]
 use abi::PAGE_SIZE;
+mod pool;
+mod timer;
+
 use abi::Error;
 
 use crate::buffer::PageBuffer;
@@ -16,6 +19,9 @@ use crate::service::undelivered;
 use crate::services;
 #[cfg(target_os = "none")]
 use crate::start::STACK_TOP;
+
+pub use pool::{WAKE, serve_by};
+pub use timer::Timer;
 
 /// What a server answers.
 #[derive(Debug)]
