@@ -5,6 +5,7 @@ use abi::{
     WORDS, pack_handles, unpack_handles,
 };
 
+use crate::object::Results;
 use crate::raw;
 
 /// The inline part of a message: a label, four words, up to four handles in the last two of them.
@@ -188,7 +189,7 @@ impl ReplyToken {
 
 /// Decodes the results of a receive into a buffer of `capacity` bytes.
 #[inline]
-pub(crate) fn received(results: raw::Args, words: raw::Words, capacity: usize) -> Received {
+pub(crate) fn received((results, words): Results, capacity: usize) -> Received {
     let [badge, tag, true_len, token, ..] = results;
     let tag = Tag(tag);
     match tag.kind() {
@@ -245,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_to_the_buffer() {
-        let Received::Message(incoming) = received([5, 1, 100, 8, 0, 0], [0; 4], 64) else {
+        let Received::Message(incoming) = received(([5, 1, 100, 8, 0, 0], [0; 4]), 64) else {
             panic!("not a message");
         };
         assert_eq!(

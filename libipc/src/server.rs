@@ -9,12 +9,12 @@ use abi::PAGE_SIZE;
 mod pool;
 mod timer;
 
-use abi::{Error, RecvFlags, Tag};
+use abi::Error;
 
 use crate::buffer::PageBuffer;
-use crate::message::{Fault, Incoming, Message, Received, ReplyToken};
+use crate::message::{Fault, Incoming, Message, Received, ReplyToken, received};
 use crate::names;
-use crate::object::{Endpoint, arrived, close_raw, reply_and_receive};
+use crate::object::{Endpoint, Results, close_raw, reply_and_receive};
 use crate::service::undelivered;
 use crate::services;
 #[cfg(target_os = "none")]
@@ -143,10 +143,9 @@ pub fn serve_while<S: Service>(
     }
     // A child that the service forks has nothing to reply to, and then learns that the endpoint is not its.
     let handle = endpoint.handle();
-    // Undecoded, as it stays in registers then.
-    let mut next = endpoint.receive(RecvFlags::empty(), buffer);
+    let mut next = endpoint.receive(buffer)?;
     loop {
-        let answer = match arrived(next, buffer.len())? {
+        let answer = match received(next, buffer.len()) {
             Received::Message(incoming) => {
                 let len = incoming.len;
                 if !service.takes_handles() {
@@ -169,33 +168,48 @@ pub fn serve_while<S: Service>(
             data,
         }) = answer
         {
-            let number = token.0;
-            next = reply_and_receive(handle, token, message, data, buffer);
-            // Whether it was the receive half that failed, the receive says again.
-            if let Some(error) = Error::from_code(next.0) {
-                let [_, _, first, second] = message.words;
-                withdraw(number, message.tag, first, second, error);
-                next = endpoint.receive(RecvFlags::empty(), buffer);
+            if message.tag.moves_handles() {
+                next = reply_moving(endpoint, token, message, data, buffer)?;
+                continue;
             }
-        } else if goes_on(service) {
-            next = endpoint.receive(RecvFlags::empty(), buffer);
-        } else {
+            let number = token.0;
+            match reply_and_receive(handle, token, message, data, buffer) {
+                Ok(results) => {
+                    next = results;
+                    continue;
+                }
+                // Whether it was the receive half that failed, the receive says again.
+                Err(error) => withdraw(number, error),
+            }
+        } else if !goes_on(service) {
             return Ok(());
         }
+        next = endpoint.receive(buffer)?;
     }
 }
 
+/// Answers with handles that move, and receives. If they do not get through they are still here, and are closed.
+#[inline(never)]
+fn reply_moving(
+    endpoint: &Endpoint,
+    token: ReplyToken,
+    message: Message,
+    data: &[u8],
+    buffer: &mut [u8],
+) -> Result<Results, Error> {
+    let number = token.0;
+    reply_and_receive(endpoint.handle(), token, message, data, buffer).or_else(|error| {
+        withdraw(number, error);
+        close(&message);
+        endpoint.receive(buffer)
+    })
+}
+
 /// Tells a client, if it still waits, that its answer could not be delivered: in words, which take
-/// neither a frame nor a handle. Handles that were to move stay here, and are closed.
-///
-/// The answer comes in pieces, so that the loop does not have to have it in memory for this.
+/// neither a frame nor a handle.
 #[cold]
-fn withdraw(token: u64, tag: Tag, first: u64, second: u64, error: Error) {
+fn withdraw(token: u64, error: Error) {
     let _ = ReplyToken(token).reply(undelivered(error), &[]);
-    if tag.moves_handles() {
-        let words = [0, 0, first, second];
-        close(&Message { tag, words });
-    }
 }
 
 /// Touches the stack, from its beginning to [`STACK`] bytes below this function: a read is enough.

@@ -2,6 +2,7 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
+use syn::Type;
 
 use crate::define::{Argument, Kind, Method, Output, Service};
 
@@ -97,14 +98,10 @@ fn label(service: &Service, method: &Method) -> TokenStream {
 }
 
 fn method(method: &Method) -> TokenStream {
-    let (name, label, error) = (&method.name, &method.label, &method.error);
-    let [room, parcel, message, values, sent] =
-        ["room", "parcel", "message", "values", "sent"].map(local);
-    let docs = method
-        .item
-        .attrs
-        .iter()
-        .filter(|attribute| attribute.path().is_ident("doc"));
+    let (name, error) = (&method.name, &method.error);
+    let [message, data, sent] = ["message", "data", "sent"].map(local);
+    let attributes = method.item.attrs.iter();
+    let docs = attributes.filter(|attribute| attribute.path().is_ident("doc"));
     let parameters = method.arguments.iter().filter_map(|argument| {
         let name = &argument.name;
         match &argument.kind {
@@ -113,47 +110,8 @@ fn method(method: &Method) -> TokenStream {
             Kind::Lent(ty) => Some(quote!(#name: &#ty)),
         }
     });
-    let puts = method.arguments.iter().filter_map(|argument| {
-        let name = &argument.name;
-        match &argument.kind {
-            Kind::Given(ty) => {
-                Some(quote_spanned!(argument.span=> <#ty as ::libipc::service::Argument>::put(&#name, &mut #parcel);))
-            }
-            Kind::Lent(ty) => {
-                Some(quote_spanned!(argument.span=> <#ty as ::libipc::service::Argument>::put(#name, &mut #parcel);))
-            }
-            _ => None,
-        }
-    });
-    let given: Vec<_> = method
-        .arguments
-        .iter()
-        .filter_map(|argument| match &argument.kind {
-            Kind::Given(ty) => Some((&argument.name, ty)),
-            _ => None,
-        })
-        .collect();
-    let given_names = given.iter().map(|(name, _)| name);
-    let given_types = given.iter().map(|(_, ty)| ty);
-    let room_len = room_for(method.arguments.iter().filter_map(Argument::parcelled));
-    let bytes = method
-        .arguments
-        .iter()
-        .find_map(|argument| match &argument.kind {
-            Kind::Bytes(ty) => Some((&argument.name, ty)),
-            _ => None,
-        });
-    let data = match bytes {
-        None => quote!(#values),
-        Some((name, _)) => quote!(::libipc::service::Bytes::bytes(&#name)),
-    };
-    let move_pages = bytes.map(|(_, ty)| {
-        quote! {
-            if <#ty as ::libipc::service::Bytes>::MOVES {
-                #message = #message.moving_pages();
-            }
-        }
-    });
+    let request = request(method);
+    let gone = given(method).map(|(name, _)| name);
     let (Output::Given(output) | Output::Lent(output) | Output::Bytes(output, _)) = &method.output;
     let Answer {
         into,
@@ -168,16 +126,7 @@ fn method(method: &Method) -> TokenStream {
         pub fn #name(
             &self, #(#parameters,)* #into
         ) -> ::core::result::Result<#ty, ::libipc::service::Error<#error>> {
-            let mut #room = [0; #room_len];
-            #[allow(unused_mut, reason = "a method may have no arguments")]
-            let mut #parcel = ::libipc::service::Parcel::new(&mut #room);
-            #(#puts)*
-            #[allow(unused_variables, unused_mut, reason = "a method may have no values, and nothing that moves")]
-            let (mut #message, #values) = #parcel.close(Self::#label)?;
-            if 0 #(+ <#given_types as ::libipc::service::Argument>::NR_HANDLES)* > 0 {
-                #message = #message.moving_handles();
-            }
-            #move_pages
+            #request
             #reply_room
             let #sent = ::libipc::service::ask::<#error>(
                 &self.0,
@@ -186,15 +135,66 @@ fn method(method: &Method) -> TokenStream {
                 #reply_buffer,
                 <#output as ::libipc::service::Argument>::NR_HANDLES,
             )?;
-            #(::libipc::service::Argument::gone(#given_names);)*
+            #(::libipc::service::Argument::gone(#gone);)*
             #result
         }
     }
 }
 
+/// What makes the request: defines `message` and `data`.
+fn request(method: &Method) -> TokenStream {
+    let label = &method.label;
+    let [room, parcel, message, values, data] =
+        ["room", "parcel", "message", "values", "data"].map(local);
+    let puts = method.arguments.iter().filter_map(|argument| {
+        let (name, ty) = (&argument.name, argument.parcelled()?);
+        let borrow = matches!(argument.kind, Kind::Given(_)).then(|| quote!(&));
+        Some(quote_spanned! {argument.span=>
+            <#ty as ::libipc::service::Argument>::put(#borrow #name, &mut #parcel);
+        })
+    });
+    let room_len = room_for(method.arguments.iter().filter_map(Argument::parcelled));
+    let nr_given = nr_handles(given(method).map(|(_, ty)| ty));
+    let bytes = method.arguments.iter().find_map(|argument| {
+        let name = &argument.name;
+        match &argument.kind {
+            Kind::Bytes(ty) => Some((name, quote!(<#ty as ::libipc::service::Bytes>))),
+            _ => None,
+        }
+    });
+    let (bytes, moves_pages) = match bytes {
+        None => (quote!(#values), quote!(false)),
+        Some((name, ty)) => (quote!(#ty::bytes(&#name)), quote!(#ty::MOVES)),
+    };
+    quote! {
+        let mut #room = [0; #room_len];
+        #[allow(unused_mut, reason = "a method may have no arguments")]
+        let mut #parcel = ::libipc::service::Parcel::new(&mut #room);
+        #(#puts)*
+        #[allow(unused_variables, reason = "a method may have bytes instead of values")]
+        let (mut #message, #values) = #parcel.close(Self::#label)?;
+        if const { #nr_given > 0 } {
+            #message = #message.moving_handles();
+        }
+        if #moves_pages {
+            #message = #message.moving_pages();
+        }
+        let #data: &[u8] = #bytes;
+    }
+}
+
+/// The arguments that go to the server for good.
+fn given(method: &Method) -> impl Iterator<Item = (&Ident, &Type)> {
+    let arguments = method.arguments.iter();
+    arguments.filter_map(|argument| match &argument.kind {
+        Kind::Given(ty) => Some((&argument.name, ty)),
+        _ => None,
+    })
+}
+
 impl Argument {
     /// The type that is put into the parcel.
-    pub(crate) fn parcelled(&self) -> Option<&syn::Type> {
+    pub(crate) fn parcelled(&self) -> Option<&Type> {
         match &self.kind {
             Kind::Given(ty) | Kind::Lent(ty) => Some(ty),
             Kind::Caller | Kind::Reply | Kind::Bytes(_) => None,
@@ -203,16 +203,13 @@ impl Argument {
 }
 
 /// How much room values take, at most.
-pub(crate) fn room_for<'a>(types: impl Iterator<Item = &'a syn::Type>) -> TokenStream {
-    quote! {
-        {
-            if false #(|| <#types as ::libipc::service::Argument>::HAS_VALUES)* {
-                ::libipc::service::MAX_VALUES
-            } else {
-                0
-            }
-        }
-    }
+pub(crate) fn room_for<'a>(types: impl Iterator<Item = &'a Type>) -> TokenStream {
+    quote!(::libipc::service::room(&[#(<#types as ::libipc::service::Argument>::HAS_VALUES),*]))
+}
+
+/// How many handles they have together.
+pub(crate) fn nr_handles<'a>(types: impl Iterator<Item = &'a Type>) -> TokenStream {
+    quote!(::libipc::service::sum(&[#(<#types as ::libipc::service::Argument>::NR_HANDLES),*]))
 }
 
 /// How a client gets a result.
@@ -280,6 +277,6 @@ pub(crate) fn local(name: &str) -> Ident {
 }
 
 /// Whether it is `()`.
-pub(crate) fn is_unit(ty: &syn::Type) -> bool {
-    matches!(ty, syn::Type::Tuple(tuple) if tuple.elems.is_empty())
+pub(crate) fn is_unit(ty: &Type) -> bool {
+    matches!(ty, Type::Tuple(tuple) if tuple.elems.is_empty())
 }

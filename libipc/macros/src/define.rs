@@ -120,7 +120,7 @@ pub(crate) enum Output {
     /// Stays with the server: the type behind the reference.
     Lent(Type),
     /// Something, and bytes: the client says where they go.
-    Bytes(Type, Type),
+    Bytes(Type, Box<Type>),
 }
 
 impl Service {
@@ -354,7 +354,7 @@ fn reply_of(ty: &Type) -> Result<(Output, Type)> {
     match parameters(ty, "Reply").as_deref() {
         Some([output, error]) => Ok((Output::Given((*output).clone()), (*error).clone())),
         Some([output, error, _]) => {
-            let output = Output::Bytes((*output).clone(), parse_quote!(&[u8]));
+            let output = Output::Bytes((*output).clone(), Box::new(parse_quote!(&[u8])));
             Ok((output, (*error).clone()))
         }
         _ => Err(Error::new(
@@ -367,7 +367,7 @@ fn reply_of(ty: &Type) -> Result<(Output, Type)> {
 impl Output {
     fn of(ty: &Type) -> Result<Self> {
         if is_bytes(ty) {
-            return Ok(Output::Bytes(parse_quote!(()), ty.clone()));
+            return Ok(Output::Bytes(parse_quote!(()), Box::new(ty.clone())));
         }
         match ty {
             Type::Reference(reference) => Ok(Output::Lent((*reference.elem).clone())),
@@ -375,7 +375,7 @@ impl Output {
                 let mut elems: Vec<_> = tuple.elems.iter().cloned().collect();
                 let bytes = elems.pop();
                 match (&elems[..], bytes) {
-                    ([one], Some(bytes)) => Ok(Output::Bytes(one.clone(), bytes)),
+                    ([one], Some(bytes)) => Ok(Output::Bytes(one.clone(), Box::new(bytes))),
                     _ => Err(Error::new(
                         ty.span(),
                         "bytes come alone or with one other result, which may be a tuple: `((A, B), &[u8])`",

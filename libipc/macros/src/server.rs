@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, TokenStream};
 use quote::{quote, quote_spanned};
 
-use crate::client::{is_unit, local, room_for};
+use crate::client::{is_unit, local, nr_handles, room_for};
 use crate::define::{Argument, Kind, Method, Output, Service};
 
 /// The trait, with the methods that every server may have; and what must hold of its messages.
@@ -85,64 +85,57 @@ fn limits(method: &Method) -> TokenStream {
         .iter()
         .filter_map(|argument| Some((argument, argument.parcelled()?)))
         .collect();
-    let types: Vec<_> = parcelled.iter().map(|(_, ty)| ty).collect();
+    let types: Vec<_> = parcelled.iter().map(|&(_, ty)| ty).collect();
+    let is_given = |argument: &Argument| matches!(argument.kind, Kind::Given(_));
+    let given = parcelled.iter().filter(|(argument, _)| is_given(argument));
+    let nr_given = nr_handles(given.map(|&(_, ty)| ty));
+    let nr_all = nr_handles(types.iter().copied());
     let has_bytes = method
         .arguments
         .iter()
         .any(|argument| matches!(argument.kind, Kind::Bytes(_)));
-    let given: Vec<_> = parcelled
-        .iter()
-        .filter(|(argument, _)| matches!(argument.kind, Kind::Given(_)))
-        .map(|(_, ty)| ty)
-        .collect();
-    let handles = quote!((0 #(+ <#types as ::libipc::service::Argument>::NR_HANDLES)*));
-    let arguments = parcelled.iter().enumerate().map(|(i, (argument, ty))| {
-        let (Argument { span, .. }, before) = (argument, &types[..=i]);
-        let keeps = matches!(argument.kind, Kind::Lent(_)).then(|| {
-            quote_spanned! {*span=>
+    let arguments = parcelled.iter().enumerate().map(|(i, &(argument, ty))| {
+        let span = argument.span;
+        let before = &types[..=i];
+        let ty = quote_spanned!(span=> <#ty as ::libipc::service::Argument>);
+        let bytes = has_bytes.then(|| {
+            quote_spanned! {span=>
+                ::core::assert!(!#ty::HAS_VALUES, "a request has bytes, or values");
+            }
+        });
+        let lent = (!is_given(argument)).then(|| {
+            quote_spanned! {span=>
                 ::core::assert!(
-                    <#ty as ::libipc::service::Argument>::NR_HANDLES == 0
-                        || 0 #(+ <#given as ::libipc::service::Argument>::NR_HANDLES)* == 0,
+                    #ty::NR_HANDLES == 0 || #nr_given == 0,
                     "the handles of a request are all given, or all lent"
                 );
             }
         });
-        quote_spanned! {*span=>
+        quote_spanned! {span=>
             ::core::assert!(
-                (0 #(+ <#before as ::libipc::service::Argument>::NR_WORDS)*)
-                    <= (if #handles > 0 { 2 } else { 4 }),
-                "a request has four words, or two if it has handles"
+                ::libipc::service::fits(
+                    ::libipc::service::sum(
+                        &[#(<#before as ::libipc::service::Argument>::NR_WORDS),*]
+                    ),
+                    #nr_all
+                ),
+                "a request has four words, or two and four handles"
             );
-            ::core::assert!(
-                (0 #(+ <#before as ::libipc::service::Argument>::NR_HANDLES)*) <= 4,
-                "a request has four handles"
-            );
-            ::core::assert!(
-                !(#has_bytes && <#ty as ::libipc::service::Argument>::HAS_VALUES),
-                "a request has bytes, or values"
-            );
-            #keeps
+            #bytes
+            #lent
         }
     });
-    let result = result_limits(method);
-    quote! {
+    let (Output::Given(ty) | Output::Lent(ty) | Output::Bytes(ty, _)) = &method.output;
+    let span = syn::spanned::Spanned::span(ty);
+    let ty = quote_spanned!(span=> <#ty as ::libipc::service::Argument>);
+    quote_spanned! {span=>
         const _: () = {
             #(#arguments)*
-            #result
+            ::core::assert!(
+                ::libipc::service::fits(#ty::NR_WORDS, #ty::NR_HANDLES),
+                "a result has four words, or two and four handles"
+            );
         };
-    }
-}
-
-fn result_limits(method: &Method) -> TokenStream {
-    let (Output::Given(ty) | Output::Lent(ty) | Output::Bytes(ty, _)) = &method.output;
-    let argument =
-        quote_spanned!(syn::spanned::Spanned::span(ty)=> <#ty as ::libipc::service::Argument>);
-    quote_spanned! {method.name.span()=>
-        ::core::assert!(
-            #argument::NR_WORDS <= (if #argument::NR_HANDLES > 0 { 2 } else { 4 }),
-            "a result has four words, or two if it has handles"
-        );
-        ::core::assert!(#argument::NR_HANDLES <= 4, "a result has four handles");
     }
 }
 
@@ -162,18 +155,17 @@ pub(crate) fn server(service: &Service) -> TokenStream {
     let room_of_results = room_for(results);
     let parcelled = service.methods.iter().flat_map(|method| &method.arguments);
     let room_of_requests = room_for(parcelled.filter_map(Argument::parcelled));
-    let max_bytes = service
-        .max_bytes
-        .as_ref()
-        .map_or_else(|| quote!(0), |max_bytes| quote!(#max_bytes));
+    let max_bytes = match &service.max_bytes {
+        Some(max_bytes) => quote!(::core::cmp::Ord::max(#max_bytes, #room_of_requests)),
+        None => room_of_requests,
+    };
     let [incoming, data] = ["incoming", "data"].map(local);
     let selectors = service
         .methods
         .iter()
         .map(|method| selector(client, method));
     let arms = service.methods.iter().map(|method| arm(service, method));
-    let nr_methods = service.methods.iter().map(|method| method.number).last();
-    let nr_methods = nr_methods.unwrap_or(0);
+    let nr_methods = service.methods.last().map_or(0, |method| method.number);
     quote! {
         #[doc = #doc]
         #[derive(Debug)]
@@ -201,7 +193,7 @@ pub(crate) fn server(service: &Service) -> TokenStream {
             }
 
             fn max_bytes(&self) -> usize {
-                ::core::cmp::max(#max_bytes, #room_of_requests)
+                #max_bytes
             }
 
             #[inline]
@@ -236,11 +228,10 @@ pub(crate) fn server(service: &Service) -> TokenStream {
 /// Defines the constant that requests of the method are told by: their label, and how many handles they have.
 fn selector(client: &Ident, method: &Method) -> TokenStream {
     let label = &method.label;
-    let types = method.arguments.iter().filter_map(Argument::parcelled);
+    let nr_handles = nr_handles(method.arguments.iter().filter_map(Argument::parcelled));
     quote! {
-        const #label: u64 = ::libipc::abi::Tag::new(#client::#label)
-            .with_handles(0 #(+ <#types as ::libipc::service::Argument>::NR_HANDLES)*)
-            .0;
+        const #label: u64 =
+            ::libipc::abi::Tag::new(#client::#label).with_handles(#nr_handles).0;
     }
 }
 

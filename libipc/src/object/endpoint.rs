@@ -6,17 +6,8 @@ use super::{Endpoint, first_handle};
 use crate::message::{Message, Received, ReplyToken, Sent, received};
 use crate::raw;
 
-/// What a call returns: a code, registers, words.
-pub(crate) type Results = (u64, raw::Args, raw::Words);
-
-/// Decodes a receive into a buffer of `capacity` bytes.
-#[inline]
-pub(crate) fn arrived((code, results, words): Results, capacity: usize) -> Result<Received, Error> {
-    match Error::from_code(code) {
-        None => Ok(received(results, words, capacity)),
-        Some(error) => Err(error),
-    }
-}
+/// What a receive leaves in the registers, undecoded: there it stays if a loop decodes it by itself.
+pub(crate) type Results = (raw::Args, raw::Words);
 
 /// The call `reply_recv`, undecoded.
 #[inline]
@@ -26,7 +17,7 @@ pub(crate) fn reply_and_receive(
     message: Message,
     data: &[u8],
     buffer: &mut [u8],
-) -> Results {
+) -> Result<Results, Error> {
     let args = [
         token.into_raw(),
         message.tag.0,
@@ -35,7 +26,7 @@ pub(crate) fn reply_and_receive(
         buffer.as_mut_ptr() as u64,
         buffer.len() as u64,
     ];
-    raw::message_call(Call::ReplyRecv as u32, endpoint, args, message.words)
+    raw::checked_message(Call::ReplyRecv, endpoint, args, message.words)
 }
 
 impl Endpoint {
@@ -98,13 +89,14 @@ impl Endpoint {
         self.recv_flags(RecvFlags::NONBLOCK, buffer)
     }
 
-    fn recv_flags(&self, flags: RecvFlags, buffer: &mut [u8]) -> Result<Received, Error> {
-        arrived(self.receive(flags, buffer), buffer.len())
-    }
-
     /// The call `recv`, undecoded.
     #[inline]
-    pub(crate) fn receive(&self, flags: RecvFlags, buffer: &mut [u8]) -> Results {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<Results, Error> {
+        self.receive_flags(RecvFlags::empty(), buffer)
+    }
+
+    #[inline]
+    fn receive_flags(&self, flags: RecvFlags, buffer: &mut [u8]) -> Result<Results, Error> {
         let args = [
             0,
             flags.bits(),
@@ -113,7 +105,12 @@ impl Endpoint {
             buffer.as_mut_ptr() as u64,
             buffer.len() as u64,
         ];
-        raw::message_call(Call::Recv as u32, self.handle(), args, [0; 4])
+        raw::checked_message(Call::Recv, self.handle(), args, [0; 4])
+    }
+
+    fn recv_flags(&self, flags: RecvFlags, buffer: &mut [u8]) -> Result<Received, Error> {
+        let results = self.receive_flags(flags, buffer)?;
+        Ok(received(results, buffer.len()))
     }
 
     /// Answers, and waits for the next event in the same entry.
@@ -127,8 +124,8 @@ impl Endpoint {
         data: &[u8],
         buffer: &mut [u8],
     ) -> Result<Received, Error> {
-        let results = reply_and_receive(self.handle(), token, message, data, buffer);
-        arrived(results, buffer.len())
+        let results = reply_and_receive(self.handle(), token, message, data, buffer)?;
+        Ok(received(results, buffer.len()))
     }
 
     /// Raises the bits of the handle's badge.

@@ -19,7 +19,7 @@ use abi::{Call, Error, Handle, InfoTopic, Rights};
 
 use crate::{raw, start};
 
-pub(crate) use endpoint::{arrived, reply_and_receive};
+pub(crate) use endpoint::{Results, reply_and_receive};
 pub use space::{Charge, SpaceInfo};
 pub use thread::{Entry, ThreadInfo};
 

@@ -58,6 +58,7 @@ mod error;
 mod parcel;
 mod reply;
 mod server;
+mod size;
 #[cfg(test)]
 mod tests;
 
@@ -70,6 +71,7 @@ pub use libipc_macros::{Argument, ErrorCode};
 pub use parcel::{Contents, Parcel};
 pub use reply::{Caller, Reply, WithBytes};
 pub use server::{answer, answer_lent, answer_with, malformed, open, unknown};
+pub use size::{fits, room, sum};
 
 /// The most bytes of [values](Value) in a request or a reply.
 pub const MAX_VALUES: usize = 512;
