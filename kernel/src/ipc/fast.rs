@@ -8,7 +8,7 @@
 //! last, as that may fail too, and then nothing has changed either.
 //!
 //! Ordinary means: the thread [knows](Here::knows_way) where its call goes, the tag is a label, the bytes fit the buffer,
-//! nobody is [special](Thread::special), and
+//! nobody is [special](Thread::special), unless it is a reply that lets a faulted client go on, and
 //!
 //! | send | reply and receive |
 //! | --- | --- |
@@ -20,7 +20,7 @@
 //! higher one.
 //!
 //! A CPU that sends words, or bytes that are copied where they are, shares the kernel with others. It claims the endpoint
-//! and the partner. Handles and pages change spaces: who moves those has the kernel alone.
+//! with its first receiver, and the client of a reply. Handles and pages change spaces: who moves those has the kernel alone.
 //!
 //! Each function comes once for each kind of payload, and the entry code chooses, by the tag and the
 //! lengths. So the one for a label and words need not know that there are others: it calls nothing, and all it works
