@@ -33,6 +33,8 @@ const DEVICE_NOT_AVAILABLE: u64 = 7;
 const PAGE_FAULT: u64 = 14;
 /// Bit of a page fault's error code: the access had user rights.
 const USER: u64 = 1 << 2;
+/// Another one: an entry has bits set that must be clear.
+const RESERVED: u64 = 1 << 3;
 const FIRST_INTERRUPT: u64 = 32;
 const REQUEST: u64 = apic::REQUEST as u64;
 
@@ -377,24 +379,39 @@ pub extern "C" fn system_call() -> *const Registers {
 /// registers of whoever runs next; none, if the thread goes on as if nothing had happened.
 pub extern "C" fn page_fault(error: u64) -> Resumed {
     let address = Cr2::read_raw();
-    let mut guard = match KERNEL.retake(PerCpu::number()) {
-        Some(guard) => guard,
+    let guard = match KERNEL.retake(PerCpu::number()) {
+        Some(guard) => {
+            // SAFETY: nobody takes a thread from a CPU that has not waited.
+            unsafe { hint::assert_unchecked(guard.threads.pinned().is_some()) };
+            guard
+        }
         None if resolve_or_take(address, error) => return None,
-        // SAFETY: so it has been taken, and for this guard.
-        None => unsafe { KERNEL.taken() },
+        None => {
+            // SAFETY: so it has been taken, and for this guard.
+            let guard = unsafe { KERNEL.taken() };
+            if guard.current().is_none() {
+                return NonNull::new(leave(guard).cast_mut());
+            }
+            guard
+        }
     };
-    let kernel = &mut *guard;
-    if error & USER == 0 {
-        // Not an access of the user's own: QEMU does the loads of a user's `iretq` with kernel
-        // rights.
-        sys::exception(kernel, PAGE_FAULT);
-        return NonNull::new(leave(guard).cast_mut());
+    if error & (USER | RESERVED) != USER {
+        return fault_of_nobody(guard, error);
     }
-    if kernel.current().is_none() {
-        return NonNull::new(leave(guard).cast_mut());
-    }
-    let fault = sys::page_fault(kernel, address, access(error))?;
+    let fault = sys::page_fault(&guard, address, access(error))?;
     report(guard, fault)
+}
+
+/// A page fault that is not an access of the user's own: QEMU does the loads of a user's `iretq` with kernel rights.
+#[cold]
+#[inline(never)]
+fn fault_of_nobody(mut guard: Guard, error: u64) -> Resumed {
+    assert!(
+        error & RESERVED == 0,
+        "a page table has bits set that must be clear"
+    );
+    sys::exception(&mut guard, PAGE_FAULT);
+    NonNull::new(leave(guard).cast_mut())
 }
 
 /// Resolves a page fault at the same time as other CPUs. `false`: it is to be done alone, and the kernel has been taken for
@@ -403,7 +420,7 @@ pub extern "C" fn page_fault(error: u64) -> Resumed {
 #[inline(never)]
 fn resolve_or_take(address: u64, error: u64) -> bool {
     let is_resolved = KERNEL.has_several_sharers()
-        && error & USER != 0
+        && error & (USER | RESERVED) == USER
         && replace(|here| sys::resolve(&here, address, access(error)));
     if !is_resolved {
         take_after_others();
@@ -515,12 +532,7 @@ fn fault_in_kernel(registers: &Registers) -> ! {
 /// The access that a page fault's error code tells of.
 fn access(error: u64) -> Access {
     const WRITE: u64 = 1 << 1;
-    const RESERVED: u64 = 1 << 3;
     const FETCH: u64 = 1 << 4;
-    assert!(
-        error & RESERVED == 0,
-        "a page table has bits set that must be clear"
-    );
     match error {
         _ if error & FETCH != 0 => Access::Execute,
         _ if error & WRITE != 0 => Access::Write,

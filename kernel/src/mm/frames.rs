@@ -494,7 +494,7 @@ impl Pool {
         frame
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, map: &PhysMap, frame: Frame) {
         let Book { frame: book, len } = self.books;
         if self.books.is_some() && len < BOOK_LEN {
@@ -505,6 +505,8 @@ impl Pool {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn put_on_top(&mut self, map: &PhysMap, book: Book) {
         link(map, book.frame, self.books.to_word());
         self.books = book;

@@ -69,7 +69,7 @@ pub(super) fn reserve(
 }
 
 /// The same for one frame, if it is at hand.
-#[inline]
+#[inline(always)]
 pub(super) fn alloc(mm: &Mm, class: Commit) -> Option<Frame> {
     match class {
         Commit::Overcommit => mm.frames.alloc(),
