@@ -14,7 +14,7 @@ extern crate alloc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use libipc::abi::{Call, USER_END};
+use libipc::abi::{Call, Error as KernelError, USER_END};
 use libipc::object::{Entry, clock};
 use libipc::raw::message_call;
 use libipc::rt::thread_exit;
@@ -107,12 +107,16 @@ fn ping_pong(system: &System, cpu: u64, count: &'static AtomicU64) -> Vec<Twin> 
     [client, server].into()
 }
 
-/// Answers with the words it got.
+/// Answers with the words it got, for ever: a client may be killed before it has its answer.
 fn echo(endpoint: Handle) {
-    let (mut code, mut got, mut words) = message_call(Call::Recv as u32, endpoint, [0; 6], [0; 4]);
-    while code == 0 {
-        let args = [got[3], 0, 0, 0, 0, 0];
-        (code, got, words) = message_call(Call::ReplyRecv as u32, endpoint, args, words);
+    loop {
+        let (mut code, mut got, mut words) =
+            message_call(Call::Recv as u32, endpoint, [0; 6], [0; 4]);
+        while code == 0 {
+            let args = [got[3], 0, 0, 0, 0, 0];
+            (code, got, words) = message_call(Call::ReplyRecv as u32, endpoint, args, words);
+        }
+        assert_eq!(code, KernelError::StaleToken as u64);
     }
 }
 
