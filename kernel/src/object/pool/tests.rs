@@ -210,7 +210,7 @@ fn what_waits_in_a_berth_is_not_removed() {
 
 #[test]
 fn one_cpu_at_a_time_has_an_object() {
-    const ROUNDS: u64 = 10_000;
+    const ROUNDS: u64 = if cfg!(miri) { 40 } else { 10_000 };
     let memory = SimMemory::new(16);
     let mut pool = Small::new();
     let ids = [0, 0].map(|n| pool.insert(memory.mm(), [n; 60]).unwrap());
