@@ -170,6 +170,7 @@ fn run_once(case: fn()) -> Result<(), Failure> {
     let before = frames::available();
     let pid = process::fork().map_err(Failure::NotRun)?;
     if pid == 0 {
+        use_stack();
         case();
         process::exit(0);
     }
@@ -191,4 +192,12 @@ pub fn assert_err<T, E: PartialEq + fmt::Debug>(result: Result<T, E>, expected: 
         Ok(_) => panic!("succeeded instead of {expected:?}"),
         Err(error) => assert_eq!(error, expected),
     }
+}
+
+/// Writes to the part of the stack that cases use. Otherwise its pages take their frames, or are copied, wherever a case first
+/// gets so deep, be it between two counts of the frames.
+#[inline(never)]
+fn use_stack() {
+    let mut room = [0_u8; 16 * 1024];
+    core::hint::black_box(&mut room);
 }

@@ -16,6 +16,7 @@ pub(crate) fn a_bad_receive_buffer_leaves_the_sender_queued() {
     own.map(SCRATCH, PAGE, Perm::RW).expect("map");
     own.map(OTHER, 2 * PAGE, Perm::R).expect("map");
     let state = || (available(), own.info().expect("info"));
+    let _ = state();
     let before = state();
     let recv = |addr: u64| {
         let args = [0, 0, 0, 0, addr, 2 * PAGE];

@@ -259,8 +259,9 @@ pub(crate) fn a_table_goes_to_the_place_next_to_its_own() {
             send(&to, from, TABLE);
         });
         answer(receive(&endpoint, SCRATCH, 0));
-        // From here on the tables above are this side's own.
+        // From here on the tables above are this side's own, and whatever is written to by who counts.
         poke(neighbour.addr(), into);
+        let _ = available();
         let before = available();
         let incoming = receive(&endpoint, into, TABLE);
         assert_eq!(before, available(), "{from:#x} received at {into:#x}");
