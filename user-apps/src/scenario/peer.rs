@@ -3,12 +3,10 @@
 use alloc::boxed::Box;
 
 use libipc::abi::{Error, ThreadState};
-use libipc::object::{clock, yield_now};
+use libipc::object::{clock, cpus, yield_now};
 use libipc::services::procd::Ended;
 use libipc::thread::{PRIORITY, Running, Supervisor, spawn_at};
 use libipc::{Endpoint, PageBuffer, Rights, Thread, process};
-
-use super::cpus;
 
 /// Size of a peer thread's stack in bytes.
 const STACK: usize = 64 * 1024;
@@ -71,7 +69,7 @@ pub fn until(what: &str, condition: impl FnMut() -> bool) {
 pub fn wait_for(limit_ns: u64, mut condition: impl FnMut() -> bool) -> bool {
     /// Turns between two rests, or two looks at the clock.
     const TURNS: u32 = 2;
-    let has_others = cpus::has_others();
+    let has_others = cpus().is_ok_and(|cpus| cpus.count_ones() > 1);
     let now = || clock().expect("clock").0;
     let end = now() + limit_ns;
     let mut rest_ns = REST_NS;
