@@ -485,23 +485,28 @@ mod tests {
 
     #[test]
     fn several_share_it_and_whoever_wants_it_alone_waits_for_them() {
+        const INSIDE: u32 = 1;
+        const LEAVING: u32 = 2;
         let lock = Lock::new(());
         open(&lock, 2);
-        let has_left = AtomicU32::new(0);
+        let second = AtomicU32::new(0);
         let first = lock.share(lock.door(0)).expect("the door is open");
         thread::scope(|scope| {
-            let second = scope.spawn(|| {
+            scope.spawn(|| {
                 let shared = lock.share(lock.door(1)).expect("it is shared");
+                second.store(INSIDE, Relaxed);
                 while !lock.is_waiting(0) {
                     thread::yield_now();
                 }
-                has_left.store(1, Relaxed);
+                second.store(LEAVING, Relaxed);
                 drop(shared);
             });
+            while second.load(Relaxed) != INSIDE {
+                thread::yield_now();
+            }
             drop(first);
             drop(lock.lock(0, thread::yield_now));
-            assert_eq!(has_left.load(Relaxed), 1);
-            second.join().expect("it has left");
+            assert_eq!(second.load(Relaxed), LEAVING);
         });
         assert!(lock.share(lock.door(0)).is_some());
     }
