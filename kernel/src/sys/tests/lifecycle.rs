@@ -2,7 +2,7 @@
 
 use cowslip_abi::{Access, Call, Error, FaultKind, Handle, MessageKind, Rights, Tag};
 
-use super::machine::{BUFFER, Machine, Program, kind};
+use super::machine::{BUFFER, Machine, ORDERS, Program, kind};
 use crate::object::{HandleEntry, Object, State, Supervisor};
 use crate::sys;
 
@@ -310,14 +310,7 @@ fn children_are_doomed_in_steps() {
 
 #[test]
 fn a_child_that_died_before_is_none_of_its_owners_any_more() {
-    for order in [
-        [0, 1, 2],
-        [0, 2, 1],
-        [1, 0, 2],
-        [1, 2, 0],
-        [2, 0, 1],
-        [2, 1, 0],
-    ] {
+    for order in ORDERS {
         let mut machine = Machine::new(256);
         let parent = machine.program();
         let children = [(); 3].map(|()| {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use cowslip_abi::{Call, Error, FaultVerdict, Handle, Rights, Tag, ThreadField};
 
-use super::machine::{BUFFER, Machine, Program};
+use super::machine::{BUFFER, Machine, ORDERS, Program};
 use crate::object::{Id, Object, State, Supervisor, Thread};
 
 const NOTHING: [u64; 6] = [0; 6];
@@ -62,6 +62,19 @@ impl Town {
         handle
     }
 
+    /// The endpoint of a server.
+    fn endpoint(&mut self, server: Program) -> Object {
+        let receive = self.receive(server);
+        let space = self.machine.kernel.spaces.get(server.space).unwrap();
+        space.handles.get(receive).unwrap().object
+    }
+
+    /// A new handle with which a program sends to a server.
+    fn way_to(&mut self, server: Program, client: Program) -> Handle {
+        let object = self.endpoint(server);
+        self.machine.install(client, object, Rights::SEND)
+    }
+
     /// A program waits for a message, or gets the one that waits: then its token.
     fn recv(&mut self, server: Program) -> Option<u64> {
         let handle = self.receive(server);
@@ -71,16 +84,7 @@ impl Town {
 
     /// A program sends to another one, and waits.
     fn send(&mut self, client: Program, server: Program) {
-        let receive = self.receive(server);
-        let handles = &self
-            .machine
-            .kernel
-            .spaces
-            .get(server.space)
-            .unwrap()
-            .handles;
-        let object = handles.get(receive).unwrap().object;
-        let handle = self.machine.install(client, object, Rights::SEND);
+        let handle = self.way_to(server, client);
         let result = self.machine.call(client, Call::Send, handle, NOTHING);
         assert!(result.is_none(), "{result:?}");
     }
@@ -297,15 +301,7 @@ fn a_change_of_the_own_priority_counts_once_nothing_higher_is_lent() {
 
 #[test]
 fn a_server_with_several_unanswered_runs_at_the_highest_that_is_left() {
-    let orders = [
-        [0, 1, 2],
-        [0, 2, 1],
-        [1, 0, 2],
-        [1, 2, 0],
-        [2, 0, 1],
-        [2, 1, 0],
-    ];
-    for order in orders {
+    for order in ORDERS {
         let mut town = Town::new();
         let server = town.add(1);
         let clients = [9, 4, 6].map(|priority| town.add(priority));
@@ -436,15 +432,7 @@ fn a_thread_with_a_fault_lends_like_a_sender() {
     let mut town = Town::new();
     let (server, low) = (town.add(1), town.add(2));
     town.serve(server, low);
-    let receive = town.receive(server);
-    let handles = &town
-        .machine
-        .kernel
-        .spaces
-        .get(server.space)
-        .unwrap()
-        .handles;
-    let Object::Endpoint(endpoint) = handles.get(receive).unwrap().object else {
+    let Object::Endpoint(endpoint) = town.endpoint(server) else {
         panic!("no endpoint");
     };
     let supervisor = Supervisor { endpoint, badge: 7 };
@@ -467,15 +455,7 @@ fn who_is_bound_to_a_long_message_lends_and_takes_back() {
     let mut town = Town::new();
     let (server, low, other) = (town.add(12), town.add(1), town.add(1));
     let receive = town.receive(server);
-    let handles = &town
-        .machine
-        .kernel
-        .spaces
-        .get(server.space)
-        .unwrap()
-        .handles;
-    let object = handles.get(receive).unwrap().object;
-    let send = town.machine.install(low, object, Rights::SEND);
+    let send = town.way_to(server, low);
     const LONG: u64 = 40 * 4096;
     for program in [server, low] {
         let table = &town.machine.kernel.spaces.get(program.space).unwrap().table;

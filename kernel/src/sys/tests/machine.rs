@@ -17,6 +17,16 @@ use crate::{sys, vm};
 pub(super) const BUFFER: u64 = 0x10_0000;
 pub(super) const BUFFER_LEN: u64 = 0x8000;
 
+/// Three in every order.
+pub(super) const ORDERS: [[usize; 3]; 6] = [
+    [0, 1, 2],
+    [0, 2, 1],
+    [1, 0, 2],
+    [1, 2, 0],
+    [2, 0, 1],
+    [2, 1, 0],
+];
+
 /// A platform with nothing behind it.
 #[derive(Default)]
 pub(super) struct FakePlatform {
