@@ -286,14 +286,8 @@ impl PerCpu {
     /// The same of the CPU that runs this.
     #[inline(always)]
     pub fn root() -> PhysAddr {
-        let root;
-        // SAFETY: this is the field `root`.
-        unsafe {
-            core::arch::asm!("mov {}, gs:[{offset}]", out(reg) root,
-                offset = const offset_of!(PerCpu, root),
-                options(nostack, readonly, preserves_flags));
-        }
-        PhysAddr(root)
+        // SAFETY: this is the field.
+        PhysAddr(unsafe { own!(root) })
     }
 
     /// Notes the physical address of the page-table root that is to be used, and returns the last

@@ -1,8 +1,8 @@
 //! What comes through the entry code: system calls, faults, interrupts; and the switch to whoever
 //! runs next.
 //!
-//! The kernel's objects are behind one lock. Ordinary messages, notifications and page faults share it with other CPUs; every
-//! other entry takes it alone, and so does one that does not get what it needs. It is free while a CPU is idle or between two
+//! The kernel's objects are behind one lock. Ordinary messages, notifications, page faults and calls on memory share it with
+//! other CPUs; every other entry takes it alone, and so does one that does not get what it needs. It is free while a CPU is idle or between two
 //! steps of a long call, the only times when interrupts are on in the kernel. What other CPUs ask for is answered
 //! without it.
 
@@ -335,17 +335,10 @@ pub extern "C" fn memory_call() -> Resumed {
 #[cold]
 #[inline(never)]
 fn memory_call_or_take() -> Resumed {
-    let mut resumed = None;
-    if KERNEL.has_several_sharers() {
-        resumed = replace(|mut here| {
-            let regs = sys::memory_call_among_others(&mut here)?;
-            Some(NonNull::from(regs))
-        });
-    }
-    if resumed.is_none() {
-        take_after_others();
-    }
-    resumed
+    replace_or_take(|mut here| {
+        let regs = sys::memory_call_among_others(&mut here)?;
+        Some(NonNull::from(regs))
+    })
 }
 
 /// A thread maps a page: if that takes no more than an entry, and no other CPU may be in the kernel, returns its own registers.
@@ -419,26 +412,33 @@ fn fault_of_nobody(mut guard: Guard, error: u64) -> Resumed {
 #[cold]
 #[inline(never)]
 fn resolve_or_take(address: u64, error: u64) -> bool {
-    let is_resolved = KERNEL.has_several_sharers()
-        && error & (USER | RESERVED) == USER
-        && replace(|here| sys::resolve(&here, address, access(error)));
-    if !is_resolved {
-        take_after_others();
-    }
-    is_resolved
+    let resolved = replace_or_take(|here| {
+        let is_users = error & (USER | RESERVED) == USER;
+        (is_users && sys::resolve(&here, address, access(error))).then_some(())
+    });
+    resolved.is_some()
 }
 
-/// Does something to page tables at the same time as other CPUs. The thread may be gone before that.
+/// Does something to page tables at the same time as other CPUs, if there are any. `None`: it is to be done alone, and the
+/// kernel has been taken for that. Nothing that waits may come before this, and the thread may be gone before it is done.
 #[inline(always)]
-fn replace<R>(call: impl FnOnce(Here<'_>) -> R) -> R {
-    loop {
-        if let Some(shared) = KERNEL.share_to_replace(PerCpu::number()) {
-            // SAFETY: the kernel is shared, and no other CPU has this seat.
-            return call(unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) });
-        }
-        // As in `prepare`.
-        KERNEL.open(PerCpu::number(), smp::wait_a_little);
+fn replace_or_take<R>(call: impl FnOnce(Here<'_>) -> Option<R>) -> Option<R> {
+    let mut done = None;
+    if KERNEL.has_several_sharers() {
+        let shared = loop {
+            if let Some(shared) = KERNEL.share_to_replace(PerCpu::number()) {
+                break shared;
+            }
+            // As in `prepare`.
+            KERNEL.open(PerCpu::number(), smp::wait_a_little);
+        };
+        // SAFETY: the kernel is shared, and no other CPU has this seat.
+        done = call(unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) });
     }
+    if done.is_none() {
+        take_after_others();
+    }
+    done
 }
 
 /// Reports a fault of the running thread; returns the registers of whoever runs next.

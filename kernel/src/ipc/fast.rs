@@ -211,6 +211,8 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         if PAYLOAD != PLAIN || special != Special::FAULT || server.regs.rsi != RESUME {
             return None;
         }
+        // The end that follows is the one above, apart: one for both makes an ordinary reply remember which it is, and a round trip
+        // four instructions dearer.
         client.set_fault(None);
         server.wait_after_reply(id, &mut client, now_ticks());
         let server = self.running.replace(client)?;
