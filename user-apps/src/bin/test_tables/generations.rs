@@ -1,6 +1,5 @@
 //! Thousands of generations, each of which ends when the next one is there.
 
-use libipc::object::cpus;
 use libipc::services::procd::ProcdClient;
 use libipc::{PAGE_SIZE, PageBuffer, Space, getpid, getppid, process, start};
 use user_apps::scenario::frames::{Frames, available};
@@ -11,7 +10,7 @@ use super::{check, filled};
 
 const GENERATIONS: u64 = 5000;
 
-/// How many there are with several CPUs and a debug build of the kernel, where each takes long.
+/// How many there are in a debug build, where each takes long.
 const GENERATIONS_OF_SLOW: u64 = 1000;
 
 /// How often frames and tables are counted, from the first of these on.
@@ -31,8 +30,7 @@ pub(crate) fn lesson_10_five_thousand_generations_take_no_more_than_one() {
     board.make_shared().expect("shared memory");
     let born = board.addr();
     let _ = available();
-    let has_others = cpus().expect("cpus").count_ones() > 1;
-    let nr_generations = if has_others && cfg!(debug_assertions) {
+    let nr_generations = if cfg!(debug_assertions) {
         GENERATIONS_OF_SLOW
     } else {
         GENERATIONS
