@@ -7,6 +7,7 @@
 //! | what a program starts with | [`start`], [`rt`], [`io`] |
 //! | services, whose client and server are generated | [`mod@service`] |
 //! | a server's loop | [`server`] |
+//! | clock, sleep | [`time`] |
 //! | clients of the standard servers | [`services`] |
 //! | endpoints by name | [`names`] |
 //! | processes, and the course's send / recv / reply between them | [`process`], [`course`] |
@@ -49,6 +50,7 @@ pub mod service;
 pub mod services;
 pub mod start;
 pub mod thread;
+pub mod time;
 
 pub use abi::{Commit, Error, Handle, PAGE_SIZE, Perm, Rights, ShareMode};
 pub use buffer::PageBuffer;

@@ -21,7 +21,7 @@ use crate::services;
 use crate::start::STACK_TOP;
 
 pub use pool::{WAKE, serve_by};
-pub use timer::Timer;
+pub use timer::{Interval, Timer};
 
 /// What a server answers.
 #[derive(Debug)]

@@ -260,7 +260,8 @@ resume:
     jnz resume
     jmp 4b
 
-    // Not label and words alone. ecx: the upper half of the tag.
+    // Not label and words alone. ecx: the upper half of the tag. What has a deadline is tried as what has handles, and found
+    // out of the ordinary.
 9:  test ecx, {has_handles}
     jnz 11f
     test r8, r8

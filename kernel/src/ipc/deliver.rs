@@ -50,7 +50,7 @@ impl Kernel {
                     return Ok(Progress::More);
                 };
                 let tag = message.tag.with_kind(MessageKind::Message);
-                (Tag(tag.0 & !MOVE_MARKS), words, message.data.len())
+                (Tag(tag.0 & !SENDERS_MARKS), words, message.data.len())
             }
         };
         let accepted = len.min(buffer.len());
@@ -91,7 +91,7 @@ impl Kernel {
 
         let truncated = message.data.len() > reply.len();
         if let Some(client) = self.threads.get_mut(to) {
-            let tag = Tag(message.tag.0 & !MOVE_MARKS)
+            let tag = Tag(message.tag.0 & !SENDERS_MARKS)
                 .with_truncation(truncated, client.special.contains(Special::TRUNCATED));
             client.regs.set_message(tag, message.data.len());
             client.regs.set_words(words);
@@ -228,8 +228,8 @@ fn fault_of(failure: CopyError) -> Fault {
     }
 }
 
-/// The marks that handles and pages move mean nothing to the receiver.
-pub(super) const MOVE_MARKS: u64 = Tag(0).moving_handles().moving_pages().0;
+/// That handles and pages move, and that there is a deadline, means nothing to the receiver.
+pub(super) const SENDERS_MARKS: u64 = Tag(0).moving_handles().moving_pages().with_deadline().0;
 
 impl Transfer {
     /// What the sender's tag asks for.

@@ -30,7 +30,7 @@ use core::ops::Deref;
 
 use cowslip_abi::{FaultVerdict, Handle, Tag};
 
-use super::deliver::MOVE_MARKS;
+use super::deliver::SENDERS_MARKS;
 use crate::mm::Mm;
 use crate::object::{Here, Kernel, Registers, Spaces, Special, Thread, Way};
 use crate::vm::{self, ByteRange, Effort, Passage, Transfer};
@@ -310,7 +310,7 @@ const fn tag_mask(payload: u8) -> u64 {
     if payload == PLAIN || payload == BOUND {
         u64::MAX
     } else {
-        !MOVE_MARKS
+        !SENDERS_MARKS
     }
 }
 

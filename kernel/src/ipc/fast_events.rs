@@ -5,7 +5,7 @@
 //! | notify | receive |
 //! | --- | --- |
 //! | nobody receives; or the first receiver has no higher priority than the caller, | bits are raised; or no sender and no other receiver waits at the endpoint, |
-//! | none of those that wait for the CPU has its priority, it may run here, and no CPU is idle | the time slice goes on, the last message received was answered, one thread alone has the highest priority, and neither is [special](Thread::special) |
+//! | none of those that wait for the CPU has its priority, it may run here and has no deadline, and no CPU is idle | the time slice goes on, the last message received was answered, one thread alone has the highest priority, and neither is [special](Thread::special) |
 
 use core::ops::Deref;
 
@@ -32,7 +32,8 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
             return self.running.get();
         };
         let receiver = first.get_mut()?;
-        if receiver.priority > caller.priority || !self.cpu.may_run(receiver) || *self.idle != 0 {
+        let may_run = !receiver.special.contains(Special::DEADLINE) && self.cpu.may_run(receiver);
+        if receiver.priority > caller.priority || !may_run || *self.idle != 0 {
             return None;
         }
         if !self.cpu.run_queue.push_only(receiver, id) {

@@ -27,7 +27,7 @@ impl Fault {
 }
 
 impl<S: Deref<Target = Spaces>> Here<'_, S> {
-    /// Reports a fault of the running thread to its supervisor, if that waits for one: then it runs.
+    /// Reports a fault of the running thread to its supervisor, if that waits for one, however long that takes: then it runs.
     /// Otherwise nothing has happened. Returns what is special about the two.
     #[inline(always)]
     pub fn fast_fault(&mut self, fault: Fault, now_ticks: impl Fn() -> u64) -> Option<Special> {
@@ -38,6 +38,9 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         let server = first.id()?;
         let receiver = first.get_mut()?;
         let special = thread.special | receiver.special;
+        if special.contains(Special::DEADLINE) {
+            return None;
+        }
         thread.set_fault(Some(fault));
         let token = thread.hand_over(server, receiver, now_ticks());
         receiver.regs.set_message(fault.tag(), 0);

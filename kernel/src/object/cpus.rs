@@ -9,7 +9,7 @@
 
 use core::ops::{Index, IndexMut};
 
-use super::queue::{Queue, TIMER};
+use super::deadlines::{Deadlines, TIMER, WAIT_END};
 use super::{Id, Kernel, RunQueue, Thread};
 use crate::sync::MAX_CPUS;
 
@@ -36,8 +36,10 @@ pub struct Cpu {
     pub turn: Turn,
     /// Threads that can run and do not.
     pub run_queue: RunQueue,
-    /// Threads whose timer was set there, the earliest deadline first.
-    pub timers: Queue<TIMER>,
+    /// Threads whose timer was set there.
+    pub timers: Deadlines<TIMER>,
+    /// Threads that began to wait there, and give up at some time.
+    pub(super) wait_ends: Deadlines<WAIT_END>,
 }
 
 impl Cpu {
@@ -49,12 +51,18 @@ impl Cpu {
                 expired: false,
             },
             run_queue: RunQueue::new(number),
-            timers: Queue::new(),
+            timers: Deadlines::new(),
+            wait_ends: Deadlines::new(),
         }
     }
 }
 
 impl Cpu {
+    /// Whether no deadline was set there.
+    fn waits_for_no_clock(&self) -> bool {
+        self.timers.is_empty() && self.wait_ends.is_empty()
+    }
+
     /// Whether a thread may run here.
     #[inline(always)]
     pub(crate) fn may_run(&self, thread: &Thread) -> bool {
@@ -298,7 +306,7 @@ impl Kernel {
             && self
                 .cpus
                 .online()
-                .all(|cpu| self.cpus[cpu].timers.is_empty())
+                .all(|cpu| self.cpus[cpu].waits_for_no_clock())
             && self.interrupts.iter().all(Option::is_none)
     }
 

@@ -74,6 +74,20 @@ impl Kernel {
         }
     }
 
+    /// Lets a thread that waits do so no longer, as its time is over.
+    pub(super) fn give_up(&mut self, id: Id<Thread>) {
+        self.leave_queue(id);
+        let Some(thread) = self.threads.get_mut(id) else {
+            return;
+        };
+        // Who works on its message finds it gone.
+        thread.bound_to = None;
+        match thread.state {
+            State::Sleeping => self.make_runnable(id),
+            _ => self.fail(id, Error::TimedOut),
+        }
+    }
+
     /// Undoes what a handle stood for, after it left its table.
     pub(super) fn forget_handle(&mut self, entry: HandleEntry) {
         match entry.object {
@@ -243,6 +257,7 @@ impl Kernel {
     /// Takes a thread out of everything it is in, and dooms its space if it was the last one.
     fn remove_thread(&mut self, id: Id<Thread>) {
         self.set_timer(id, None);
+        self.forget_wait_end(id);
         let was_running = self.stop_running(id);
         self.end_long(id);
         if !was_running {
@@ -284,7 +299,7 @@ impl Kernel {
         }
         let (threads, stranded) = (&mut self.threads, &mut self.stranded);
         match state {
-            State::Stopped => {}
+            State::Stopped | State::Sleeping => {}
             State::Runnable => self.cpus[cpu].run_queue.remove(threads, id),
             State::Sending { endpoint, .. } => match self.endpoints.get(endpoint) {
                 Some(_) => self.remove_sender(endpoint, id),

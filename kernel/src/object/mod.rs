@@ -7,6 +7,7 @@
 #[cfg(any(not(target_os = "none"), debug_assertions))]
 mod audit;
 mod cpus;
+mod deadlines;
 mod death;
 mod handle;
 mod here;
@@ -412,7 +413,10 @@ impl Kernel {
     ) {
         if let Some(thread) = self.threads.get_mut(id) {
             thread.state = State::Runnable;
-            let priority = thread.priority;
+            let (priority, special) = (thread.priority, thread.special);
+            if special.contains(Special::DEADLINE) {
+                self.forget_wait_end(id);
+            }
             push(&mut self.cpus[cpu].run_queue, &mut self.threads, id);
             self.preempt_for(cpu, priority);
         }

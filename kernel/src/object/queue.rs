@@ -2,7 +2,7 @@
 //!
 //! A thread is in at most one list of each kind: one list says what it waits for (the run queue of
 //! its priority, an endpoint's senders or receivers, or those to whom a server owes a reply), and the others that it
-//! belongs to its space, that its timer is set, which endpoint it serves, and that its priority is to be looked at.
+//! belongs to its space, which endpoint it serves, and that its priority is to be looked at.
 //! Putting it into a second list of a kind is a bug, and debug builds stop there.
 
 use super::{Id, Thread, Threads};
@@ -11,15 +11,13 @@ use super::{Id, Thread, Threads};
 pub const WAIT: usize = 0;
 /// Lists of the threads of a space.
 pub const MEMBER: usize = 1;
-/// Lists of set timers.
-pub(super) const TIMER: usize = 2;
 /// Lists of the threads that serve an endpoint.
-pub(super) const SERVER: usize = 3;
+pub(super) const SERVER: usize = 2;
 /// The list of threads whose priority is to be looked at.
-pub(super) const UNSETTLED: usize = 4;
+pub(super) const UNSETTLED: usize = 3;
 
 /// How many kinds of list there are.
-pub(super) const KINDS: usize = 5;
+pub(super) const KINDS: usize = 4;
 
 /// A thread's place in a list.
 #[derive(Clone, Copy, Debug, Default)]

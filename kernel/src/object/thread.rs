@@ -2,6 +2,7 @@
 
 use cowslip_abi::{Access, FaultKind, FoundEntry, Tag, ThreadState};
 
+use super::deadlines::{HEAPS, Node, TIMER};
 use super::queue::{KINDS, Link, WAIT};
 use super::route::{SpaceRoute, WAYS};
 use super::token::Token;
@@ -51,6 +52,8 @@ pub enum State {
         /// The thread that has received it.
         server: Id<Thread>,
     },
+    /// Waits for the clock.
+    Sleeping,
 }
 
 /// Why a thread cannot go on.
@@ -103,6 +106,8 @@ bitflags::bitflags! {
         const LONG = 1 << 4;
         /// It may not run on every CPU.
         const BOUND = 1 << 5;
+        /// It gives up waiting at some time.
+        const DEADLINE = 1 << 6;
     }
 }
 
@@ -171,8 +176,14 @@ pub struct Thread {
     pub(crate) cpu: u8,
     /// The CPU on which its timer was set.
     pub(super) timer_cpu: u8,
+    /// The CPU on which it began to wait, if it gives up at some time.
+    wait_cpu: u8,
+    /// When that is, in nanoseconds since boot.
+    wait_end_ns: u64,
     /// Its places in lists.
     pub links: [Link; KINDS],
+    /// Its places among those that wait for the clock.
+    pub(super) nodes: [Node; HEAPS],
 }
 
 impl Thread {
@@ -214,7 +225,10 @@ impl Thread {
             waits_since: 0,
             cpu: 0,
             timer_cpu: 0,
+            wait_cpu: 0,
+            wait_end_ns: 0,
             links: [Link::default(); KINDS],
+            nodes: [Node::default(); HEAPS],
         }
     }
 
@@ -228,6 +242,7 @@ impl Thread {
             State::Sending { .. } => ThreadState::Sending,
             State::Receiving { .. } => ThreadState::Receiving,
             State::AwaitingReply { .. } => ThreadState::AwaitingReply,
+            State::Sleeping => ThreadState::Sleeping,
         }
     }
 
@@ -277,6 +292,27 @@ impl Thread {
     pub(crate) fn set_affinity(&mut self, affinity: Affinity) {
         self.affinity = affinity;
         self.special.set(Special::BOUND, affinity != Affinity::MAX);
+    }
+
+    /// Says when it gives up waiting, and on which CPU it began.
+    pub(super) fn set_wait_end(&mut self, deadline_ns: u64, cpu: u8) {
+        (self.wait_end_ns, self.wait_cpu) = (deadline_ns, cpu);
+        self.special.insert(Special::DEADLINE);
+    }
+
+    /// It does not give up. Returns the CPU on which it began to wait, if it would have.
+    pub(super) fn take_wait_end(&mut self) -> Option<u8> {
+        let would = self.special.contains(Special::DEADLINE);
+        self.special.remove(Special::DEADLINE);
+        would.then_some(self.wait_cpu)
+    }
+
+    /// What it is sorted by in a heap of this kind.
+    pub(super) fn deadline_ns(&self, kind: usize) -> u64 {
+        match (kind, self.timer) {
+            (TIMER, timer) => timer.map_or(u64::MAX, |timer| timer.deadline_ns),
+            _ => self.wait_end_ns,
+        }
     }
 
     /// How far it is with a call that takes more than one step.

@@ -13,6 +13,9 @@ pub(super) fn send(kernel: &mut Kernel, request: &Request) -> Answer {
     let message = outgoing(request)?;
     check_buffer(request)?;
     let progress = kernel.send(request.thread, endpoint, badge, message)?;
+    if message.tag.has_deadline() {
+        kernel.wait_until(request.thread, request.args[0]);
+    }
     Ok(progress.into())
 }
 
@@ -21,11 +24,14 @@ pub(super) fn recv(kernel: &mut Kernel, request: &Request) -> Answer {
     check_buffer(request)?;
     let flags = RecvFlags::from_bits(request.args[1]).ok_or(Error::BadArgument)?;
     let progress = kernel.receive(request.thread, endpoint, flags)?;
+    if flags.contains(RecvFlags::DEADLINE) {
+        kernel.wait_until(request.thread, request.args[0]);
+    }
     Ok(progress.into())
 }
 
 pub(super) fn reply(kernel: &mut Kernel, request: &Request) -> Answer {
-    let message = outgoing(request)?;
+    let message = outgoing_reply(request)?;
     let Progress::Done(tag) = kernel.reply(request.thread, request.args[0], message)? else {
         return Ok(Done::Again);
     };
@@ -38,7 +44,7 @@ pub(super) fn reply(kernel: &mut Kernel, request: &Request) -> Answer {
 
 pub(super) fn reply_recv(kernel: &mut Kernel, request: &Request) -> Answer {
     let (endpoint, _) = request.endpoint(kernel, request.handle, Rights::RECV)?;
-    let message = outgoing(request)?;
+    let message = outgoing_reply(request)?;
     check_buffer(request)?;
     if !kernel.long(request.thread).has_replied {
         match kernel.reply(request.thread, request.args[0], message)? {
@@ -99,6 +105,15 @@ fn outgoing(request: &Request) -> Result<Outgoing, Error> {
     } else {
         Err(Error::BadArgument)
     }
+}
+
+/// The same of a reply, which waits for nothing.
+fn outgoing_reply(request: &Request) -> Result<Outgoing, Error> {
+    let message = outgoing(request)?;
+    if message.tag.has_deadline() {
+        return Err(Error::BadArgument);
+    }
+    Ok(message)
 }
 
 /// Checks the buffer in `r9` and `r10`, where deliveries will look for it.

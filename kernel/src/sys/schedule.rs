@@ -39,12 +39,10 @@ pub fn next(kernel: &mut Kernel) -> Next {
     }
 }
 
-/// The timer interrupt: raises what is due and ends the time slice if it is over.
+/// The timer interrupt: does what is due and ends the time slice if it is over.
 pub fn tick(kernel: &mut Kernel) {
     let now = kernel.platform.now_ns();
-    while let Some(timer) = kernel.take_expired_timer(now) {
-        kernel.raise(timer.endpoint, timer.bits);
-    }
+    kernel.expire(now);
     let cpu = kernel.cpus.here_mut();
     cpu.reschedule = true;
     if (1..=now).contains(&cpu.turn.slice_end_ns) {

@@ -66,8 +66,14 @@ pub(super) fn exit(kernel: &mut Kernel, request: &Request) -> Answer {
 }
 
 pub(super) fn yield_now(kernel: &mut Kernel, request: &Request) -> Answer {
+    let until_ns = request.args[0];
     if let Some(caller) = kernel.threads.pinned_mut() {
         caller.regs.rax = 0;
+        if until_ns != 0 {
+            caller.state = State::Sleeping;
+            kernel.wait_until(request.thread, until_ns);
+            return Ok(Done::InPlace);
+        }
     }
     kernel.leave_cpu();
     kernel.make_runnable_last(request.thread);

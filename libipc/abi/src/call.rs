@@ -7,9 +7,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Call {
-    /// `(endpoint; -, tag, data, len, reply_buf, reply_cap) -> -, tag, reply_len, accepted_len`
+    /// `(endpoint; deadline_ns, tag, data, len, reply_buf, reply_cap) -> -, tag, reply_len, accepted_len`
     Send = 0,
-    /// `(endpoint; -, flags, -, -, buf, cap) -> badge, tag, len, token`
+    /// `(endpoint; deadline_ns, flags, -, -, buf, cap) -> badge, tag, len, token`
     Recv = 1,
     /// `(-; token, tag, data, len) -> -, tag`
     Reply = 2,
@@ -43,7 +43,7 @@ pub enum Call {
     ThreadSet = 16,
     /// `()`: never returns.
     ThreadExit = 17,
-    /// `()`
+    /// `(-; until_ns)`: 0 lets others run.
     Yield = 18,
     /// `(thread or space;)`
     Kill = 19,

@@ -52,11 +52,13 @@ pub enum Error {
     BadState = 20,
     /// The space would commit itself to more frames than its budget allows.
     OverBudget = 21,
+    /// The deadline came before what the call waited for.
+    TimedOut = 22,
 }
 
 impl Error {
     /// Every error, in the order of their codes, which start at 1.
-    pub const ALL: [Error; 21] = [
+    pub const ALL: [Error; 22] = [
         Error::BadHandle,
         Error::WrongType,
         Error::Denied,
@@ -78,6 +80,7 @@ impl Error {
         Error::WouldBlock,
         Error::BadState,
         Error::OverBudget,
+        Error::TimedOut,
     ];
 
     /// Decodes `rax`: `None` is success.
@@ -114,6 +117,7 @@ impl Error {
             Error::WouldBlock => "would block",
             Error::BadState => "object in the wrong state",
             Error::OverBudget => "over budget",
+            Error::TimedOut => "timed out",
         }
     }
 }

@@ -63,6 +63,8 @@ pub enum ThreadState {
     Faulted = 5,
     /// Exited or killed.
     Dead = 6,
+    /// Waits for the clock.
+    Sleeping = 7,
 }
 
 impl ThreadState {
@@ -76,6 +78,7 @@ impl ThreadState {
             3 => Self::Receiving,
             4 => Self::AwaitingReply,
             5 => Self::Faulted,
+            7 => Self::Sleeping,
             _ => Self::Dead,
         }
     }

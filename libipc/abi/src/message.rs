@@ -16,6 +16,8 @@ bitflags! {
     pub struct RecvFlags: u64 {
         /// Return [`Error::WouldBlock`](crate::Error::WouldBlock) when nothing is there.
         const NONBLOCK = 1;
+        /// Return [`Error::TimedOut`](crate::Error::TimedOut) when nothing is there before the deadline in `rdi`.
+        const DEADLINE = 2;
     }
 }
 
@@ -33,15 +35,16 @@ pub enum MessageKind {
 /// The message tag, in `rsi`.
 ///
 /// ```text
-///  63          46 45  44 43  42  41   40   39   37 36   35   34      32 31         0
-/// +--------------+------+------+----+-----+-------+----+----+----------+------------+
-/// |       0      | kind |  0   | PT |  T  |   0   | MP | MH | handles  |   label    |
-/// +--------------+------+------+----+-----+-------+----+----+----------+------------+
+///  63          46 45  44 43  42  41   40   39 38 37 36   35   34      32 31         0
+/// +--------------+------+------+----+-----+-----+--+----+----+----------+------------+
+/// |       0      | kind |  0   | PT |  T  |  0  |DL| MP | MH | handles  |   label    |
+/// +--------------+------+------+----+-----+-----+--+----+----+----------+------------+
 /// ```
 ///
 /// A caller sets the label, the number of handles, MH ("move handles": the sender's handles
-/// are closed when the message has arrived) and MP ("move pages": the sender's whole pages are
-/// demand-zero when they have arrived). The kernel sets kind, T ("truncated": the message was
+/// are closed when the message has arrived), MP ("move pages": the sender's whole pages are
+/// demand-zero when they have arrived) and, in a send, DL ("deadline": the caller waits for the reply
+/// until the time in `rdi`). The kernel sets kind, T ("truncated": the message was
 /// longer than the buffer that it arrived in) and PT ("peer truncated": what this side sent was
 /// longer than the other side's buffer). Handles lie in the last two words, two in each, low half
 /// first: a message with handles has two words left.
@@ -53,6 +56,7 @@ impl Tag {
     const HANDLES_SHIFT: u32 = 32;
     const MOVE_HANDLES: u64 = 1 << 35;
     const MOVE_PAGES: u64 = 1 << 36;
+    const DEADLINE: u64 = 1 << 37;
     const TRUNCATED: u64 = 1 << 40;
     const PEER_TRUNCATED: u64 = 1 << 41;
     const KIND_SHIFT: u32 = 44;
@@ -111,6 +115,18 @@ impl Tag {
         self.0 & Self::MOVE_PAGES != 0
     }
 
+    /// The same tag of a send that has a deadline.
+    #[must_use]
+    pub const fn with_deadline(self) -> Self {
+        Tag(self.0 | Self::DEADLINE)
+    }
+
+    /// Whether the send has a deadline.
+    #[must_use]
+    pub const fn has_deadline(self) -> bool {
+        self.0 & Self::DEADLINE != 0
+    }
+
     /// Whether the message was longer than the buffer that it arrived in.
     #[must_use]
     pub const fn truncated(self) -> bool {
@@ -152,10 +168,10 @@ impl Tag {
         Tag((self.0 & !(3 << Self::KIND_SHIFT)) | ((kind as u64) << Self::KIND_SHIFT))
     }
 
-    /// Whether a caller may use this tag: label, at most four handles, MH, MP, and nothing else.
+    /// Whether a caller may use this tag: label, at most four handles, MH, MP, DL, and nothing else. DL only in a send.
     #[must_use]
     pub const fn is_valid_from_user(self) -> bool {
-        let marks = Self::MOVE_HANDLES | Self::MOVE_PAGES;
+        let marks = Self::MOVE_HANDLES | Self::MOVE_PAGES | Self::DEADLINE;
         let allowed = 0xffff_ffff | (7 << Self::HANDLES_SHIFT) | marks;
         self.0 & !allowed == 0 && self.handles() <= MAX_HANDLES
     }

@@ -5,6 +5,7 @@ use abi::{Call, Error, Handle, RecvFlags, Tag};
 use super::{Endpoint, first_handle};
 use crate::message::{Message, Received, ReplyToken, Sent, received};
 use crate::raw;
+use crate::time::Instant;
 
 /// What a receive leaves in the registers, undecoded: there it stays if a loop decodes it by itself.
 pub(crate) type Results = (raw::Args, raw::Words);
@@ -44,9 +45,37 @@ impl Endpoint {
     /// # Errors
     /// Those of the call `send`.
     pub fn send(&self, message: Message, data: &[u8], reply: &mut [u8]) -> Result<Sent, Error> {
+        self.send_tagged(0, message.tag, message, data, reply)
+    }
+
+    /// The same, and gives up when that has not come to an end until `deadline`. Then the server has not got the message, or
+    /// cannot answer it any more.
+    ///
+    /// # Errors
+    /// Those of the call `send`; `TimedOut`.
+    pub fn send_until(
+        &self,
+        deadline: Instant,
+        message: Message,
+        data: &[u8],
+        reply: &mut [u8],
+    ) -> Result<Sent, Error> {
+        let tag = message.tag.with_deadline();
+        self.send_tagged(deadline.to_deadline(), tag, message, data, reply)
+    }
+
+    #[inline]
+    fn send_tagged(
+        &self,
+        deadline_ns: u64,
+        tag: Tag,
+        message: Message,
+        data: &[u8],
+        reply: &mut [u8],
+    ) -> Result<Sent, Error> {
         let args = [
-            0,
-            message.tag.0,
+            deadline_ns,
+            tag.0,
             data.as_ptr() as u64,
             data.len() as u64,
             reply.as_mut_ptr() as u64,
@@ -81,6 +110,15 @@ impl Endpoint {
         self.recv_flags(RecvFlags::empty(), buffer)
     }
 
+    /// The same as [`recv`](Self::recv), and gives up when nothing is there until `deadline`.
+    ///
+    /// # Errors
+    /// Those of the call `recv`; `TimedOut`.
+    pub fn recv_until(&self, deadline: Instant, buffer: &mut [u8]) -> Result<Received, Error> {
+        let results = self.receive_flags(deadline.to_deadline(), RecvFlags::DEADLINE, buffer)?;
+        Ok(received(results, buffer.len()))
+    }
+
     /// Takes the next event if there is one.
     ///
     /// # Errors
@@ -92,13 +130,18 @@ impl Endpoint {
     /// The call `recv`, undecoded.
     #[inline]
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> Result<Results, Error> {
-        self.receive_flags(RecvFlags::empty(), buffer)
+        self.receive_flags(0, RecvFlags::empty(), buffer)
     }
 
     #[inline]
-    fn receive_flags(&self, flags: RecvFlags, buffer: &mut [u8]) -> Result<Results, Error> {
+    fn receive_flags(
+        &self,
+        deadline_ns: u64,
+        flags: RecvFlags,
+        buffer: &mut [u8],
+    ) -> Result<Results, Error> {
         let args = [
-            0,
+            deadline_ns,
             flags.bits(),
             0,
             0,
@@ -109,7 +152,7 @@ impl Endpoint {
     }
 
     fn recv_flags(&self, flags: RecvFlags, buffer: &mut [u8]) -> Result<Received, Error> {
-        let results = self.receive_flags(flags, buffer)?;
+        let results = self.receive_flags(0, flags, buffer)?;
         Ok(received(results, buffer.len()))
     }
 

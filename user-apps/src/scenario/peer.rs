@@ -2,11 +2,12 @@
 
 use alloc::boxed::Box;
 
-use libipc::abi::{Error, ThreadState};
+use libipc::abi::ThreadState;
 use libipc::object::{clock, cpus, yield_now};
 use libipc::services::procd::Ended;
 use libipc::thread::{PRIORITY, Running, Supervisor, spawn_at};
-use libipc::{Endpoint, PageBuffer, Rights, Thread, process};
+use libipc::time::{Duration, sleep};
+use libipc::{PageBuffer, Thread, process};
 
 /// Size of a peer thread's stack in bytes.
 const STACK: usize = 64 * 1024;
@@ -65,7 +66,6 @@ pub fn until(what: &str, condition: impl FnMut() -> bool) {
 ///
 /// With several CPUs, to yield is to go on at once: a CPU that does nothing else takes time from the
 /// others, as they may be threads of one host. So who has yielded some times rests, and its CPU halts.
-/// That takes the thread's timer.
 pub fn wait_for(limit_ns: u64, mut condition: impl FnMut() -> bool) -> bool {
     /// Turns between two rests, or two looks at the clock.
     const TURNS: u32 = 2;
@@ -84,27 +84,19 @@ pub fn wait_for(limit_ns: u64, mut condition: impl FnMut() -> bool) -> bool {
             return condition();
         }
         if has_others {
-            // With no memory for that, it goes on yielding.
-            let _ = try_rest(rest_ns);
+            rest(rest_ns);
             rest_ns = (2 * rest_ns).min(LONG_REST_NS);
         }
     }
 }
 
-/// Lets a time pass, in nanoseconds, without taking a CPU from anybody. Replaces the thread's timer.
+/// Lets a time pass, in nanoseconds, without taking a CPU from anybody.
 ///
 /// # Panics
-/// When there is no endpoint to be had.
+/// When there is no clock.
 #[track_caller]
 pub fn rest(ns: u64) {
-    try_rest(ns).expect("rest");
-}
-
-fn try_rest(ns: u64) -> Result<(), Error> {
-    let endpoint = Endpoint::create()?;
-    let notify = endpoint.copy(Rights::NOTIFY, 1)?;
-    notify.timer(clock()?.0 + ns)?;
-    endpoint.recv(&mut []).map(|_| ())
+    sleep(Duration::from_nanos(ns)).expect("clock");
 }
 
 /// Waits for a condition as [`until`] does, but rests between two looks also with one CPU, so that

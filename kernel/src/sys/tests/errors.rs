@@ -252,14 +252,22 @@ fn message_buffers_are_checked_before_anything_is_done() {
             error
         );
     }
-    for tag in [Tag::new(0).with_handles(5).0, 1 << 40, 1 << 63, 1 << 37] {
+    for tag in [Tag::new(0).with_handles(5).0, 1 << 40, 1 << 63, 1 << 38] {
         let args = [0, tag, 0, 0, 0, 0];
         assert_eq!(
             machine.error(program, Call::Send, handles[0], args),
             Error::BadArgument
         );
     }
-    let flags = [0, 2, 0, 0, 0, 0];
+    for call in [Call::Reply, Call::ReplyRecv] {
+        let args = [0, Tag::new(0).with_deadline().0, 0, 0, 0, 0];
+        assert_eq!(
+            machine.error(program, call, handles[0], args),
+            Error::BadArgument,
+            "a reply waits for nothing"
+        );
+    }
+    let flags = [0, 4, 0, 0, 0, 0];
     assert_eq!(
         machine.error(program, Call::Recv, handles[0], flags),
         Error::BadArgument

@@ -1,6 +1,10 @@
 //! The fast path of messages against the general one: the same calls, the same state and results.
 
-use cowslip_abi::{Access, Call, Error, FaultVerdict, Handle, Rights, Tag, pack_handles};
+use std::sync::atomic::Ordering;
+
+use cowslip_abi::{
+    Access, Call, Error, FaultVerdict, Handle, RecvFlags, Rights, Tag, pack_handles,
+};
 use proptest::prelude::*;
 
 use super::machine::{BUFFER, Machine, Program};
@@ -23,6 +27,10 @@ struct Step {
     good_token: bool,
     /// Whether the handle that the program was given last goes along, with nothing else.
     with_gift: bool,
+    /// How long it waits at most, in nanoseconds, if there is a bound.
+    patience_ns: Option<u64>,
+    /// How long after the call before it, in nanoseconds.
+    later_ns: u64,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -49,9 +57,13 @@ fn step() -> impl Strategy<Value = Step> {
         (len(), len()),
         prop::bool::weighted(0.9),
         prop::bool::weighted(0.1),
+        (
+            prop::option::weighted(0.2, 0..40u64),
+            prop_oneof![3 => Just(0), 1 => 0..20u64],
+        ),
     )
         .prop_map(
-            |(call, endpoint, label, words, lens, good_token, with_gift)| Step {
+            |(call, endpoint, label, words, lens, good_token, with_gift, time)| Step {
                 call,
                 endpoint,
                 label,
@@ -59,6 +71,8 @@ fn step() -> impl Strategy<Value = Step> {
                 lens,
                 good_token,
                 with_gift,
+                patience_ns: time.0,
+                later_ns: time.1,
             },
         )
 }
@@ -131,6 +145,9 @@ impl World {
 
     /// Lets whoever runs next make a call, as the entry code would.
     fn take(&mut self, step: Step) {
+        let now_ns = &self.machine.platform.now_ns;
+        let now = now_ns.fetch_add(step.later_ns, Ordering::Relaxed) + step.later_ns;
+        sys::tick(&mut self.machine.kernel);
         let Some(id) = sys::next(&mut self.machine.kernel).thread else {
             return;
         };
@@ -161,6 +178,17 @@ impl World {
             regs.rsi = Tag::new(7).with_handles(1).moving_handles().0;
             (regs.r8, regs.r10) = (0, 0);
             words[2] = self.gifts[who].0.into();
+        }
+        let deadline = step.patience_ns.map(|patience| now + 1 + patience);
+        match (step.call, deadline) {
+            (Call::Yield, deadline) => regs.rdi = deadline.unwrap_or(0),
+            (Call::Send, Some(deadline)) => {
+                (regs.rdi, regs.rsi) = (deadline, Tag(regs.rsi).with_deadline().0);
+            }
+            (Call::Recv, Some(deadline)) => {
+                (regs.rdi, regs.rsi) = (deadline, RecvFlags::DEADLINE.bits());
+            }
+            _ => {}
         }
         regs.set_words(words);
         if !self.is_fast || !self.try_fast(id, words) {
@@ -403,6 +431,8 @@ fn about_to_give() -> (World, Step) {
         lens: (0, 0),
         good_token: true,
         with_gift: true,
+        patience_ns: None,
+        later_ns: 0,
     };
     (world, step)
 }

@@ -3,6 +3,7 @@
 
 mod audit;
 mod cpus;
+mod deadlines;
 mod errors;
 mod fast;
 mod fast_share;
