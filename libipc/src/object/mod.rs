@@ -179,6 +179,13 @@ pub(crate) fn close_raw(handle: Handle) {
     drop(Owned::new(handle));
 }
 
+/// An endpoint and a badge as calls want them that take both; nobody is 0.
+fn badged(endpoint: Option<(&Endpoint, u64)>) -> [u64; 2] {
+    endpoint.map_or([0; 2], |(endpoint, badge)| {
+        [endpoint.handle().0.into(), badge]
+    })
+}
+
 /// The handle that a creating call returned in `rdi`.
 fn first_handle(results: raw::Args) -> Handle {
     Handle(results[0] as u32)

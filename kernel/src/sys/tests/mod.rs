@@ -3,6 +3,7 @@
 
 mod audit;
 mod cpus;
+mod creation;
 mod errors;
 mod fast;
 mod fast_share;
