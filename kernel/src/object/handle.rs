@@ -160,6 +160,7 @@ impl HandleTable {
     }
 
     /// Adds a handle.
+    #[inline]
     pub fn insert(&mut self, mm: &Mm, entry: HandleEntry) -> Result<Handle, Error> {
         let id = self.entries.insert(mm, entry).map_err(|(error, _)| error)?;
         Ok(Self::number(id))

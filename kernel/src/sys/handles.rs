@@ -2,7 +2,7 @@
 
 use cowslip_abi::{Error, Rights};
 
-use super::request::{Request, Values};
+use super::request::Request;
 use super::{Answer, Done};
 use crate::object::{Kernel, Object};
 
@@ -14,7 +14,7 @@ pub(super) fn endpoint_create(kernel: &mut Kernel, request: &Request) -> Answer 
         Rights::ENDPOINT,
         0,
     ) {
-        Ok(handle) => Ok(Values::of([handle.0.into()]).into()),
+        Ok(handle) => Ok(Done::Handle(handle)),
         Err(error) => {
             kernel.endpoints.remove(kernel.mm, endpoint);
             Err(error)
@@ -43,5 +43,5 @@ pub(super) fn copy(kernel: &mut Kernel, request: &Request) -> Answer {
     entry.having(rights)?;
     let badge = entry.badge_for(badge)?;
     let handle = kernel.install(target, entry.object, rights, badge)?;
-    Ok(Values::of([handle.0.into()]).into())
+    Ok(Done::Handle(handle))
 }

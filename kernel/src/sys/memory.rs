@@ -4,7 +4,7 @@ use cowslip_abi::{
     Call, Commit, Error, Handle, MAX_RANGE, PAGE_SIZE, Perm, Rights, ShareMode, SpaceField,
 };
 
-use super::request::{Request, Values, handle_argument};
+use super::request::{Request, handle_argument};
 use super::{Answer, Done};
 use crate::mm::{Mm, PerClass};
 use crate::object::{Here, Id, Kernel, Object, Place, Registers, Space, SpaceRoute, Work};
@@ -22,7 +22,7 @@ pub(super) fn space_create(kernel: &mut Kernel, request: &Request) -> Answer {
         kernel.inherit_terms(space, like);
     }
     match kernel.install(request.space, Object::Space(space), Rights::SPACE, 0) {
-        Ok(handle) => Ok(Values::of([handle.0.into()]).into()),
+        Ok(handle) => Ok(Done::Handle(handle)),
         Err(error) => {
             kernel.discard_space(space);
             Err(error)

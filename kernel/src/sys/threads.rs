@@ -2,7 +2,7 @@
 
 use cowslip_abi::{Error, Rights, ThreadField, USER_END};
 
-use super::request::{Request, Values};
+use super::request::Request;
 use super::{Answer, Done};
 use crate::object::{Affinity, Id, Kernel, LINKS, MAX_PRIORITY, Object, State, Supervisor, Thread};
 
@@ -17,7 +17,7 @@ pub(super) fn create(kernel: &mut Kernel, request: &Request) -> Answer {
     let thread = kernel.create_thread(space, supervisor, priority)?;
     kernel.inherit_affinity(thread, request.thread);
     match kernel.install(request.space, Object::Thread(thread), Rights::THREAD, 0) {
-        Ok(handle) => Ok(Values::of([handle.0.into()]).into()),
+        Ok(handle) => Ok(Done::Handle(handle)),
         Err(error) => {
             kernel.kill_thread(thread);
             Err(error)
