@@ -104,7 +104,7 @@ impl Space {
         supervisor: Option<(&Endpoint, u64)>,
         priority: u8,
     ) -> Result<Thread, Error> {
-        let [supervisor, badge] = badged(supervisor);
+        let [supervisor, badge] = badged(supervisor)?;
         let args = [supervisor, priority.into(), badge, 0, 0, 0];
         raw::checked(Call::ThreadCreate, self.handle(), args)
             .map(|results| Thread::from_raw(first_handle(results)))

@@ -1,8 +1,8 @@
 //! The system object: creating spaces, the counters, the log, the end.
 
-use abi::{Call, Error, Handle, InfoTopic};
+use abi::{Call, Error, InfoTopic};
 
-use super::{Endpoint, Space, System, badged, first_handle, info};
+use super::{Endpoint, Space, System, badged, first_handle, info, named};
 use crate::raw;
 
 impl System {
@@ -12,7 +12,7 @@ impl System {
     /// # Errors
     /// Those of the call `space_create`.
     pub fn create_space(&self, death: Option<(&Endpoint, u64)>) -> Result<Space, Error> {
-        self.create(death, Handle::NONE)
+        self.create(death, 0)
     }
 
     /// The same, of the class of another space and with its budget.
@@ -24,12 +24,12 @@ impl System {
         like: &Space,
         death: Option<(&Endpoint, u64)>,
     ) -> Result<Space, Error> {
-        self.create(death, like.handle())
+        self.create(death, named(like.handle())?)
     }
 
-    fn create(&self, death: Option<(&Endpoint, u64)>, like: Handle) -> Result<Space, Error> {
-        let [death, bits] = badged(death);
-        let args = [death, bits, like.0.into(), 0, 0, 0];
+    fn create(&self, death: Option<(&Endpoint, u64)>, like: u64) -> Result<Space, Error> {
+        let [death, bits] = badged(death)?;
+        let args = [death, bits, like, 0, 0, 0];
         raw::checked(Call::SpaceCreate, self.handle(), args)
             .map(|results| Space::from_raw(first_handle(results)))
     }
