@@ -84,6 +84,7 @@ pub fn spawn_at(
         Supervisor::Nobody => None,
         Supervisor::Endpoint(endpoint) => Some(endpoint),
     };
+    let supervisor = supervisor.map(|endpoint| (endpoint, 0));
     let thread = Space::own().create_thread(supervisor, priority)?;
     thread.start(Entry {
         ip: entry as *const () as u64,

@@ -90,8 +90,7 @@ impl<'m> Departing<'m> {
 
     /// Notes a table of this level, by the entry that named it and is gone.
     pub fn add_table(&mut self, entry: u64, level: u32) {
-        debug_assert!(level < 3, "a root departs with its space");
-        self.note(entry | COUNTED | u64::from(level + 1) << TABLE_SHIFT);
+        self.note(note_of_table(entry, level));
         self.nr_counted += 1;
     }
 
@@ -111,8 +110,8 @@ impl<'m> Departing<'m> {
     }
 
     /// Places, at least one, for the entries of frames that lose a reference: each is to be stored
-    /// there as it was, with [`COUNTED`] unless it was the frame's only one. [`Self::noted`] says how
-    /// many there are.
+    /// there as it was, with [`COUNTED`] unless it was the frame's only one, and that of a table as
+    /// [`note_of_table`] says. [`Self::noted`] says how many there are.
     #[inline]
     pub fn room(&mut self, wanted: usize) -> &[AtomicU64] {
         if self.capacity() - self.len < wanted.min(FEW + 1) {
@@ -226,6 +225,13 @@ impl<'m> Departing<'m> {
         self.len = nr_kept;
         self.nr_counted = 0;
     }
+}
+
+/// How a table of this level is [noted](Departing::room), by the entry that named it.
+#[inline(always)]
+pub const fn note_of_table(entry: u64, level: u32) -> u64 {
+    debug_assert!(level < 3, "a root departs with its space");
+    entry | COUNTED | ((level + 1) as u64) << TABLE_SHIFT
 }
 
 /// The table of a note, of which nothing has been worked off.

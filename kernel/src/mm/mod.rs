@@ -26,7 +26,7 @@ mod turns;
 
 pub use counts::{Count, CountCursor, Dropped, RefCounts, Sample};
 pub use dead::{DeadTable, DeadTables};
-pub use departing::{COUNTED, Departing};
+pub use departing::{COUNTED, Departing, note_of_table};
 pub use flush::{Flush, FlushPages, Flushed, SpaceFlush};
 pub use frames::{FrameAllocator, PerClass, Reserve};
 pub use phys::{Frame, PhysAddr, PhysMap, Table};

@@ -65,6 +65,59 @@ impl HandleEntry {
             Err(Error::Denied)
         }
     }
+
+    /// The badge that the holder asks for in the place of this one; 0 asks for this one.
+    ///
+    /// # Errors
+    ///
+    /// `Denied`: choosing takes the right to. `BadArgument`: it stands for more than this one does.
+    pub fn badge_for(self, asked: u64) -> Result<u64, Error> {
+        if asked == 0 {
+            return Ok(self.badge);
+        }
+        self.having(Rights::MINT)?;
+        let is_within = match self.object {
+            Object::Endpoint(_) => true,
+            Object::Interrupt => self.badge == Self::ALL_LINES || self.badge == asked,
+            Object::Ports => {
+                let (inner, outer) = (PortRange::of_badge(asked), PortRange::of_badge(self.badge));
+                outer.contains(inner.first, inner.count)
+            }
+            Object::Space(_) | Object::Thread(_) | Object::System => false,
+        };
+        if is_within {
+            Ok(asked)
+        } else {
+            Err(Error::BadArgument)
+        }
+    }
+}
+
+/// The ports that a handle stands for.
+#[derive(Clone, Copy, Debug)]
+pub struct PortRange {
+    first: u64,
+    count: u64,
+}
+
+impl PortRange {
+    /// Decodes `first | count << 16`.
+    #[must_use]
+    pub fn of_badge(badge: u64) -> Self {
+        Self {
+            first: badge & 0xffff,
+            count: badge >> 16,
+        }
+    }
+
+    /// Whether `count` ports from `first` on are within the range.
+    #[must_use]
+    pub fn contains(self, first: u64, count: u64) -> bool {
+        first >= self.first
+            && first
+                .checked_add(count)
+                .is_some_and(|end| end <= self.first + self.count)
+    }
 }
 
 /// The handles of one space.
@@ -107,6 +160,7 @@ impl HandleTable {
     }
 
     /// Adds a handle.
+    #[inline]
     pub fn insert(&mut self, mm: &Mm, entry: HandleEntry) -> Result<Handle, Error> {
         let id = self.entries.insert(mm, entry).map_err(|(error, _)| error)?;
         Ok(Self::number(id))

@@ -25,7 +25,7 @@ mod timers;
 mod token;
 
 pub use cpus::{Affinity, Cpu, Cpus, Turn};
-pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object};
+pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object, PortRange};
 pub use here::{Here, Seat};
 pub(crate) use loans::LINKS;
 pub use long::{Long, Phase, Work};

@@ -2,10 +2,9 @@
 
 use cowslip_abi::{Error, PortIo, Rights};
 
-use super::handles::PortRange;
 use super::request::{Request, Values, handle_argument};
 use super::{Answer, Done};
-use crate::object::{HandleEntry, InterruptBinding, Kernel, MAX_LINES, Object};
+use crate::object::{HandleEntry, InterruptBinding, Kernel, MAX_LINES, Object, PortRange};
 
 pub(super) fn interrupt_bind(kernel: &mut Kernel, request: &Request) -> Answer {
     let line = line(kernel, request)?;

@@ -4,20 +4,25 @@ use cowslip_abi::{
     Call, Commit, Error, Handle, MAX_RANGE, PAGE_SIZE, Perm, Rights, ShareMode, SpaceField,
 };
 
-use super::request::{Request, Values, handle_argument};
+use super::request::{Request, handle_argument};
 use super::{Answer, Done};
 use crate::mm::{Mm, PerClass};
-use crate::object::{Here, Kernel, Object, Place, Registers, Space, SpaceRoute, Work};
+use crate::object::{Here, Id, Kernel, Object, Place, Registers, Space, SpaceRoute, Work};
 use crate::vm::{self, Beginning, ByteRange, Effort, NO_BUDGET, PageRange, PageTable, Sharing};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
 pub(super) fn space_create(kernel: &mut Kernel, request: &Request) -> Answer {
     request.machine(kernel, Object::System, Rights::CREATE)?;
-    let death = request.optional_endpoint(kernel, request.args[0], Rights::NOTIFY)?;
+    let [death, death_badge, like, ..] = request.args;
+    let death = request.optional_endpoint(kernel, death, Rights::NOTIFY, death_badge)?;
+    let like = request.optional_space(kernel, like, Rights::READ)?;
     let space = kernel.create_space(Some(request.space), death)?;
+    if let Some(like) = like {
+        kernel.inherit_terms(space, like);
+    }
     match kernel.install(request.space, Object::Space(space), Rights::SPACE, 0) {
-        Ok(handle) => Ok(Values::of([handle.0.into()]).into()),
+        Ok(handle) => Ok(Done::Handle(handle)),
         Err(error) => {
             kernel.discard_space(space);
             Err(error)
@@ -47,6 +52,17 @@ pub(super) fn space_set(kernel: &mut Kernel, request: &Request) -> Answer {
         }
     }
     Ok(Done::Nothing)
+}
+
+impl Kernel {
+    /// Gives a new space the class and the budget of another one.
+    fn inherit_terms(&mut self, id: Id<Space>, from: SpaceRoute) {
+        if let Some(new) = self.spaces.get(id)
+            && let Ok((_, like)) = self.space_at(from)
+        {
+            new.table.take_terms(&like.table);
+        }
+    }
 }
 
 /// Carries out the call of the running thread, which is one of the four on memory, and returns its

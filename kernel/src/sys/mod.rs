@@ -18,7 +18,7 @@ pub use memory::{map_page, memory_call, memory_call_among_others, share_page, un
 pub use schedule::{Next, next, tick};
 pub use traps::{exception, fault_out_of_memory, interrupt, page_fault, report, resolve};
 
-use cowslip_abi::{Call, Error};
+use cowslip_abi::{Call, Error, Handle};
 
 use crate::object::Kernel;
 use crate::vm;
@@ -28,6 +28,8 @@ use request::{Request, Values};
 enum Done {
     /// What was asked, and there are no results.
     Nothing,
+    /// This handle was made.
+    Handle(Handle),
     /// These are the results.
     Values(Values),
     /// The caller's registers hold the results already, or it waits, or it is gone.
@@ -60,6 +62,7 @@ pub fn syscall(kernel: &mut Kernel) {
     if let Some(thread) = kernel.threads.pinned_mut() {
         match answer {
             Ok(Done::Nothing) => thread.regs.rax = 0,
+            Ok(Done::Handle(handle)) => (thread.regs.rax, thread.regs.rdi) = (0, handle.0.into()),
             Ok(Done::Values(values)) => values.store(&mut thread.regs),
             Ok(Done::InPlace | Done::Again) => {}
             Err(error) => thread.regs.rax = error as u64,

@@ -50,19 +50,19 @@ impl Request {
             .get(handle)
     }
 
-    /// A handle to a live object of the type that `select` accepts.
+    /// A handle to a live object of the type that `select` accepts, with these rights.
     fn typed<T>(
         &self,
         kernel: &Kernel,
         handle: Handle,
         rights: Rights,
         select: impl FnOnce(Object) -> Option<T>,
-    ) -> Result<(T, u64), Error> {
+    ) -> Result<(T, HandleEntry), Error> {
         let entry = self.entry(kernel, handle)?;
         let object = select(entry.object).ok_or(Error::WrongType)?;
         entry.having(rights)?;
         if kernel.is_alive(entry.object) {
-            Ok((object, entry.badge))
+            Ok((object, entry))
         } else {
             Err(Error::Died)
         }
@@ -75,31 +75,46 @@ impl Request {
         handle: Handle,
         rights: Rights,
     ) -> Result<(Id<Endpoint>, u64), Error> {
-        self.typed(kernel, handle, rights, |object| match object {
-            Object::Endpoint(id) => Some(id),
-            _ => None,
-        })
+        let (endpoint, entry) = self.typed(kernel, handle, rights, endpoint_of)?;
+        Ok((endpoint, entry.badge))
     }
 
-    /// An endpoint and the handle's badge, or nothing for the handle 0. The handle number is an
-    /// argument, and must fit one.
+    /// An endpoint and the [badge](HandleEntry::badge_for) that is asked for, or nothing for the handle 0. The handle
+    /// number is an argument, and must fit one.
     pub(super) fn optional_endpoint(
         &self,
         kernel: &Kernel,
         argument: u64,
         rights: Rights,
+        badge: u64,
     ) -> Result<Option<(Id<Endpoint>, u64)>, Error> {
         let handle = handle_argument(argument)?;
         if handle.is_none() {
             return Ok(None);
         }
-        self.endpoint(kernel, handle, rights).map(Some)
+        let (endpoint, entry) = self.typed(kernel, handle, rights, endpoint_of)?;
+        Ok(Some((endpoint, entry.badge_for(badge)?)))
     }
 
     /// The way to the space that the call acts on.
     #[inline]
     pub(super) fn space(&self, kernel: &mut Kernel, rights: Rights) -> Result<SpaceRoute, Error> {
         self.space_at(kernel, Place::Handle, self.handle, rights)
+    }
+
+    /// The way to a space named by an argument, or nothing for the handle 0.
+    pub(super) fn optional_space(
+        &self,
+        kernel: &mut Kernel,
+        argument: u64,
+        rights: Rights,
+    ) -> Result<Option<SpaceRoute>, Error> {
+        let handle = handle_argument(argument)?;
+        if handle.is_none() {
+            return Ok(None);
+        }
+        self.space_at(kernel, Place::Argument, handle, rights)
+            .map(Some)
     }
 
     /// The way to a space named by an argument; 0 is the caller's own, with all rights.
@@ -110,11 +125,9 @@ impl Request {
         argument: u64,
         rights: Rights,
     ) -> Result<SpaceRoute, Error> {
-        let handle = handle_argument(argument)?;
-        if handle.is_none() {
-            kernel.own_space(self.space).ok_or(Error::Died)
-        } else {
-            self.space_at(kernel, Place::Argument, handle, rights)
+        match self.optional_space(kernel, argument, rights)? {
+            Some(route) => Ok(route),
+            None => kernel.own_space(self.space).ok_or(Error::Died),
         }
     }
 
@@ -140,12 +153,11 @@ impl Request {
         handle: Handle,
         rights: Rights,
     ) -> Result<SpaceRoute, Error> {
-        let (id, _) = self.typed(kernel, handle, rights, |object| match object {
+        let (id, entry) = self.typed(kernel, handle, rights, |object| match object {
             Object::Space(id) => Some(id),
             _ => None,
         })?;
-        let all_rights = self.entry(kernel, handle)?.rights;
-        let route = kernel.note_space(place, handle, all_rights, id);
+        let route = kernel.note_space(place, handle, entry.rights, id);
         route.ok_or(Error::Died)
     }
 
@@ -167,7 +179,14 @@ impl Request {
     ) -> Result<u64, Error> {
         let select = |found| (found == object).then_some(());
         self.typed(kernel, self.handle, rights, select)
-            .map(|((), badge)| badge)
+            .map(|((), entry)| entry.badge)
+    }
+}
+
+fn endpoint_of(object: Object) -> Option<Id<Endpoint>> {
+    match object {
+        Object::Endpoint(id) => Some(id),
+        _ => None,
     }
 }
 

@@ -2,21 +2,22 @@
 
 use cowslip_abi::{Error, Rights, ThreadField, USER_END};
 
-use super::request::{Request, Values};
+use super::request::Request;
 use super::{Answer, Done};
 use crate::object::{Affinity, Id, Kernel, LINKS, MAX_PRIORITY, Object, State, Supervisor, Thread};
 
 pub(super) fn create(kernel: &mut Kernel, request: &Request) -> Answer {
     let space = request.space(kernel, Rights::MANAGE)?;
     let (space, _) = kernel.space_at(space)?;
-    let supervisor = request.optional_endpoint(kernel, request.args[0], Rights::SEND)?;
+    let [supervisor, priority, badge, ..] = request.args;
+    let supervisor = request.optional_endpoint(kernel, supervisor, Rights::SEND, badge)?;
     let supervisor = supervisor.map(|(endpoint, badge)| Supervisor { endpoint, badge });
-    let priority = allowed_priority(kernel, request, request.args[1])?;
+    let priority = allowed_priority(kernel, request, priority)?;
 
     let thread = kernel.create_thread(space, supervisor, priority)?;
     kernel.inherit_affinity(thread, request.thread);
     match kernel.install(request.space, Object::Thread(thread), Rights::THREAD, 0) {
-        Ok(handle) => Ok(Values::of([handle.0.into()]).into()),
+        Ok(handle) => Ok(Done::Handle(handle)),
         Err(error) => {
             kernel.kill_thread(thread);
             Err(error)

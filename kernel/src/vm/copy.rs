@@ -34,7 +34,7 @@ use crate::{
     vm::{
         Beginning, Effort, PageTable, VmError,
         access::page_of,
-        cursor::{Cursor, coverage},
+        cursor::{Cursor, coverage, shift},
         open::Plan,
         reap::{reserve, twice},
     },
@@ -270,6 +270,26 @@ struct Needs<'m> {
     src: Plan<'m>,
     /// Frames for pages.
     nr_pages: usize,
+    /// The tables that go over whole which were found last: what nobody has changed when it is done need not be looked
+    /// at again.
+    tables: Option<Tables>,
+}
+
+/// Neighbouring entries that go over whole: tables, or demand-zero memory.
+#[derive(Clone, Copy)]
+struct Tables {
+    /// Where they begin in the destination.
+    page: u64,
+    /// Of which level the entries are: above that of pages.
+    level: u32,
+    nr_entries: usize,
+}
+
+impl Tables {
+    /// How many bytes they cover.
+    const fn nr_bytes(self) -> u64 {
+        (self.nr_entries as u64) << shift(self.level)
+    }
 }
 
 impl<'m> Needs<'m> {
@@ -279,6 +299,7 @@ impl<'m> Needs<'m> {
             dst: Plan::new(job.mm, job.dst),
             src: Plan::new(job.mm, job.src),
             nr_pages: 0,
+            tables: None,
         }
     }
 
@@ -390,7 +411,7 @@ impl<'m> Job<'m> {
 
         let mut departing = Departing::new(self.mm, class);
         self.detach(&parts.head, &mut reserve, &mut departing);
-        let nr_remapped = self.remap(&parts.body, &mut reserve, &mut departing);
+        let nr_remapped = self.remap(&parts.body, needs.tables, &mut reserve, &mut departing);
         self.detach(&parts.tail, &mut reserve, &mut departing);
         let flushed = departing.finish();
 

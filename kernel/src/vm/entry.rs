@@ -45,6 +45,7 @@ use cowslip_abi::{Access, FoundEntry, Perm};
 use crate::mm::{
     COUNTED, Count, Frame, RefCounts, Table,
     counts::BLOCK_SIZE,
+    note_of_table,
     phys::{FRAME_SIZE, NR_ENTRIES, PHYS_BITS, any_bits, common_bits},
 };
 
@@ -370,6 +371,12 @@ impl Entry {
         place.store(if is_sole { self.0 } else { self.0 | COUNTED }, Relaxed);
     }
 
+    /// The same for an entry that named a table of this level.
+    #[inline(always)]
+    pub(super) fn note_table_in(self, place: &AtomicU64, level: u32) {
+        place.store(note_of_table(self.0, level), Relaxed);
+    }
+
     /// The entry as a note of [`Departing`](crate::mm::Departing).
     pub(super) const fn note(self) -> u64 {
         self.0
@@ -381,7 +388,7 @@ impl Entry {
         Self(self.0 & other.0)
     }
 
-    /// Whether both are present private pages of the same frame.
+    /// Whether both are present private pages of the same frame, or plain and the same table.
     #[inline]
     pub(super) const fn is_same_page(self, other: Self) -> bool {
         let are_private = self.0 & other.0 & (PRESENT | PRIVATE) == PRESENT | PRIVATE;

@@ -77,7 +77,7 @@ impl Run<'_> {
             .count()
     }
 
-    /// How many pages at the start have the same frame on both sides.
+    /// How many pages at the start have the same frame on both sides; or plain tables, which are the same.
     pub(super) fn nr_same(self) -> usize {
         let pairs = self.src.iter().zip(self.dst);
         pairs
@@ -148,6 +148,30 @@ impl Run<'_> {
         Lent {
             nr_pages,
             nr_seconds,
+        }
+    }
+
+    /// Lends plain tables of this level, as long as they take the place of tables and there is room to note those. One
+    /// that takes its own place is counted up here, and down with the others.
+    #[inline(never)]
+    pub(super) fn lend_tables(self, level: u32, counts: &RefCounts, notes: &[AtomicU64]) -> Given {
+        let (mut nr_tables, mut nr_seconds) = (0, 0);
+        for ((source, target), note) in self.pairs().zip(notes) {
+            let (entry, replaced) = (source.get(), target.get());
+            let (Some(below), Some(_)) = (entry.table_below(), replaced.table_below()) else {
+                break;
+            };
+            nr_seconds += u64::from(counts.of(below).increment());
+            source.set(entry.lent());
+            target.set(entry.lent());
+            replaced.note_table_in(note, level);
+            nr_tables += 1;
+        }
+        Given {
+            nr_pages: nr_tables,
+            nr_noted: nr_tables,
+            nr_seconds,
+            nr_firsts: 0,
         }
     }
 
@@ -389,10 +413,10 @@ fn count_up<const WRITABLE: bool>(count: Count<'_>, slot: Slot<'_>, entry: Entry
     }
 }
 
-/// What took the place of other pages.
+/// What took the place of other pages, or tables.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Given {
-    /// How many pages.
+    /// How many pages, or tables.
     pub(super) nr_pages: usize,
     /// How many of the frames that were replaced are noted.
     pub(super) nr_noted: usize,

@@ -25,7 +25,7 @@ pub enum Call {
     HandleClose = 7,
     /// `(any; space, rights, badge) -> handle`
     HandleCopy = 8,
-    /// `(system; death_endpoint) -> space`
+    /// `(system; death_endpoint, death_badge, like) -> space`
     SpaceCreate = 9,
     /// `(space; addr, len, perm)`
     Map = 10,
@@ -35,7 +35,7 @@ pub enum Call {
     Protect = 12,
     /// `(to_space; from_space, from, to, len, mode, perm)`
     Share = 13,
-    /// `(space; supervisor_endpoint, priority) -> thread`
+    /// `(space; supervisor_endpoint, priority, badge) -> thread`
     ThreadCreate = 14,
     /// `(thread; ip, sp, arg0, arg1, arg2, fs_base)`
     ThreadStart = 15,

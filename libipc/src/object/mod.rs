@@ -179,6 +179,29 @@ pub(crate) fn close_raw(handle: Handle) {
     drop(Owned::new(handle));
 }
 
+/// An endpoint and a badge as calls want them that take both; nobody is 0.
+///
+/// # Errors
+/// As for [`named`].
+fn badged(endpoint: Option<(&Endpoint, u64)>) -> Result<[u64; 2], Error> {
+    match endpoint {
+        Some((endpoint, badge)) => Ok([named(endpoint.handle())?, badge]),
+        None => Ok([0; 2]),
+    }
+}
+
+/// A handle as an argument that may be left out, and is not.
+///
+/// # Errors
+/// `BadHandle`: it names nothing in this process, which the call would take for leaving it out.
+fn named(handle: Handle) -> Result<u64, Error> {
+    if handle.is_none() {
+        Err(Error::BadHandle)
+    } else {
+        Ok(handle.0.into())
+    }
+}
+
 /// The handle that a creating call returned in `rdi`.
 fn first_handle(results: raw::Args) -> Handle {
     Handle(results[0] as u32)
@@ -207,4 +230,26 @@ pub fn yield_now() {
 
 fn info(handle: Handle, topic: InfoTopic) -> Result<(raw::Args, raw::Words), Error> {
     raw::checked_message(Call::Info, handle, [topic as u64, 0, 0, 0, 0, 0], [0; 4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake;
+
+    #[test]
+    fn what_names_nothing_here_is_not_left_out() {
+        let (system, space) = (System::borrow(Handle(1)), Space::borrow(Handle(2)));
+        // What it was in another process.
+        let (lost, lost_space) = (Endpoint::borrow(Handle::NONE), Space::borrow(Handle::NONE));
+        let _ = fake::asked();
+        let told = Some((&*lost, 1));
+        assert_eq!(system.create_space(told).err(), Some(Error::BadHandle));
+        let like = system.create_space_like(&lost_space, None);
+        assert_eq!(like.err(), Some(Error::BadHandle));
+        let thread = space.create_thread(told, 1);
+        assert_eq!(thread.err(), Some(Error::BadHandle));
+        assert_eq!(fake::asked(), []);
+        assert!(system.create_space(None).is_ok() && space.create_thread(None, 1).is_ok());
+    }
 }

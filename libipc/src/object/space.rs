@@ -1,8 +1,8 @@
 //! Address spaces: mapping, sharing, counting, ending.
 
-use abi::{Call, Commit, Error, Handle, InfoTopic, Perm, ShareMode, SpaceField};
+use abi::{Call, Commit, Error, InfoTopic, Perm, ShareMode, SpaceField};
 
-use super::{Borrowed, Endpoint, Space, Thread, first_handle, info};
+use super::{Borrowed, Endpoint, Space, Thread, badged, first_handle, info};
 use crate::{raw, start};
 
 /// The pages of a space, counted.
@@ -94,17 +94,18 @@ impl Space {
         raw::checked(Call::Share, self.handle(), args).map(|_| ())
     }
 
-    /// Creates a stopped thread in the space.
+    /// Creates a stopped thread in the space. Its faults arrive at the supervisor with this badge; 0 stands for the
+    /// badge of the endpoint's handle.
     ///
     /// # Errors
     /// Those of the call `thread_create`.
     pub fn create_thread(
         &self,
-        supervisor: Option<&Endpoint>,
+        supervisor: Option<(&Endpoint, u64)>,
         priority: u8,
     ) -> Result<Thread, Error> {
-        let supervisor = supervisor.map_or(Handle::NONE, |endpoint| endpoint.handle());
-        let args = [supervisor.0.into(), priority.into(), 0, 0, 0, 0];
+        let [supervisor, badge] = badged(supervisor)?;
+        let args = [supervisor, priority.into(), badge, 0, 0, 0];
         raw::checked(Call::ThreadCreate, self.handle(), args)
             .map(|results| Thread::from_raw(first_handle(results)))
     }

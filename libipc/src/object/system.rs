@@ -1,23 +1,37 @@
 //! The system object: creating spaces, the counters, the log, the end.
 
-use abi::{Call, Error, Handle, InfoTopic};
+use abi::{Call, Error, InfoTopic};
 
-use super::{Endpoint, Space, System, first_handle, info};
+use super::{Endpoint, Space, System, badged, first_handle, info, named};
 use crate::raw;
 
 impl System {
-    /// Creates an empty space; the badge bits of `death` are raised when it dies.
+    /// Creates an empty space, overcommit and without a budget. When it dies, these bits are raised at this endpoint; 0
+    /// stands for the badge of the endpoint's handle.
     ///
     /// # Errors
     /// Those of the call `space_create`.
-    pub fn create_space(&self, death: Option<&Endpoint>) -> Result<Space, Error> {
-        let death = death.map_or(Handle::NONE, |endpoint| endpoint.handle());
-        raw::checked(
-            Call::SpaceCreate,
-            self.handle(),
-            [death.0.into(), 0, 0, 0, 0, 0],
-        )
-        .map(|results| Space::from_raw(first_handle(results)))
+    pub fn create_space(&self, death: Option<(&Endpoint, u64)>) -> Result<Space, Error> {
+        self.create(death, 0)
+    }
+
+    /// The same, of the class of another space and with its budget.
+    ///
+    /// # Errors
+    /// Those of the call `space_create`.
+    pub fn create_space_like(
+        &self,
+        like: &Space,
+        death: Option<(&Endpoint, u64)>,
+    ) -> Result<Space, Error> {
+        self.create(death, named(like.handle())?)
+    }
+
+    fn create(&self, death: Option<(&Endpoint, u64)>, like: u64) -> Result<Space, Error> {
+        let [death, bits] = badged(death)?;
+        let args = [death, bits, like, 0, 0, 0];
+        raw::checked(Call::SpaceCreate, self.handle(), args)
+            .map(|results| Space::from_raw(first_handle(results)))
     }
 
     /// The ten values of the topic `memory` and the one of `promise`, in the order of the interface.

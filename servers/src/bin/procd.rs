@@ -9,7 +9,7 @@ use libipc::services::procd::ProcdServer;
 use libipc::start::MAX_ARGS;
 use libipc::{Endpoint, System, server, start};
 use servers::loader::Stage;
-use servers::procd::launch::{DEATH_BITS, Maker};
+use servers::procd::launch::Maker;
 use servers::procd::programs::Programs;
 use servers::procd::{EXTRA_INIT, Procd};
 
@@ -26,7 +26,6 @@ fn run() -> Result<(), libipc::Error> {
         memstat: MemstatClient::new(Endpoint::from_raw(start::memstat())),
         stage: Stage::new()?,
         programs: Programs::default(),
-        deaths: [const { None }; DEATH_BITS],
     };
     let init = Endpoint::from_raw(start::extra()[EXTRA_INIT]);
     let mut procd = ProcdServer::new(Procd::new(maker, init));

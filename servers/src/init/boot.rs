@@ -218,11 +218,11 @@ impl Machine {
         clients: &Clients,
     ) -> Result<(), BootError> {
         let image = self.image(server)?;
-        let death = self.own.copy(Rights::NOTIFY, 1 << server as u64)?;
-        let space = self.system.create_space(Some(&death))?;
+        let death = (&*self.own, 1 << server as u64);
+        let space = self.system.create_space(Some(death))?;
         let ip = loader::load(&image, &space, &mut self.stage)?.entry;
-        let supervisor = self.own.copy(Rights::SEND, server as u64)?;
-        let thread = space.create_thread(Some(&supervisor), self.priority)?;
+        let supervisor = (&*self.own, server as u64);
+        let thread = space.create_thread(Some(supervisor), self.priority)?;
 
         let mut info = StartInfo::EMPTY;
         info.space = space.copy_to(&space, Rights::SPACE, 0)?;

@@ -68,46 +68,19 @@ pub struct Maker {
     pub stage: Stage,
     /// Programs that were started before.
     pub programs: Programs,
-    /// What raises the [bits of deaths](death_bit), made on first use.
-    pub deaths: [Option<Endpoint>; DEATH_BITS],
 }
 
 /// What a process may have of the machine's memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
-    /// Whether its memory is promised to it.
-    pub class: Commit,
-    /// The most that it may commit itself to, in frames.
-    pub budget: Option<u64>,
-}
-
-impl Terms {
-    /// Those of a space.
-    ///
-    /// # Errors
-    /// Those of the call `info`.
-    pub fn of(space: &Space) -> Result<Self, Error> {
-        let charge = space.charge()?;
-        Ok(Terms {
-            class: charge.class,
-            budget: charge.budget,
-        })
-    }
-
-    /// Gives them to an empty space, which is overcommit and has no budget.
-    fn apply(self, space: &Space) -> Result<(), Error> {
-        if self.class == Commit::Strict {
-            space.set_class(self.class)?;
-        }
-        match self.budget {
-            None => Ok(()),
-            budget => space.set_budget(budget),
-        }
-    }
+pub enum Terms<'a> {
+    /// No limit; whether its memory is promised to it.
+    New(Commit),
+    /// The same as this space.
+    Like(&'a Space),
 }
 
 /// How many notification bits tell of deaths.
-pub const DEATH_BITS: usize = 62;
+const DEATH_BITS: usize = 62;
 
 /// Which notification bit tells of the death of the space in this slot.
 #[must_use]
@@ -157,7 +130,7 @@ impl Maker {
     pub fn spawn(
         &mut self,
         vacancy: Vacancy,
-        terms: Terms,
+        terms: Terms<'_>,
         parent: u64,
         args: &[u8],
     ) -> Result<(Process, Name), Refusal> {
@@ -175,7 +148,7 @@ impl Maker {
         original: &Process,
         entry: Entry,
     ) -> Result<Process, Refusal> {
-        let terms = Terms::of(&original.space)?;
+        let terms = Terms::Like(&original.space);
         self.in_new_space(vacancy.slot, terms, |maker, space| {
             copy_memory(&original.space, &(0..USER_END), space)?;
             let (standard, thread) = maker.furnish(vacancy.pid, space)?;
@@ -193,12 +166,11 @@ impl Maker {
     fn in_new_space(
         &mut self,
         slot: usize,
-        terms: Terms,
+        terms: Terms<'_>,
         make: impl FnOnce(&mut Self, &Space) -> Result<(Standard, Thread), Refusal>,
     ) -> Result<Process, Refusal> {
-        let space = self.space(slot)?;
-        let made = terms.apply(&space).map_err(Refusal::from);
-        let (standard, thread) = made.and_then(|()| make(self, &space)).inspect_err(|_| {
+        let space = self.space(slot, terms)?;
+        let (standard, thread) = make(self, &space).inspect_err(|_| {
             let _ = space.kill();
         })?;
         Ok(Process {
@@ -231,12 +203,18 @@ impl Maker {
     }
 
     /// An empty space for the process in this slot.
-    fn space(&mut self, slot: usize) -> Result<Space, Error> {
-        let death = match &mut self.deaths[slot % DEATH_BITS] {
-            Some(death) => death,
-            none => none.insert(self.own.copy(Rights::NOTIFY, death_bit(slot))?),
-        };
-        self.system.create_space(Some(death))
+    fn space(&self, slot: usize, terms: Terms<'_>) -> Result<Space, Error> {
+        let death = Some((&self.own, death_bit(slot)));
+        match terms {
+            Terms::Like(other) => self.system.create_space_like(other, death),
+            Terms::New(class) => {
+                let space = self.system.create_space(death)?;
+                if class == Commit::Strict {
+                    space.set_class(class)?;
+                }
+                Ok(space)
+            }
+        }
     }
 
     /// Starts a program in an empty space.
@@ -275,8 +253,7 @@ impl Maker {
     /// Gives an empty space its handles and a stopped thread.
     fn furnish(&self, pid: u64, space: &Space) -> Result<(Standard, Thread), Error> {
         let give = |endpoint: &Endpoint| endpoint.copy_to(space, Rights::SEND, pid);
-        let supervisor = self.own.copy(Rights::SEND, pid)?;
-        let thread = space.create_thread(Some(&supervisor), PRIORITY)?;
+        let thread = space.create_thread(Some((&self.own, pid)), PRIORITY)?;
         let standard = Standard {
             space: space.copy_to(space, Rights::SPACE, 0)?,
             procd: give(&self.own)?,

@@ -63,11 +63,8 @@ impl Procd {
     }
 
     fn try_spawn(&mut self, pid: u64, class: Commit, args: &[u8]) -> Result<u64, Refusal> {
-        let terms = Terms {
-            class,
-            budget: None,
-        };
         let vacancy = self.table.vacancy()?;
+        let terms = Terms::New(class);
         let (process, name) = self.maker.spawn(vacancy, terms, pid, args)?;
         self.table.add(vacancy, pid, name, process);
         Ok(vacancy.pid)
@@ -88,7 +85,7 @@ impl Procd {
     fn try_exec(&mut self, pid: u64, args: &[u8]) -> Result<(), Refusal> {
         let running = self.table.running().find(|&(running, ..)| running == pid);
         let (_, slot, process) = running.ok_or(Refusal::Denied)?;
-        let terms = Terms::of(&process.space)?;
+        let terms = Terms::Like(&process.space);
         let parent = self.table.parent(pid).unwrap_or(INIT_PID);
         let (next, name) = self
             .maker

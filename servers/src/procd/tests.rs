@@ -54,7 +54,6 @@ fn procd() -> Rc<RefCell<ProcdServer<Procd>>> {
         memstat: MemstatClient::new(endpoint(9)),
         stage: Stage::new().unwrap(),
         programs: Programs::default(),
-        deaths: [const { None }; launch::DEATH_BITS],
     };
     let procd = Rc::new(RefCell::new(ProcdServer::new(Procd::new(
         maker,
@@ -268,6 +267,45 @@ fn a_space_is_strict_before_anything_is_mapped_in_it() {
         mismatch_of(pid, wrong, b"/bin/small\0"),
         Some(Mismatch::Malformed)
     );
+}
+
+#[test]
+fn a_fork_and_another_program_have_the_terms_of_the_process() {
+    let procd = procd();
+    let pid = add(&procd, INIT_PID);
+    let space = || {
+        let procd = &procd.borrow().state;
+        u64::from(procd.table.get(pid).unwrap().space.handle().0)
+    };
+    let original = space();
+    let like = || {
+        let asked = fake::asked();
+        let made = asked.iter().find(|asked| asked.call == Call::SpaceCreate);
+        made.unwrap().args[2]
+    };
+    let _ = as_process(pid).fork(0, 0, 0);
+    assert_eq!(like(), original);
+    let _ = as_process(pid).exec(b"/bin/small\0");
+    assert_eq!(like(), original);
+    assert_ne!(space(), original);
+}
+
+#[test]
+fn deaths_and_faults_are_told_by_the_slot_and_the_pid() {
+    let procd = procd();
+    let parent = add(&procd, INIT_PID);
+    let _ = fake::asked();
+    let pid = as_process(parent)
+        .spawn(Commit::Overcommit, b"/bin/small\0")
+        .unwrap();
+    let asked = fake::asked();
+    let own = |call| asked.iter().find(|asked| asked.call == call).unwrap().args;
+    // The second slot. The handle is the server's own, of which no copy is made but for the process.
+    assert_eq!(own(Call::SpaceCreate)[..2], [2, death_bit(1)]);
+    let [supervisor, _, badge, ..] = own(Call::ThreadCreate);
+    assert_eq!([supervisor, badge], [2, pid]);
+    let copies = asked.iter().filter(|asked| asked.call == Call::HandleCopy);
+    assert!(copies.map(|copy| copy.args[0]).all(|space| space != 0));
 }
 
 #[test]

@@ -133,14 +133,13 @@ fn fork_exit(system: &System, cpu: u64, count: &'static AtomicU64) -> Vec<Twin> 
 
 fn fork_on(system: &System, count: &AtomicU64) -> Result<(), libipc::Error> {
     let end = Endpoint::create()?;
-    let death = end.copy(Rights::NOTIFY, 1)?;
     let stack = PageBuffer::new(PAGE_SIZE)?;
     let mut pages = PageBuffer::new(PAGES * PAGE_SIZE)?;
     loop {
         pages
             .chunks_mut(PAGE_SIZE)
             .for_each(|page| page[0] = page[0].wrapping_add(1));
-        let space = system.create_space(Some(&death))?;
+        let space = system.create_space(Some((&end, 1)))?;
         // It may run where its creator may.
         let thread = space.create_thread(None, PRIORITY)?;
         space.share(&Space::own(), 0, 0, USER_END, ShareMode::CopyOnWrite, None)?;

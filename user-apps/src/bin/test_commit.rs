@@ -18,6 +18,7 @@ user_apps::scenarios![
     commit_counts_pages_and_tables_whoever_touches_them,
     nobody_exceeds_a_budget_nor_raises_its_own,
     children_have_the_budget_of_their_parent,
+    a_space_like_another_one_has_its_class_and_its_budget,
     a_strict_map_that_does_not_fit_fails_at_once,
     a_strict_program_writes_all_that_it_mapped_while_nobody_else_finds_a_frame,
     a_strict_fork_that_does_not_fit_changes_nothing,
@@ -101,6 +102,32 @@ fn children_have_the_budget_of_their_parent() {
         }))
     });
     assert_eq!(status_of(parent), 0);
+}
+
+fn a_space_like_another_one_has_its_class_and_its_budget() {
+    let terms = |space: &Space| {
+        let charge = space.charge().expect("charge");
+        (charge.class, charge.budget, charge.commit)
+    };
+    assert_exact(|| {
+        let strict = strict_space();
+        strict.set_budget(Some(7)).expect("budget");
+        let like = system().create_space_like(&strict, None).expect("space");
+        assert_eq!(terms(&like), (Commit::Strict, Some(7), 1));
+        // Three pages are promised to it, beside three tables that are there; another page is beyond its budget.
+        let promised = counters().promised;
+        like.map(SCRATCH, 3 * PAGE, Perm::RW).expect("map");
+        assert_eq!(counters().promised, promised + 3);
+        let more = like.map(SCRATCH + 3 * PAGE, PAGE, Perm::RW);
+        assert_err(more, Error::OverBudget);
+        // Of another one's class, it may share its pages.
+        let mode = ShareMode::CopyOnWrite;
+        let shared = strict.share(&like, SCRATCH, SCRATCH, PAGE, mode, None);
+        shared.expect("share");
+        let lazy = system().create_space_like(&Space::own(), None);
+        let lazy = lazy.expect("space");
+        assert_eq!(terms(&lazy), (Commit::Overcommit, None, 1));
+    });
 }
 
 fn a_strict_map_that_does_not_fit_fails_at_once() {

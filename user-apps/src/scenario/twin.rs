@@ -99,7 +99,7 @@ impl Twin {
         body: impl FnOnce([Handle; MAX_EXTRA]) + 'static,
     ) -> Result<Twin, Error> {
         let end = Endpoint::create()?;
-        let space = system.create_space(Some(&bit(&end, DEAD)?))?;
+        let space = system.create_space(Some((&end, DEAD)))?;
         space.set_class(class)?;
         let thread = space.create_thread(None, libipc::thread::PRIORITY)?;
         let body: Box<Body> = Box::new(Box::new(body));
@@ -169,11 +169,6 @@ impl Drop for Twin {
     fn drop(&mut self) {
         let _ = self.space.kill();
     }
-}
-
-/// A handle that raises these bits.
-fn bit(endpoint: &Endpoint, bits: u64) -> Result<Endpoint, Error> {
-    endpoint.copy(Rights::NOTIFY, bits)
 }
 
 /// What it starts with: what libipc needs to panic and map, and the gifts.

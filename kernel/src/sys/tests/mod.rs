@@ -4,6 +4,7 @@
 mod audit;
 mod cpus;
 mod deadlines;
+mod creation;
 mod errors;
 mod fast;
 mod fast_share;

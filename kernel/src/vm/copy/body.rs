@@ -6,7 +6,7 @@ use core::{ops::Range, sync::atomic::AtomicU64};
 
 use cowslip_abi::Error;
 
-use super::{CopyError, Job, Needs, Side, Transfer, exchange::exchange};
+use super::{CopyError, Job, Needs, Side, Tables, Transfer, exchange::exchange};
 use crate::{
     mm::{
         CountCursor, Departing, Flushed, Frame, Reserve,
@@ -52,13 +52,14 @@ impl<'m> Job<'m> {
     ) -> Result<u64, CopyError> {
         let mut page = body.start;
         while page < body.end && !needs.left.is_spent() {
-            if let Some((level, nr_tables)) = self.tables_at(page, body.end) {
-                needs.left.spend(Effort::TABLE, nr_tables);
-                needs.dst.add(page, level);
+            if let Some(tables) = self.tables_at(page, body.end) {
+                needs.tables = Some(tables);
+                needs.left.spend(Effort::TABLE, tables.nr_entries);
+                needs.dst.add(page, tables.level);
                 if self.transfer == Transfer::Move {
-                    needs.src.add(self.to_src(page), level);
+                    needs.src.add(self.to_src(page), tables.level);
                 }
-                page += (nr_tables as u64) << shift(level);
+                page += tables.nr_bytes();
             } else {
                 page += self.plan_pages(page, body.end, needs)? as u64 * FRAME_SIZE;
             }
@@ -66,18 +67,21 @@ impl<'m> Job<'m> {
         Ok(page)
     }
 
-    /// How many tables, or pieces of demand-zero memory, of which level go over whole from `page` on;
-    /// of the highest level possible.
+    /// The tables, or pieces of demand-zero memory, that go over whole from `page` on; of the highest level possible.
     #[inline]
-    fn tables_at(&self, page: u64, end: u64) -> Option<(u32, usize)> {
+    fn tables_at(&self, page: u64, end: u64) -> Option<Tables> {
         if end - page < coverage(1) {
             return None;
         }
         let level = highest_level(page, end).min(congruent_level(self.distance));
         (1..=level)
             .rev()
-            .map(|level| (level, self.nr_tables(page, end, level)))
-            .find(|(_, nr_tables)| *nr_tables > 0)
+            .map(|level| Tables {
+                page,
+                level,
+                nr_entries: self.nr_tables(page, end, level),
+            })
+            .find(|tables| tables.nr_entries > 0)
     }
 
     /// How many entries of this level go over whole.
@@ -139,10 +143,11 @@ impl<'m> Job<'m> {
     }
 
     /// Pass 1 of the body: all that is remapped, and returns how many pages that were; takes out of
-    /// reach what is copied.
+    /// reach what is copied. Of these tables the plan has found that they go over whole.
     pub(super) fn remap(
         &self,
         body: &Range<u64>,
+        found: Option<Tables>,
         reserve: &mut Reserve<'_>,
         departing: &mut Departing<'m>,
     ) -> u64 {
@@ -154,9 +159,10 @@ impl<'m> Job<'m> {
         };
         let mut page = body.start;
         while page < body.end {
-            page += if let Some((level, nr_tables)) = self.tables_at(page, body.end) {
-                remapping.tables(page, level, nr_tables, reserve);
-                (nr_tables as u64) << shift(level)
+            let found = found.filter(|tables| tables.page == page);
+            page += if let Some(tables) = found.or_else(|| self.tables_at(page, body.end)) {
+                remapping.tables(tables, reserve);
+                tables.nr_bytes()
             } else {
                 remapping.pages(page, body.end, reserve) as u64 * FRAME_SIZE
             };
@@ -229,12 +235,13 @@ struct Remapping<'a, 'm> {
 }
 
 impl<'m> Remapping<'_, 'm> {
-    /// Whole tables of this level.
+    /// Whole tables.
     #[inline(never)]
-    fn tables(&mut self, page: u64, level: u32, nr_tables: usize, reserve: &mut Reserve<'_>) {
+    fn tables(&mut self, tables: Tables, reserve: &mut Reserve<'_>) {
         let Job { mm, src, dst, .. } = *self.job;
-        let (source, wanted) = (self.job.to_src(page), nr_tables as u64);
-        let len = wanted << shift(level);
+        let Tables { page, level, .. } = tables;
+        let (source, wanted) = (self.job.to_src(page), tables.nr_entries as u64);
+        let len = tables.nr_bytes();
         let node = open(mm, dst, page, level, Edit::Keep, reserve, self.departing);
         let targets = node.run(page, wanted);
         if self.job.transfer == Transfer::Move {
@@ -243,11 +250,7 @@ impl<'m> Remapping<'_, 'm> {
         self.departing.flush().add_range(dst, page, page + len);
         self.departing.flush().add_range(src, source, source + len);
         match View::of(&mm.map, src, source, level, wanted) {
-            View::Entries(places) => {
-                for (place, target) in places.iter().zip(targets) {
-                    self.table(Slot::new(place), Slot::new(target), level);
-                }
-            }
+            View::Entries(places) => self.entries(Run::of(places, targets), level),
             View::Gap(zero, _) => {
                 for target in targets {
                     self.replace_table(Slot::new(target), zero, level);
@@ -257,13 +260,43 @@ impl<'m> Remapping<'_, 'm> {
         self.nr_remapped += len / FRAME_SIZE;
     }
 
-    fn table(&mut self, source: Slot<'_>, target: Slot<'_>, level: u32) {
+    /// Entries of this level, each a table or as much demand-zero memory.
+    fn entries(&mut self, mut run: Run<'_>, level: u32) {
+        while run.len() > 0 {
+            let mut nr_entries = match self.job.transfer {
+                Transfer::Copy => self.lend_tables(run, level),
+                Transfer::Move => 0,
+            };
+            if nr_entries == 0 {
+                let (source, target) = run.page(0);
+                self.entry(source, target, level);
+                nr_entries = 1;
+            }
+            run = run.skip(nr_entries);
+        }
+    }
+
+    /// As many tables as take the place of others, or are there already. Returns how many.
+    fn lend_tables(&mut self, run: Run<'_>, level: u32) -> usize {
+        let nr_same = run.nr_same();
+        let (source, target) = run.page(0);
+        let are_tables = [source, target].map(|slot| slot.get().table_below().is_some());
+        if nr_same > 0 || are_tables != [true; 2] {
+            return nr_same;
+        }
+        let counts = &self.job.mm.counts;
+        let lent = run.lend_tables(level - 1, counts, self.departing.room(run.len()));
+        self.departing.noted(lent.nr_noted, lent.nr_noted);
+        self.nr_seconds += lent.nr_seconds;
+        lent.nr_pages
+    }
+
+    fn entry(&mut self, source: Slot<'_>, target: Slot<'_>, level: u32) {
         let entry = source.get();
         let Some(below) = entry.table_below() else {
             return self.replace_table(target, entry, level);
         };
         match self.job.transfer {
-            Transfer::Copy if target.get().table_below() == Some(below) => {}
             Transfer::Copy => {
                 self.nr_seconds += u64::from(self.departing.count(below).increment());
                 source.set(entry.lent());

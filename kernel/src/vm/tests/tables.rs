@@ -18,6 +18,7 @@ use crate::{
     vm::{
         PageTable, Side, Transfer, copy_in_place,
         entry::{Entry, Kind, Slot},
+        read_user,
         sim::{user_access, user_read, user_write},
         write_user,
     },
@@ -396,6 +397,65 @@ fn a_share_by_move_without_unsharing_the_source() {
             assert!(two.lookup(mm, A).is_empty());
         });
     }
+}
+
+/// Of nine tables: written since the last message, there already, or demand-zero on one side. Without a free frame
+/// old ones are noted four at a time.
+#[test]
+fn a_message_of_tables_some_of_which_have_arrived_before() {
+    const NR_TABLES: u64 = 9;
+    for may_note_all in [true, false] {
+        with_spaces(|mm, one, two| {
+            map_tables(mm, one, A, NR_TABLES - 1, 1);
+            let last = A + (NR_TABLES - 1) * TABLE;
+            one.map_zero(mm, last, TABLE, Perm::RW).unwrap();
+            two.map_zero(mm, B, NR_TABLES * TABLE, Perm::RW).unwrap();
+            let rounds: [&[u64]; 6] = [
+                &[],
+                &[0, 1, 2, 3, 4, 5, 6, 7],
+                &[],
+                &[0, 4, 5],
+                &[3, 8],
+                &[7],
+            ];
+            for (round, written) in (2..).zip(rounds) {
+                for number in written {
+                    put(mm, one, A + number * TABLE, round);
+                }
+                // The first message makes tables, above those that go over.
+                let is_first = round == 2;
+                let hoard: Vec<_> = core::iter::from_fn(|| mm.frames.alloc())
+                    .take(if may_note_all || is_first {
+                        0
+                    } else {
+                        usize::MAX
+                    })
+                    .collect();
+                copy_bytes(mm, two, B, one, A, NR_TABLES * TABLE).unwrap();
+                hoard.into_iter().for_each(|frame| mm.frames.free(frame));
+                check(mm, &[one, two]);
+                for number in 0..NR_TABLES {
+                    let (from, to) = (A + number * TABLE, B + number * TABLE);
+                    let [sent, arrived] = [(one, from), (two, to)].map(|(table, addr)| {
+                        let mut byte = [0];
+                        read_user(mm, table, addr, &mut byte).unwrap();
+                        byte[0]
+                    });
+                    assert_eq!(arrived, sent);
+                    assert!(!written.contains(&number) || arrived == round);
+                    let is_zero = number == 8 && round < 6;
+                    let expected = if is_zero { 0 } else { 2 };
+                    assert_eq!(nr_owners(mm, two, to), expected, "{number} in {round}");
+                }
+            }
+        });
+    }
+}
+
+/// How many entries name the table of pages for an address; 0 if there is none.
+fn nr_owners(mm: &Mm, table: &PageTable, addr: u64) -> u64 {
+    let below = entry(mm, table, addr, 1).table_below();
+    below.map_or(0, |below| mm.counts.get(below))
 }
 
 #[test]

@@ -7,18 +7,18 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use libipc::abi::{Call, ThreadField};
+use libipc::abi::{Call, ThreadField, ThreadState};
 use libipc::object::clock;
 use libipc::raw::{message_call, ticks};
 use libipc::services::Error;
 use libipc::thread::Supervisor;
 use libipc::{
-    Borrowed, Endpoint, Handle, PAGE_SIZE, PageBuffer, Received, Rights, ShareMode, Space, System,
-    Thread, start,
+    Borrowed, Endpoint, Handle, Message, PAGE_SIZE, PageBuffer, Received, Rights, ShareMode, Space,
+    System, Thread, start,
 };
 use user_apps::bench::{Rounds, begin, end, report, rounds_of};
 use user_apps::scenario::memory::{PAGE, SCRATCH, peek, poke};
-use user_apps::scenario::peer::thread_with;
+use user_apps::scenario::peer::{join, thread_with, until_state};
 use user_apps::scenario::twin::{Gift, Twin, system};
 
 const MIB: usize = 1 << 20;
@@ -48,6 +48,7 @@ pub(crate) fn run() -> Result<(), Error> {
     fork()?;
     exit()?;
     unmap()?;
+    endpoint()?;
     message()
 }
 
@@ -98,6 +99,28 @@ fn unmap() -> Result<(), Error> {
         alarm.set();
         drop(memory);
         alarm.silence();
+    })
+}
+
+/// An endpoint at which many wait.
+fn endpoint() -> Result<(), Error> {
+    lateness("irq_late/endpoint_400", |alarm| {
+        let receiver = Endpoint::create().expect("endpoint");
+        let to = receiver.copy(Rights::SEND, 0).expect("copy").into_raw();
+        let senders = [(); 400].map(|()| {
+            thread_with(LOW, Supervisor::Nobody, move || {
+                let sent = Endpoint::borrow(to).call(Message::new(0));
+                assert_eq!(sent, Err(libipc::Error::Died));
+            })
+        });
+        for sender in &senders {
+            until_state(sender.thread(), ThreadState::Sending);
+        }
+        alarm.set();
+        drop(receiver);
+        alarm.silence();
+        senders.into_iter().for_each(join);
+        drop(Endpoint::from_raw(to));
     })
 }
 

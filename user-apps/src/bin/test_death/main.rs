@@ -43,6 +43,7 @@ user_apps::scenarios![
     the_last_threads_end_is_the_spaces,
     a_dead_supervisor_lets_faulting_threads_die,
     a_supervisor_that_dies_with_a_fault_unanswered,
+    faults_and_deaths_arrive_under_the_badges_that_were_chosen,
     lesson_17_every_state_gives_back_every_frame,
 ];
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use libipc::abi::{Call, Error, FaultVerdict, ThreadState};
+use libipc::object::Entry;
 use libipc::thread::{PRIORITY, Running, Supervisor};
 use libipc::{Endpoint, Message, Perm, Received, Rights};
 use user_apps::scenario::assert_err;
@@ -80,8 +81,7 @@ pub(crate) fn an_endpoint_carried_in_a_message_dies_with_its_holder() {
 pub(crate) fn a_space_without_threads_dies_with_its_last_handle() {
     let system = system();
     let death = endpoint();
-    let notify = death.copy(Rights::NOTIFY, 4).expect("copy");
-    let space = system.create_space(Some(&notify)).expect("space");
+    let space = system.create_space(Some((&death, 4))).expect("space");
     space.map(SCRATCH, PAGE, Perm::RW).expect("map");
     let second = space.copy(Rights::READ, 0).expect("copy");
     drop(space);
@@ -107,7 +107,7 @@ pub(crate) fn spaces_die_with_their_creator() {
         let system = libipc::System::borrow(system);
         let create = |death| {
             system
-                .create_space(Some(&Endpoint::borrow(death)))
+                .create_space(Some((&Endpoint::borrow(death), 0)))
                 .expect("space")
         };
         let spaces = [create(one), create(two)];
@@ -155,6 +155,32 @@ pub(crate) fn a_dead_supervisor_lets_faulting_threads_die() {
     drop(supervisor);
     start.call(Message::new(0)).expect("send");
     join(faulting);
+}
+
+/// One handle stands for all whom a supervisor looks after.
+pub(crate) fn faults_and_deaths_arrive_under_the_badges_that_were_chosen() {
+    let supervisor = endpoint();
+    let system = system();
+    let starts_nowhere = Entry {
+        ip: SCRATCH,
+        ..Entry::default()
+    };
+    for (badge, bits) in [(1, 1 << 63), (u64::MAX, 0b11)] {
+        let space = system.create_space(Some((&supervisor, bits)));
+        let space = space.expect("space");
+        let thread = space.create_thread(Some((&supervisor, badge)), 1);
+        thread
+            .expect("thread")
+            .start(starts_nowhere)
+            .expect("start");
+        let Ok(Received::Fault(fault)) = supervisor.recv(&mut []) else {
+            panic!("no fault")
+        };
+        assert_eq!((fault.badge, fault.address), (badge, SCRATCH));
+        fault.decide(FaultVerdict::Kill).expect("verdict");
+        let death = supervisor.recv(&mut []);
+        assert!(matches!(death, Ok(Received::Notification(raised)) if raised == bits));
+    }
 }
 
 pub(crate) fn a_supervisor_that_dies_with_a_fault_unanswered() {

@@ -263,6 +263,46 @@ pub(crate) fn threads_start_once_at_user_addresses() {
     );
 }
 
+/// Badges of supervisors and deaths go by the rule for those of copies.
+pub(crate) fn what_a_creator_is_told_is_checked() {
+    let rich = Rich::new();
+    let [endpoint, space, thread, system] = rich.handles();
+    let told = Rights::SEND | Rights::NOTIFY | Rights::COPY;
+    let plain = rich.endpoint.copy(told, 5).expect("copy");
+    let blind = rich.space.copy(Rights::SPACE - Rights::READ, 0);
+    let blind = blind.expect("copy").into_raw();
+    let dead = rich.system.create_space(None).expect("space");
+    dead.kill().expect("kill");
+    unchanged(|| {
+        let space_create = |args: [u64; 3], error| {
+            let [death, badge, like] = args;
+            refused(
+                Call::SpaceCreate,
+                system,
+                [death, badge, like, 0, 0, 0],
+                error,
+            );
+        };
+        for badge in [5, 6, 1 << 63, u64::MAX] {
+            let plain = arg(plain.handle());
+            let create = [plain, 1, badge, 0, 0, 0];
+            refused(Call::ThreadCreate, space, create, Error::Denied);
+            space_create([plain, badge, 0], Error::Denied);
+            // What comes first decides.
+            space_create([plain, badge, 0x7777_7777], Error::Denied);
+            space_create([arg(thread), badge, 0x7777_7777], Error::WrongType);
+        }
+        space_create([arg(endpoint), 1, 0x7777_7777], Error::BadHandle);
+        space_create([0, 0, 1 << 32 | arg(space)], Error::BadHandle);
+        space_create([0, 0, u64::MAX], Error::BadHandle);
+        space_create([0, 0, arg(thread)], Error::WrongType);
+        space_create([0, 0, arg(system)], Error::WrongType);
+        space_create([0, 0, arg(blind)], Error::Denied);
+        space_create([0, 0, arg(dead.handle())], Error::Died);
+    });
+    drop(Space::from_raw(blind));
+}
+
 pub(crate) fn thread_fields_are_checked() {
     unchanged(|| {
         for (field, value, error) in [

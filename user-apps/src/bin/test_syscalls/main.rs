@@ -23,6 +23,7 @@ user_apps::scenarios![
     share_is_checked,
     copies_never_gain_authority,
     threads_start_once_at_user_addresses,
+    what_a_creator_is_told_is_checked,
     thread_fields_are_checked,
     topics_and_logs_are_checked,
     tokens_that_were_never_given_are_stale,
