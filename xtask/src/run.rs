@@ -91,17 +91,18 @@ fn boot(args: &RunArgs, built: &Built) -> Result<Ending> {
     let entry = limine_conf::entry()?;
     let base = [&[entry.cmdline][..], &args.set].concat().join(" ");
     let cmdline = command_line(&base, args.log.as_deref(), &args.program);
+    let archive = built.archive_for(args.program.first().map(String::as_str));
     let disc = Scratch::new()?;
     let medium = match args.boot {
         Door::Direct => Medium::Direct {
             kernel: built.kernel.clone(),
-            archive: built.archive.clone(),
+            archive: archive.to_owned(),
             cmdline,
         },
         Door::Limine => {
             let conf = limine_conf::with_cmdline(&limine_conf::text()?, &cmdline);
             let image = disc.path().join("cowslip.iso");
-            image::make(built, &conf, &image)?;
+            image::make(&built.kernel, archive, &conf, &image)?;
             Medium::Disc {
                 image,
                 firmware: args.firmware,

@@ -228,12 +228,13 @@ impl Guest {
     }
 
     fn machine(&self, mem: &str, program: &[&str]) -> Machine {
+        let archive = self.built.archive_for(program.first().copied());
         let program: Vec<_> = program.iter().map(|&word| word.to_owned()).collect();
         let cmdline = command_line(&format!("{} ticks", self.base), None, &program);
         Machine {
             medium: Medium::Direct {
                 kernel: self.built.kernel.clone(),
-                archive: self.built.archive.clone(),
+                archive: archive.to_owned(),
                 cmdline,
             },
             smp: self.smp,

@@ -82,7 +82,7 @@ impl ProgramRun {
         let machine = Machine {
             medium: Medium::Direct {
                 kernel: built.kernel.clone(),
-                archive: built.archive.clone(),
+                archive: built.archive_for(Some(&self.program)).to_owned(),
                 cmdline: command_line(&limine_conf::entry()?.cmdline, None, &words),
             },
             smp: self.smp,

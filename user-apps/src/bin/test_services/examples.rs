@@ -1,33 +1,12 @@
 //! The example servers, started as a person starts them.
 
-use libipc::service::{ConnectError, Error};
+use libipc::service::Error;
 use libipc::services::names::Name;
-use libipc::services::procd::Reason;
-use libipc::{PAGE_SIZE, PageBuffer, process};
+use libipc::{PAGE_SIZE, PageBuffer};
 use user_apps::adding::{AddError, AdderClient};
 use user_apps::scenario::frames::counters;
-use user_apps::scenario::peer::{status_of, until};
+use user_apps::scenario::server::{kill, start, status};
 use user_apps::store::{MAX_LEN, StoreClient, StoreError};
-
-/// Starts a server; returns its pid, and a client once there is one.
-fn start<T>(path: &str, connect: impl Fn() -> Result<T, ConnectError>) -> (u64, T) {
-    let pid = process::spawn(path, &[]).expect("spawn");
-    let mut client = None;
-    until("the server's name", || {
-        client = connect().ok();
-        client.is_some()
-    });
-    (pid, client.expect("a connection"))
-}
-
-fn kill(pid: u64) {
-    process::kill(pid).expect("kill");
-    assert_eq!(status_of(pid), Reason::Killed.status());
-}
-
-fn status(path: &str, args: &[&str]) -> i32 {
-    status_of(process::spawn(path, args).expect("spawn"))
-}
 
 pub(crate) fn the_smallest_server_adds() {
     let (pid, adder) = start("/bin/adder", || AdderClient::connect("adder"));

@@ -12,6 +12,7 @@ use libipc::services::Error as NamesError;
 use libipc::{Endpoint, ErrorCode, PAGE_SIZE, PageBuffer, Received, Rights, Space, names, process};
 use user_apps::scenario::frames::counters;
 use user_apps::scenario::peer::{child, status_of, until};
+use user_apps::scenario::server::connected;
 
 use examples::*;
 use pool::*;
@@ -154,12 +155,7 @@ fn start() -> (u64, SampleClient) {
 
 /// A connection, once there is one.
 fn connect() -> SampleClient {
-    let mut client = None;
-    until("the server's name", || {
-        client = SampleClient::connect(NAME).ok();
-        client.is_some()
-    });
-    client.expect("a connection")
+    connected(|| SampleClient::connect(NAME))
 }
 
 fn stop(pid: u64, client: &SampleClient) {
