@@ -47,6 +47,7 @@ pub mod rt;
 pub mod server;
 pub mod service;
 pub mod services;
+mod shared;
 pub mod start;
 pub mod thread;
 
@@ -58,3 +59,4 @@ pub use object::{Borrowed, Endpoint, Interrupt, Ports, Space, System, Thread};
 pub use process::{exit, fork, getpid, getppid};
 pub use server::serve;
 pub use service::{Argument, ErrorCode};
+pub use shared::{Mapping, Shared};
