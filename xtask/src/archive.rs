@@ -37,7 +37,15 @@ const FOR_TESTS: [&str; 2] = ["test_", "bench_"];
 
 /// Whether a program of this name is there to test or to measure.
 pub(crate) fn is_for_tests(program: &str) -> bool {
-    FOR_TESTS.iter().any(|prefix| program.starts_with(prefix))
+    what_is_tested(program) != program
+}
+
+/// The name without what says that the program is there to test or to measure.
+pub(crate) fn what_is_tested(program: &str) -> &str {
+    let mut prefixes = FOR_TESTS.iter();
+    prefixes
+        .find_map(|prefix| program.strip_prefix(prefix))
+        .unwrap_or(program)
 }
 
 /// Entries by name.

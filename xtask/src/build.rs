@@ -56,6 +56,16 @@ impl Built {
         }
     }
 
+    /// The ELF file of a program, with its symbols.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        let mut apps = self.apps.iter();
+        let app = apps.find(|app| app.ends_with(name)).cloned();
+        app.unwrap_or_else(|| {
+            let folder = Part::User.target_dir().join(BARE_METAL);
+            folder.join("release").join(name)
+        })
+    }
+
     /// Removes the archives if they were made for one run only.
     pub(crate) fn discard_own_archive(&self) {
         if self.own_archive {

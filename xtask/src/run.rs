@@ -120,7 +120,7 @@ fn boot(args: &RunArgs, built: &Built) -> Result<Ending> {
         trace: None,
     };
     if args.gdb {
-        explain_debugging(built);
+        explain_debugging(built, &args.program);
     }
     let limit = args.timeout.map(Duration::from_secs);
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
@@ -131,11 +131,17 @@ fn boot(args: &RunArgs, built: &Built) -> Result<Ending> {
     }
 }
 
-fn explain_debugging(built: &Built) {
+fn explain_debugging(built: &Built, program: &[String]) {
     let kernel = shown(&built.kernel);
     eprintln!("xtask: the machine waits for a debugger; attach with");
     eprintln!("    rust-gdb {kernel} -ex 'target remote :1234'");
     eprintln!(
         "xtask: before paging is on, only hardware breakpoints work: hbreak NAME, then continue"
     );
+    if let Some(program) = program.first() {
+        let program = shown(&built.program(program));
+        eprintln!("xtask: to stop in {program}:");
+        eprintln!("    add-symbol-file {program}");
+        eprintln!("xtask: programs have the same addresses, so others stop there too");
+    }
 }

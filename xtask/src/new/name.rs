@@ -153,7 +153,7 @@ impl Name {
     /// Which does.
     pub(super) fn check_unused(&self, programs: &[String]) -> Result<()> {
         let own = |program: &&String| {
-            let rest = program.strip_prefix("test_").unwrap_or(program);
+            let rest = crate::archive::what_is_tested(program);
             rest.strip_suffix("_client").unwrap_or(rest) == self.0
         };
         match programs.iter().find(own) {
