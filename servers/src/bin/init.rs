@@ -165,17 +165,12 @@ impl Init for Watch {
 
     /// A server that faults dies, and is started again when its death is told.
     fn fault(&mut self, fault: Fault) {
+        let server = SERVERS.get(fault.badge as usize);
+        let server = server.filter(|server| server.can_start_again());
         let failure = Failure::Faulted(name(fault.badge), fault);
-        let server = match &failure {
-            Failure::Faulted(_, fault) => SERVERS.get(fault.badge as usize),
-            _ => None,
-        };
         let running = RUNNING.lock();
-        let space = running
-            .as_ref()
-            .zip(server.filter(|server| server.can_start_again()))
-            .and_then(|(machine, &server)| machine.space(server));
-        match space {
+        let machine = running.as_ref().zip(server);
+        match machine.and_then(|(machine, &server)| machine.space(server)) {
             Some(space) => {
                 say(&failure);
                 let _ = space.kill();
@@ -241,7 +236,7 @@ fn boot(info: &'static InitInfo, own: Borrowed<'static, Endpoint>) -> Result<u64
             .map_err(|error| Failure::Start(server, error))?;
     }
     let procd = machine.clients.procd(INIT_PID)?;
-    // What the other thread gets stays where it is for good.
+    // The other thread gets the machine, and closes neither of these.
     let console = ConsoleClient::borrow(machine.clients.console.handle());
     let ended = Endpoint::borrow(machine.ended.handle());
     if has_option(command_line(info), b"mortal") {

@@ -104,18 +104,15 @@ fn make(kind: Kind, name: &Name, folder: &Path, is_member: bool) -> Result<()> {
 /// What a person can do with the new crate.
 fn next_steps(kind: Kind, name: &Name, folder: &Path, is_member: bool) -> String {
     let name = name.snake();
-    let (app, tests) = if is_member {
-        (String::new(), format!("cargo xtask test {name}"))
-    } else {
-        let app = format!(" --app {}", folder.display());
-        (app.clone(), format!("cargo xtask test{app}"))
-    };
+    let tests = format!(" --app {}", shown(folder));
+    // What is in the workspace is in every archive.
+    let app = if is_member { "" } else { &tests };
     let what = match kind {
         Kind::Server => format!("then `{name} &` and `{name}_client 2` in the shell"),
         Kind::App => format!("then `{name} world` in the shell"),
     };
     format!(
-        "made {}\n    cargo xtask run{app}    # {what}\n    {tests}    # on the host, and in machines",
+        "made {}\n    cargo xtask run{app}    # {what}\n    cargo xtask test{tests}    # on the host, and in machines",
         shown(folder)
     )
 }
