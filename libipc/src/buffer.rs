@@ -31,6 +31,34 @@ impl PageBuffer {
         Ok(PageBuffer { addr, mapped, len })
     }
 
+    /// A copy of these bytes. If they begin at a page it is copy-on-write, and takes no frame but for page tables: until one side
+    /// writes to a page, both have it.
+    ///
+    /// # Errors
+    /// Those of the calls `map` and `share`; `NoMemory` also when no addresses are left.
+    pub fn copy_of(bytes: &[u8]) -> Result<Self, Error> {
+        let (from, len) = (bytes.as_ptr().addr(), bytes.len());
+        let is_on_pages = from.is_multiple_of(PAGE_SIZE) && cfg!(target_os = "none");
+        if len == 0 || !is_on_pages {
+            let mut copy = PageBuffer::new(len)?;
+            copy.copy_from_slice(bytes);
+            return Ok(copy);
+        }
+        // What else is on the last page comes along, and is never seen: it lies behind the buffer's end.
+        let mapped = len.next_multiple_of(PAGE_SIZE);
+        let addr = memory::copy_pages(from as u64, mapped)?;
+        Ok(PageBuffer { addr, mapped, len })
+    }
+
+    /// Shortens it; a length that is not below its own changes nothing. What its last page has behind that stays.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+        let kept = self.len.max(1).next_multiple_of(PAGE_SIZE);
+        if kept < self.mapped {
+            self.mapped = memory::shorten(self.addr, self.mapped, kept);
+        }
+    }
+
     /// Its address.
     #[must_use]
     pub fn addr(&self) -> u64 {
@@ -141,10 +169,39 @@ pub(crate) mod memory {
         mapped.inspect_err(|_| give(addr, len)).map(|()| addr)
     }
 
-    pub(super) fn unmap(addr: u64, len: usize) {
+    pub(crate) fn unmap(addr: u64, len: usize) {
         // Addresses that could not be unmapped are not free.
         if Space::own().unmap(addr, len as u64).is_ok() {
             give(addr, len as u64);
+        }
+    }
+
+    /// Maps pages of the program's own a second time, copy-on-write.
+    pub(super) fn copy_pages(from: u64, len: usize) -> Result<u64, Error> {
+        map_from(&Space::own(), from, len as u64, ShareMode::CopyOnWrite)
+    }
+
+    /// Maps what a space has at `from`, writable.
+    fn map_from(space: &Space, from: u64, len: u64, mode: ShareMode) -> Result<u64, Error> {
+        let to = take(len)?;
+        let shared = Space::own().share(space, from, to, len, mode, Some(Perm::RW));
+        shared.inspect_err(|_| give(to, len)).map(|()| to)
+    }
+
+    /// Maps shared memory of an object.
+    pub(crate) fn map_shared(object: &Space, from: u64, len: usize) -> Result<u64, Error> {
+        map_from(object, from, len as u64, ShareMode::Shared)
+    }
+
+    /// Gives the end of a mapping back; returns how long it is then.
+    pub(super) fn shorten(addr: u64, len: usize, kept: usize) -> usize {
+        let (end, nr_gone) = (addr + kept as u64, (len - kept) as u64);
+        match Space::own().unmap(end, nr_gone) {
+            Ok(()) => {
+                give(end, nr_gone);
+                kept
+            }
+            Err(_) => len,
         }
     }
 
@@ -160,13 +217,30 @@ pub(crate) mod memory {
 }
 
 #[cfg(not(target_os = "none"))]
-mod memory {
+pub(crate) mod memory {
     use std::alloc::{Layout, alloc_zeroed, dealloc};
 
     use abi::{Error, PAGE_SIZE};
 
+    use crate::object::Space;
+
     pub(super) fn make_shared(_: u64, _: usize) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// There are no pages to share: callers copy bytes.
+    pub(super) fn copy_pages(_: u64, _: usize) -> Result<u64, Error> {
+        Err(Error::UnknownCall)
+    }
+
+    /// There is no object either: memory of its own.
+    pub(crate) fn map_shared(_: &Space, _: u64, len: usize) -> Result<u64, Error> {
+        map(len)
+    }
+
+    /// An allocation has one length.
+    pub(super) fn shorten(_: u64, len: usize, _: usize) -> usize {
+        len
     }
 
     fn layout(len: usize) -> Result<Layout, Error> {
@@ -183,7 +257,7 @@ mod memory {
         }
     }
 
-    pub(super) fn unmap(addr: u64, len: usize) {
+    pub(crate) fn unmap(addr: u64, len: usize) {
         if let Ok(layout) = layout(len) {
             // SAFETY: `map` allocated it with the same layout.
             unsafe { dealloc(addr as *mut u8, layout) }
@@ -202,5 +276,19 @@ mod tests {
         assert_eq!((buffer.len(), buffer.mapped_len()), (5000, 8192));
         assert!(buffer.iter().all(|&byte| byte == 0));
         buffer[4999] = 1;
+    }
+
+    #[test]
+    fn a_copy_is_another_buffer() {
+        let mut buffer = PageBuffer::new(5000).unwrap();
+        buffer[4999] = 1;
+        let mut copy = PageBuffer::copy_of(&buffer).unwrap();
+        assert_eq!(copy[..], buffer[..]);
+        buffer[4999] = 2;
+        copy.truncate(6000);
+        assert_eq!((copy.len(), copy[4999]), (5000, 1));
+        copy.truncate(3);
+        assert_eq!(copy.len(), 3);
+        assert!(PageBuffer::copy_of(&[]).unwrap().is_empty());
     }
 }

@@ -8,6 +8,7 @@ use spin::mutex::SpinMutex;
 
 use crate::object::System;
 use crate::rt::YieldRelax;
+use crate::service::again;
 use crate::services;
 use crate::services::console::ConsoleClient;
 use crate::start;
@@ -109,13 +110,14 @@ pub(crate) fn panic_message(message: &dyn fmt::Display) {
 }
 
 /// Reads a line from the console into `buffer`, its line end included, as far as it fits. `None`
-/// is the end of the input.
+/// is the end of the input. A console that dies meanwhile takes with it what was typed; the next one is asked.
 ///
 /// # Errors
 /// Those of the console server; [`services::Error::Kernel`] without one.
 pub fn read_line(buffer: &mut [u8]) -> Result<Option<usize>, services::Error> {
     flush();
-    ConsoleClient::borrow(start::console()).read_line_into(buffer)
+    let console = ConsoleClient::borrow(start::console());
+    again(|| console.read_line_into(buffer))
 }
 
 fn write_out(bytes: &[u8]) {
@@ -123,7 +125,8 @@ fn write_out(bytes: &[u8]) {
         return;
     }
     if !start::console().is_none() {
-        let _ = ConsoleClient::borrow(start::console()).write_all(bytes);
+        let console = ConsoleClient::borrow(start::console());
+        let _ = again(|| console.write_all(bytes));
     } else if !start::system().is_none() {
         let _ = log(bytes);
     } else {

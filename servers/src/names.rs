@@ -1,27 +1,53 @@
-//! The name server: a table of names, each with a handle and the process that it belongs to.
+//! The name server: a table of names, each with a handle and the process that it belongs to. Init keeps a copy of it, with which
+//! the next name server begins.
 
-use libipc::abi::{Error, Rights};
+use libipc::abi::Rights;
 use libipc::object::Endpoint;
-use libipc::service::Caller;
+use libipc::service::{Caller, Error};
 use libipc::services::Refusal;
+use libipc::services::init::{InitClient, Named, Registration};
 use libipc::services::names::{self, Name};
 
 /// Most names.
-const MAX_NAMES: usize = 32;
+pub const MAX_NAMES: usize = 32;
+
+/// Which of a server's extra handles leads to init, where names are kept.
+pub const EXTRA_INIT: usize = 0;
 
 /// Who may forget the names of others: holders of the unbadged handle.
 const TRUSTED: u64 = 0;
 
-struct Named {
-    name: Name,
-    owner: u64,
-    endpoint: Endpoint,
-}
-
 /// The name server.
-#[derive(Default)]
+#[derive(Debug)]
 pub struct Names {
     table: heapless::Vec<Named, MAX_NAMES>,
+    init: InitClient,
+}
+
+impl Names {
+    /// A server of the names that init has kept.
+    ///
+    /// # Errors
+    /// Those of init: `NotFound`, which tells the end of its table, is none.
+    pub fn new(init: InitClient) -> Result<Self, libipc::services::Error> {
+        let mut table = heapless::Vec::new();
+        while !table.is_full() {
+            match init.kept(table.len()) {
+                Ok(named) => {
+                    // There is room.
+                    let _ = table.push(named);
+                }
+                Err(Error::Refused(Refusal::NotFound)) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Names { table, init })
+    }
+
+    fn find(&self, name: Name) -> Option<&Named> {
+        let mut table = self.table.iter();
+        table.find(|named| named.registration.name == name)
+    }
 }
 
 impl names::Names for Names {
@@ -33,28 +59,31 @@ impl names::Names for Names {
             return Err(Refusal::BadRequest);
         }
         self.table
-            .retain(|named| probe(&named.endpoint) != Some(Error::Died));
-        if self.table.iter().any(|named| named.name == name) {
+            .retain(|named| probe(&named.endpoint) != Some(libipc::Error::Died));
+        if self.find(name).is_some() {
             return Err(Refusal::Taken);
         }
-        let named = Named {
-            name,
-            owner: caller.badge,
+        let owner = caller.badge;
+        let registration = Registration { name, owner };
+        let named = self.init.keep(Named {
+            registration,
             endpoint,
-        };
+        })?;
         self.table.push(named).map_err(|_| Refusal::Full)
     }
 
     fn lookup(&self, name: Name) -> Result<&Endpoint, Refusal> {
-        let named = self.table.iter().find(|named| named.name == name);
-        named.map(|named| &named.endpoint).ok_or(Refusal::NotFound)
+        let named = self.find(name).ok_or(Refusal::NotFound)?;
+        Ok(&named.endpoint)
     }
 
     fn forget(&mut self, caller: Caller, process: u64) -> Result<(), Refusal> {
         if caller.badge != TRUSTED {
             return Err(Refusal::Denied);
         }
-        self.table.retain(|named| named.owner != process);
+        self.init.forget(process)?;
+        self.table
+            .retain(|named| named.registration.owner != process);
         Ok(())
     }
 }
@@ -72,11 +101,20 @@ mod tests {
     use libipc::{Borrowed, Handle, Message, fake};
 
     use super::*;
+    use crate::init::keeper;
 
     const TRUSTED_HANDLE: Handle = Handle(1);
+    const INIT: Handle = Handle(90);
 
     fn names() -> [Borrowed<'static, NamesClient>; 3] {
-        let names = Rc::new(RefCell::new(NamesServer::new(Names::default())));
+        keeper::tests::serve(INIT);
+        serve()
+    }
+
+    /// The first name server, or the next one.
+    fn serve() -> [Borrowed<'static, NamesClient>; 3] {
+        let names = Names::new(InitClient::new(Endpoint::from_raw(INIT))).unwrap();
+        let names = Rc::new(RefCell::new(NamesServer::new(names)));
         for badge in 0..3 {
             fake::serve(
                 Handle(TRUSTED_HANDLE.0 + badge),
@@ -112,6 +150,21 @@ mod tests {
     }
 
     #[test]
+    fn the_next_name_server_knows_names_and_owners() {
+        let [trusted, first, second] = names();
+        let [clock, store] = [50, 51].map(|number| Endpoint::from_raw(Handle(number)));
+        first.publish("clock", &clock, 7).unwrap();
+        second.publish("store", &store, 0).unwrap();
+        trusted.forget(2).unwrap();
+        serve();
+        assert_eq!(refused(first.publish("clock", &clock, 7)), Refusal::Taken);
+        assert_eq!(refused(first.find("store")), Refusal::NotFound);
+        trusted.forget(1).unwrap();
+        serve();
+        assert_eq!(refused(first.find("clock")), Refusal::NotFound);
+    }
+
+    #[test]
     fn bad_names_and_handles_are_refused() {
         let [_, first, _] = names();
         let endpoint = Endpoint::from_raw(Handle(50));
@@ -123,7 +176,7 @@ mod tests {
             assert_eq!(refused(first.find(name)), Refusal::BadRequest);
         }
         let name = Name::new("clock").unwrap();
-        fake::fail(Call::HandleCopy, Some(Error::Denied));
+        fake::fail(Call::HandleCopy, Some(libipc::Error::Denied));
         let registered = first.register(name, Endpoint::from_raw(Handle(9)));
         fake::fail(Call::HandleCopy, None);
         assert_eq!(refused(registered), Refusal::BadRequest);
@@ -150,7 +203,7 @@ mod tests {
         }
         let _ = fake::asked();
         let name = Name::new("one more").unwrap();
-        let full = first.register(name, Endpoint::from_raw(Handle(90)));
+        let full = first.register(name, Endpoint::from_raw(Handle(80)));
         assert_eq!(refused(full), Refusal::Full);
         let asked = fake::asked();
         let closed = |number| {
@@ -158,7 +211,7 @@ mod tests {
                 .iter()
                 .any(|asked| (asked.call, asked.handle) == (Call::HandleClose, Handle(number)))
         };
-        assert!(closed(90));
+        assert!(closed(80));
     }
 
     /// A service, and its next version.

@@ -5,5 +5,7 @@ extern crate alloc;
 
 pub mod adding;
 pub mod bench;
+pub mod cache;
+pub mod pipe;
 pub mod scenario;
 pub mod store;

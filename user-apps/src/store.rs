@@ -70,8 +70,7 @@ impl Values {
 
 impl Store for Values {
     fn put(&mut self, key: Name, value: &[u8]) -> Result<(), StoreError> {
-        let mut kept = PageBuffer::new(value.len()).map_err(|_| StoreError::NoMemory)?;
-        kept.copy_from_slice(value);
+        let kept = PageBuffer::copy_of(value).map_err(|_| StoreError::NoMemory)?;
         match self.position(key) {
             Ok(place) => self.0[place].1 = kept,
             Err(_) if self.0.len() == MAX_VALUES => return Err(StoreError::Full),

@@ -32,8 +32,24 @@ const BLOCK: usize = 512;
 /// What programs begin at a multiple of.
 const PAGE: usize = 4096;
 
+/// How the names of programs begin that nobody runs but to test or to measure.
+const FOR_TESTS: [&str; 2] = ["test_", "bench_"];
+
+/// Whether a program of this name is there to test or to measure.
+pub(crate) fn is_for_tests(program: &str) -> bool {
+    what_is_tested(program) != program
+}
+
+/// The name without what says that the program is there to test or to measure.
+pub(crate) fn what_is_tested(program: &str) -> &str {
+    let mut prefixes = FOR_TESTS.iter();
+    prefixes
+        .find_map(|prefix| program.strip_prefix(prefix))
+        .unwrap_or(program)
+}
+
 /// Entries by name.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Archive {
     entries: BTreeMap<String, Vec<u8>>,
 }
@@ -60,6 +76,13 @@ impl Archive {
         self.entries
             .insert("boot/kernel.sym".into(), symbols_of(kernel)?.into_bytes());
         Ok(())
+    }
+
+    /// The same without the programs that are there to test or to measure.
+    pub(crate) fn without_tests(&self) -> Archive {
+        let mut entries = self.entries.clone();
+        entries.retain(|name, _| !name.strip_prefix(PROGRAMS).is_some_and(is_for_tests));
+        Archive { entries }
     }
 
     /// The archive's bytes.
@@ -241,6 +264,16 @@ mod tests {
         for program in programs {
             assert_eq!(program.raw_file_position() % PAGE as u64, 0);
         }
+    }
+
+    #[test]
+    fn test_programs_can_be_left_out() {
+        let mut archive = Archive::default();
+        for name in ["bin/bench_x", "bin/sh", "bin/test_x", "boot/test_x"] {
+            archive.entries.insert(name.into(), Vec::new());
+        }
+        let left: Vec<_> = archive.without_tests().entries.into_keys().collect();
+        assert_eq!(left, ["bin/sh", "boot/test_x"]);
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! `cargo xtask build`: the kernel, the user programs, and the boot archive that carries them.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::archive::Archive;
+use crate::archive::{Archive, is_for_tests};
 use crate::setup::{self, Purpose};
-use crate::workspace::{BARE_METAL, Part, output_dir, root, stdout_of};
+use crate::workspace::{BARE_METAL, Part, output_dir, outside, root, stdout_of};
 
 /// What to build.
 #[derive(clap::Args, Clone, Default)]
@@ -16,7 +16,8 @@ pub(crate) struct BuildArgs {
     /// Build without optimisation
     #[arg(long)]
     pub(crate) debug: bool,
-    /// Put another program into the boot archive, as bin/ and its file name; may be repeated
+    /// Put further programs into the boot archive, as bin/ and their names: those of a crate in a folder, or an ELF file; may
+    /// be repeated
     #[arg(long = "app", value_name = "PATH")]
     pub(crate) apps: Vec<PathBuf>,
     /// Take what the last build has made
@@ -32,19 +33,44 @@ pub(crate) struct BuildArgs {
 pub(crate) struct Built {
     /// The kernel's ELF file.
     pub(crate) kernel: PathBuf,
-    /// The boot archive.
-    pub(crate) archive: PathBuf,
+    /// The boot archive, without programs that test or measure.
+    archive: PathBuf,
+    /// The boot archive with all programs.
+    whole_archive: PathBuf,
     /// The ELF files of the workspace's user programs, not stripped, sorted by name.
     pub(crate) programs: Vec<PathBuf>,
+    /// Those that the options name.
+    pub(crate) apps: Vec<PathBuf>,
     /// Whether the archive was made for one run only.
     own_archive: bool,
 }
 
 impl Built {
-    /// Removes the archive if it was made for one run only.
+    /// The boot archive for a machine that runs this program, or none but the shell: what tests and measures is in it only if
+    /// the program does.
+    pub(crate) fn archive_for(&self, program: Option<&str>) -> &Path {
+        if program.is_some_and(is_for_tests) {
+            &self.whole_archive
+        } else {
+            &self.archive
+        }
+    }
+
+    /// The ELF file of a program, with its symbols.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        let mut apps = self.apps.iter();
+        let app = apps.find(|app| app.ends_with(name)).cloned();
+        app.unwrap_or_else(|| {
+            let folder = Part::User.target_dir().join(BARE_METAL);
+            folder.join("release").join(name)
+        })
+    }
+
+    /// Removes the archives if they were made for one run only.
     pub(crate) fn discard_own_archive(&self) {
         if self.own_archive {
             let _ = std::fs::remove_file(&self.archive);
+            let _ = std::fs::remove_file(&self.whole_archive);
         }
     }
 }
@@ -56,7 +82,7 @@ pub(crate) fn main(args: &BuildArgs) -> Result<ExitCode> {
     eprintln!(
         "    Archive {} ({} programs)",
         shown(&built.archive),
-        built.programs.len()
+        built.programs.len() + built.apps.len()
     );
     Ok(ExitCode::SUCCESS)
 }
@@ -75,21 +101,54 @@ pub(crate) fn build(args: &BuildArgs) -> Result<Built> {
     };
     let programs = executables(Part::User, profile)?;
 
-    let mut archive = Archive::default();
-    for program in programs.iter().chain(&args.apps) {
-        archive.add_program(program)?;
+    let mut apps = Vec::new();
+    for app in &args.apps {
+        apps.extend(app_programs(app, profile)?);
     }
-    archive.add_symbols(kernel)?;
 
-    let bytes = archive.into_tar()?;
-    let path = output_dir()?.join(archive_name(args));
-    write_if_changed(&path, &bytes)?;
+    let mut whole = Archive::default();
+    for program in &programs {
+        whole.add_program(program)?;
+    }
+    whole.add_symbols(kernel)?;
+    let mut usual = whole.without_tests();
+    for app in &apps {
+        whole.add_program(app)?;
+        usual.add_program(app)?;
+    }
     Ok(Built {
         kernel: kernel.clone(),
-        archive: path,
+        archive: write_archive(usual, &archive_name(args, ""))?,
+        whole_archive: write_archive(whole, &archive_name(args, WHOLE))?,
         programs,
+        apps,
         own_archive: !args.apps.is_empty(),
     })
+}
+
+/// Writes an archive below the output folder, and returns its path.
+fn write_archive(archive: Archive, name: &str) -> Result<PathBuf> {
+    let path = output_dir()?.join(name);
+    write_if_changed(&path, &archive.into_tar()?)?;
+    Ok(path)
+}
+
+/// The programs that an `--app` stands for: those of the crate in a folder, which is built, or an ELF file.
+fn app_programs(app: &Path, profile: &str) -> Result<Vec<PathBuf>> {
+    if app.is_dir() {
+        let programs = executables_of(outside(app)?.args(["--bins"]), profile)?;
+        if programs.is_empty() {
+            bail!("the crate in {} has no programs", app.display());
+        }
+        return Ok(programs);
+    }
+    if !app.is_file() {
+        bail!(
+            "--app {}: there is no such folder or file; `cargo xtask new` makes a crate",
+            app.display()
+        );
+    }
+    Ok(vec![app.to_owned()])
 }
 
 /// What the last optimised build has made.
@@ -98,41 +157,57 @@ fn last_build() -> Result<Built> {
         .target_dir()
         .join(BARE_METAL)
         .join("release/cowslip");
-    let archive = output_dir()?.join("archive.tar");
-    if !kernel.is_file() || !archive.is_file() {
+    let args = BuildArgs::default();
+    let [archive, whole_archive] = [
+        output_dir()?.join(archive_name(&args, "")),
+        output_dir()?.join(archive_name(&args, WHOLE)),
+    ];
+    if ![&kernel, &archive, &whole_archive]
+        .iter()
+        .all(|path| path.is_file())
+    {
         bail!("nothing has been built yet");
     }
     Ok(Built {
         kernel,
         archive,
+        whole_archive,
         programs: Vec::new(),
+        apps: Vec::new(),
         own_archive: false,
     })
 }
 
+/// What the name of an archive has that has all programs.
+const WHOLE: &str = "-whole";
+
 /// Archives with different contents have different names: a boot that is under way keeps its own.
-fn archive_name(args: &BuildArgs) -> String {
+fn archive_name(args: &BuildArgs, which: &str) -> String {
     let profile = match args {
         BuildArgs { checked: true, .. } => "-checked",
         BuildArgs { debug: true, .. } => "-debug",
         _ => "",
     };
     if args.apps.is_empty() {
-        format!("archive{profile}.tar")
+        format!("archive{which}{profile}.tar")
     } else {
-        format!("archive{profile}-{}.tar", std::process::id())
+        format!("archive{which}{profile}-{}.tar", std::process::id())
     }
 }
 
 /// Builds a part and returns its executables.
 fn executables(part: Part, profile: &str) -> Result<Vec<PathBuf>> {
-    let mut command = part.cargo("build");
+    executables_of(&mut part.cargo("build"), profile)
+}
+
+/// Runs a `cargo build` and returns the executables that it makes.
+fn executables_of(command: &mut Command, profile: &str) -> Result<Vec<PathBuf>> {
     command.args([
         "--message-format=json-render-diagnostics",
         "--profile",
         profile,
     ]);
-    executables_in(&stdout_of(&mut command)?)
+    executables_in(&stdout_of(command)?)
 }
 
 /// The executables that cargo's JSON messages tell of, sorted.

@@ -14,6 +14,7 @@ mod image;
 mod limine_conf;
 mod machine;
 mod miri;
+mod new;
 mod run;
 mod serial;
 mod setup;
@@ -34,6 +35,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Make a crate with a server or an app, which runs at once
+    New(new::NewArgs),
     /// Build the kernel, the user programs and the boot archive
     Build(build::BuildArgs),
     /// Boot Cowslip in QEMU, with a shell or one program
@@ -57,6 +60,7 @@ enum Task {
 fn main() -> ExitCode {
     end_with_the_reader();
     let result = match Cli::parse().task {
+        Task::New(args) => new::main(&args),
         Task::Build(args) => build::main(&args),
         Task::Run(args) => run::main(&args),
         Task::Test(args) => test::main(&args),

@@ -91,17 +91,18 @@ fn boot(args: &RunArgs, built: &Built) -> Result<Ending> {
     let entry = limine_conf::entry()?;
     let base = [&[entry.cmdline][..], &args.set].concat().join(" ");
     let cmdline = command_line(&base, args.log.as_deref(), &args.program);
+    let archive = built.archive_for(args.program.first().map(String::as_str));
     let disc = Scratch::new()?;
     let medium = match args.boot {
         Door::Direct => Medium::Direct {
             kernel: built.kernel.clone(),
-            archive: built.archive.clone(),
+            archive: archive.to_owned(),
             cmdline,
         },
         Door::Limine => {
             let conf = limine_conf::with_cmdline(&limine_conf::text()?, &cmdline);
             let image = disc.path().join("cowslip.iso");
-            image::make(built, &conf, &image)?;
+            image::make(&built.kernel, archive, &conf, &image)?;
             Medium::Disc {
                 image,
                 firmware: args.firmware,
@@ -119,7 +120,7 @@ fn boot(args: &RunArgs, built: &Built) -> Result<Ending> {
         trace: None,
     };
     if args.gdb {
-        explain_debugging(built);
+        explain_debugging(built, &args.program);
     }
     let limit = args.timeout.map(Duration::from_secs);
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
@@ -130,11 +131,17 @@ fn boot(args: &RunArgs, built: &Built) -> Result<Ending> {
     }
 }
 
-fn explain_debugging(built: &Built) {
+fn explain_debugging(built: &Built, program: &[String]) {
     let kernel = shown(&built.kernel);
     eprintln!("xtask: the machine waits for a debugger; attach with");
     eprintln!("    rust-gdb {kernel} -ex 'target remote :1234'");
     eprintln!(
         "xtask: before paging is on, only hardware breakpoints work: hbreak NAME, then continue"
     );
+    if let Some(program) = program.first() {
+        let program = shown(&built.program(program));
+        eprintln!("xtask: to stop in {program}:");
+        eprintln!("    add-symbol-file {program}");
+        eprintln!("xtask: programs have the same addresses, so others stop there too");
+    }
 }

@@ -120,7 +120,9 @@ fn machine(args: &SoakArgs, built: &Built, words: &[String]) -> Result<Machine> 
     Ok(Machine {
         medium: Medium::Direct {
             kernel: built.kernel.clone(),
-            archive: built.archive.clone(),
+            archive: built
+                .archive_for(words.first().map(String::as_str))
+                .to_owned(),
             cmdline: command_line(&limine_conf::entry()?.cmdline, None, words),
         },
         smp: args.smp,

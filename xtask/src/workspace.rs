@@ -35,6 +35,22 @@ pub(crate) fn target_dir() -> PathBuf {
     }
 }
 
+/// The folder of the workspace with a crate in each folder that `cargo xtask new` has made, named like the crate.
+pub(crate) const APPS: &str = "apps";
+
+/// The crates in [`APPS`], sorted.
+fn apps() -> Vec<String> {
+    let entries = std::fs::read_dir(root().join(APPS)).into_iter().flatten();
+    let crates = entries
+        .flatten()
+        .filter(|entry| entry.path().join("Cargo.toml").is_file());
+    let mut names: Vec<_> = crates
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
 /// A folder below the target folder for what xtask itself makes; created on demand.
 pub(crate) fn output_dir() -> Result<PathBuf> {
     let dir = target_dir().join("cowslip");
@@ -78,28 +94,77 @@ impl Part {
     }
 
     /// The packages and targets that make up the part.
-    fn selection(self) -> &'static [&'static str] {
+    fn selection(self) -> Vec<String> {
+        let of = |packages: &[&str], targets: &[&str]| {
+            let packages = packages.iter().flat_map(|package| ["-p", package]);
+            packages
+                .chain(targets.iter().copied())
+                .map(str::to_owned)
+                .collect()
+        };
         match self {
-            Part::Kernel => &["-p", "kernel", "--bin", "cowslip"],
-            Part::User => &["-p", "servers", "-p", "user-apps", "--bins"],
+            Part::Kernel => of(&["kernel"], &["--bin", "cowslip"]),
+            Part::User => {
+                let apps = apps();
+                let apps = apps.iter().map(String::as_str);
+                let packages: Vec<_> = ["servers", "user-apps"].into_iter().chain(apps).collect();
+                of(&packages, &["--bins"])
+            }
         }
     }
 
     /// `cargo SUBCOMMAND` over the part, for bare metal.
+    pub(crate) fn cargo(self, subcommand: &str) -> Command {
+        let mut command = self.bare_metal(subcommand);
+        command.args(self.selection());
+        command
+    }
+
+    /// `cargo SUBCOMMAND` over nothing yet, with the part's flags and target folder.
     ///
     /// Flags inherited from the environment are made for the host; here they would silently
     /// replace the ones that the linker scripts rely on, so they are dropped.
-    pub(crate) fn cargo(self, subcommand: &str) -> Command {
+    fn bare_metal(self, subcommand: &str) -> Command {
         let mut command = cargo();
         command
             .env_remove("RUSTFLAGS")
             .env("CARGO_ENCODED_RUSTFLAGS", self.rust_flags().join("\x1f"))
             .arg(subcommand)
-            .args(self.selection())
             .args(["--target", BARE_METAL, "--target-dir"])
             .arg(self.target_dir());
         command
     }
+}
+
+/// `cargo build` of the crate in a folder, which need not be in the workspace, for bare metal.
+pub(crate) fn outside(folder: &Path) -> Result<Command> {
+    let mut command = Part::User.bare_metal("build");
+    command.arg("--manifest-path").arg(manifest_of(folder)?);
+    Ok(command)
+}
+
+/// `cargo test` of the crate in a folder, which need not be in the workspace, on the host.
+pub(crate) fn outside_tests(folder: &Path) -> Result<Command> {
+    let mut command = cargo();
+    command
+        .arg("test")
+        .arg("--target-dir")
+        .arg(target_dir())
+        .arg("--manifest-path")
+        .arg(manifest_of(folder)?);
+    Ok(command)
+}
+
+/// The manifest in a folder. Cargo runs elsewhere, so its path is made absolute.
+fn manifest_of(folder: &Path) -> Result<PathBuf> {
+    let manifest = std::path::absolute(folder)?.join("Cargo.toml");
+    if !manifest.is_file() {
+        bail!(
+            "{} has no Cargo.toml; `cargo xtask new server NAME --path {0}` makes a crate",
+            folder.display()
+        );
+    }
+    Ok(manifest)
 }
 
 /// Runs a command to its end and fails unless it succeeds.

@@ -155,6 +155,15 @@ impl Tag {
     /// What kind of event the tag stands for.
     #[must_use]
     pub const fn kind(self) -> MessageKind {
+        if self.0 & (3 << Self::KIND_SHIFT) == 0 {
+            return MessageKind::Message;
+        }
+        self.rare_kind()
+    }
+
+    /// The same for all but messages, for which one question is enough: a server asks it for each.
+    #[cold]
+    const fn rare_kind(self) -> MessageKind {
         match (self.0 >> Self::KIND_SHIFT) & 3 {
             1 => MessageKind::Notification,
             2 => MessageKind::Fault,

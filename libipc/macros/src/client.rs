@@ -13,7 +13,7 @@ pub(crate) fn client(service: &Service) -> TokenStream {
     let doc = format!("A client of [`{}`].", service.item.ident);
     let protocol_doc = format!("What a server has to speak: version {version}.");
     let labels = service.methods.iter().map(|method| label(service, method));
-    let methods = service.methods.iter().map(method);
+    let methods = service.methods.iter().map(|one| method(service, one));
     quote! {
         #[doc = #doc]
         #[derive(Debug)]
@@ -97,7 +97,7 @@ fn label(service: &Service, method: &Method) -> TokenStream {
     }
 }
 
-fn method(method: &Method) -> TokenStream {
+fn method(service: &Service, method: &Method) -> TokenStream {
     let (name, error) = (&method.name, &method.error);
     let [message, data, sent] = ["message", "data", "sent"].map(local);
     let attributes = method.item.attrs.iter();
@@ -107,19 +107,20 @@ fn method(method: &Method) -> TokenStream {
         match &argument.kind {
             Kind::Caller | Kind::Reply => None,
             Kind::Given(ty) | Kind::Bytes(ty) => Some(quote!(#name: #ty)),
+            Kind::Pages => Some(quote!(#name: ::libipc::PageBuffer)),
             Kind::Lent(ty) => Some(quote!(#name: &#ty)),
         }
     });
     let request = request(method);
     let gone = given(method).map(|(name, _)| name);
-    let (Output::Given(output) | Output::Lent(output) | Output::Bytes(output, _)) = &method.output;
+    let output = method.output.parcelled();
     let Answer {
         into,
         ty,
         reply_room,
         reply_buffer,
         result,
-    } = answer(&method.output);
+    } = answer(service, &method.output);
     quote! {
         #(#docs)*
         #[inline]
@@ -158,14 +159,15 @@ fn request(method: &Method) -> TokenStream {
     let bytes = method.arguments.iter().find_map(|argument| {
         let name = &argument.name;
         match &argument.kind {
-            Kind::Bytes(ty) => Some((name, quote!(<#ty as ::libipc::service::Bytes>))),
+            Kind::Bytes(ty) => {
+                let ty = quote!(<#ty as ::libipc::service::Bytes>);
+                Some((quote!(#ty::bytes(&#name)), quote!(#ty::MOVES)))
+            }
+            Kind::Pages => Some((quote!(#name.as_slice()), quote!(true))),
             _ => None,
         }
     });
-    let (bytes, moves_pages) = match bytes {
-        None => (quote!(#values), quote!(false)),
-        Some((name, ty)) => (quote!(#ty::bytes(&#name)), quote!(#ty::MOVES)),
-    };
+    let (bytes, moves_pages) = bytes.unwrap_or((quote!(#values), quote!(false)));
     quote! {
         let mut #room = [0; #room_len];
         #[allow(unused_mut, reason = "a method may have no arguments")]
@@ -197,7 +199,17 @@ impl Argument {
     pub(crate) fn parcelled(&self) -> Option<&Type> {
         match &self.kind {
             Kind::Given(ty) | Kind::Lent(ty) => Some(ty),
-            Kind::Caller | Kind::Reply | Kind::Bytes(_) => None,
+            Kind::Caller | Kind::Reply | Kind::Bytes(_) | Kind::Pages => None,
+        }
+    }
+}
+
+impl Output {
+    /// The type that is put into the parcel.
+    pub(crate) fn parcelled(&self) -> Type {
+        match self {
+            Output::Given(ty) | Output::Lent(ty) | Output::Bytes(ty, _) => ty.clone(),
+            Output::Pages => syn::parse_quote!(()),
         }
     }
 }
@@ -226,7 +238,7 @@ struct Answer {
     result: TokenStream,
 }
 
-fn answer(output: &Output) -> Answer {
+fn answer(service: &Service, output: &Output) -> Answer {
     let [values, sent, reply_room, into] = ["values", "sent", "reply_room", "into"].map(local);
     match output {
         Output::Given(ty) | Output::Lent(ty) => {
@@ -241,6 +253,19 @@ fn answer(output: &Output) -> Answer {
                     ::core::result::Result::Ok(
                         ::libipc::service::take_reply::<#ty>(#sent.reply, #values)?,
                     )
+                },
+            }
+        }
+        Output::Pages => {
+            let max_bytes = &service.max_bytes;
+            Answer {
+                into: None,
+                ty: quote!(::libipc::PageBuffer),
+                reply_room: Some(quote!(let mut #into = ::libipc::PageBuffer::new(#max_bytes)?;)),
+                reply_buffer: quote!(&mut #into),
+                result: quote! {
+                    ::libipc::service::take_reply::<()>(#sent.reply, ::core::option::Option::Some(&[]))?;
+                    ::core::result::Result::Ok(::libipc::service::take_pages(#into, #sent.reply_len)?)
                 },
             }
         }

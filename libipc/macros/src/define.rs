@@ -111,6 +111,8 @@ pub(crate) enum Kind {
     Lent(Type),
     /// Goes as it is: the whole type.
     Bytes(Type),
+    /// A buffer whose pages move.
+    Pages,
 }
 
 /// What a method results in, errors left out.
@@ -121,6 +123,8 @@ pub(crate) enum Output {
     Lent(Type),
     /// Something, and bytes: the client says where they go.
     Bytes(Type, Box<Type>),
+    /// A buffer whose pages move.
+    Pages,
 }
 
 impl Service {
@@ -136,16 +140,14 @@ impl Service {
             other => Err(Error::new(other.span(), "a service consists of methods")),
         });
         let methods = methods.collect::<Result<Vec<_>>>()?;
-        let bytes = methods.iter().flat_map(|method| &method.arguments);
-        let bytes = bytes
-            .filter(|argument| matches!(argument.kind, Kind::Bytes(_)))
-            .map(|argument| argument.span)
-            .next();
-        if let (Some(span), None) = (bytes, &options.max_bytes) {
+        if let (Some(span), None) = (
+            methods.iter().find_map(Method::unbounded),
+            &options.max_bytes,
+        ) {
             return Err(Error::new(
                 span,
                 "how many bytes may that be? `#[libipc::service(version = .., max_bytes = ..)]` \
-                 says how much room the server has",
+                 says how much room there is",
             ));
         }
         Ok(Service {
@@ -229,7 +231,7 @@ impl Method {
             });
         }
         at_most_one(&arguments, "a request has bytes once", |kind| {
-            matches!(kind, Kind::Bytes(_))
+            kind.is_bytes()
         })?;
         at_most_one(&arguments, "a request is answered once", |kind| {
             matches!(kind, Kind::Reply)
@@ -251,6 +253,14 @@ impl Method {
         })
     }
 
+    /// Where bytes are named whose most the service has to say: those of a request, and pages that come back.
+    fn unbounded(&self) -> Option<Span> {
+        let mut arguments = self.arguments.iter();
+        let request = arguments.find(|argument| argument.kind.is_bytes());
+        let result = matches!(self.output, Output::Pages).then(|| self.item.sig.span());
+        request.map(|argument| argument.span).or(result)
+    }
+
     /// Whether the method may answer later.
     pub(crate) fn is_deferred(&self) -> bool {
         let mut kinds = self.arguments.iter().map(|argument| &argument.kind);
@@ -269,7 +279,15 @@ fn at_most_one(arguments: &[Argument], why: &str, is: fn(&Kind) -> bool) -> Resu
     }
 }
 
+/// The type of a buffer whose pages move.
+const PAGES: &str = "PageBuffer";
+
 impl Kind {
+    /// Whether it is the bytes of the request.
+    pub(crate) fn is_bytes(&self) -> bool {
+        matches!(self, Kind::Bytes(_) | Kind::Pages)
+    }
+
     fn of(ty: &Type) -> Result<Self> {
         if is_bytes(ty) {
             return Ok(Kind::Bytes(ty.clone()));
@@ -286,6 +304,7 @@ impl Kind {
             _ => Ok(match last_segment(ty).map(|segment| &segment.ident) {
                 Some(name) if name == "Caller" => Kind::Caller,
                 Some(name) if name == "Reply" => Kind::Reply,
+                Some(name) if name == PAGES => Kind::Pages,
                 _ => Kind::Given(ty.clone()),
             }),
         }
@@ -352,6 +371,7 @@ fn output_of(output: &ReturnType) -> Result<(bool, Output, Type)> {
 /// What a `Reply<T, E>` or `Reply<T, E, WithBytes>` is the right to answer.
 fn reply_of(ty: &Type) -> Result<(Output, Type)> {
     match parameters(ty, "Reply").as_deref() {
+        Some([output, error]) if is_named(output, PAGES) => Ok((Output::Pages, (*error).clone())),
         Some([output, error]) => Ok((Output::Given((*output).clone()), (*error).clone())),
         Some([output, error, _]) => {
             let output = Output::Bytes((*output).clone(), Box::new(parse_quote!(&[u8])));
@@ -368,6 +388,9 @@ impl Output {
     fn of(ty: &Type) -> Result<Self> {
         if is_bytes(ty) {
             return Ok(Output::Bytes(parse_quote!(()), Box::new(ty.clone())));
+        }
+        if is_named(ty, PAGES) {
+            return Ok(Output::Pages);
         }
         match ty {
             Type::Reference(reference) => Ok(Output::Lent((*reference.elem).clone())),
@@ -430,8 +453,11 @@ mod tests {
     fn arguments_are_checked() {
         assert!(wrong_method("fn f(&self, (a, b): (u8, u8));").contains("has a name"));
         assert!(wrong_method("fn f(&self, b: &mut [u8]);").contains("is a result"));
-        assert!(wrong_method("fn f(&self, b: &[u8]);").contains("how many bytes"));
-        let two = "trait T { fn f(&self, a: &[u8], b: &str); }";
+        for bytes in ["&[u8]", "PageBuffer"] {
+            let method = format!("fn f(&self, b: {bytes});");
+            assert!(wrong_method(&method).contains("how many bytes"));
+        }
+        let two = "trait T { fn f(&self, a: &[u8], b: PageBuffer); }";
         assert!(wrong("version = 1, max_bytes = 9", two).contains("bytes once"));
         let replies = "fn f(&self, a: Reply<u8, E>, b: Reply<u8, E>) -> A;";
         assert!(wrong_method(replies).contains("answered once"));
@@ -443,6 +469,7 @@ mod tests {
         assert!(wrong_method("fn f(&self) -> Result<u8>;").contains("which errors it has"));
         assert!(wrong_method("fn f(&self) -> (u8, u8, &[u8]);").contains("bytes come alone"));
         assert_eq!(wrong_method("fn f(&self) -> Result<(u8, &[u8]), E>;"), "");
+        assert!(wrong_method("fn f(&self) -> PageBuffer;").contains("how many bytes"));
     }
 
     #[test]

@@ -19,11 +19,13 @@ pub(crate) fn fingerprint(name: &str, version: u32, methods: &[Method]) -> u64 {
                 Kind::Given(ty) => text += &format!("{},", compact(ty)),
                 Kind::Lent(ty) => text += &format!("&{},", compact(ty)),
                 Kind::Bytes(ty) => text += &format!("{},", compact(ty)),
+                Kind::Pages => text += "PageBuffer,",
             }
         }
         text += &match &method.output {
             Output::Given(ty) => format!(")->{}", compact(ty)),
             Output::Lent(ty) => format!(")->&{}", compact(ty)),
+            Output::Pages => ")->PageBuffer".to_owned(),
             Output::Bytes(ty, bytes) => format!(")->{}+{}", compact(ty), compact(bytes)),
         };
         text += &format!("!{}", compact(&method.error));

@@ -93,7 +93,7 @@ fn limits(method: &Method) -> TokenStream {
     let has_bytes = method
         .arguments
         .iter()
-        .any(|argument| matches!(argument.kind, Kind::Bytes(_)));
+        .any(|argument| argument.kind.is_bytes());
     let arguments = parcelled.iter().enumerate().map(|(i, &(argument, ty))| {
         let span = argument.span;
         let before = &types[..=i];
@@ -125,8 +125,8 @@ fn limits(method: &Method) -> TokenStream {
             #lent
         }
     });
-    let (Output::Given(ty) | Output::Lent(ty) | Output::Bytes(ty, _)) = &method.output;
-    let span = syn::spanned::Spanned::span(ty);
+    let ty = method.output.parcelled();
+    let span = syn::spanned::Spanned::span(&ty);
     let ty = quote_spanned!(span=> <#ty as ::libipc::service::Argument>);
     quote_spanned! {span=>
         const _: () = {
@@ -150,9 +150,24 @@ pub(crate) fn server(service: &Service) -> TokenStream {
         .filter(|method| !method.is_deferred());
     let results = results.filter_map(|method| match &method.output {
         Output::Given(ty) | Output::Lent(ty) => Some(ty),
-        Output::Bytes(..) => None,
+        Output::Bytes(..) | Output::Pages => None,
     });
     let room_of_results = room_for(results);
+    let gives_pages = service
+        .methods
+        .iter()
+        .any(|method| matches!(method.output, Output::Pages) && !method.is_deferred());
+    let (pages_field, pages_none) = if gives_pages {
+        (
+            quote! {
+                /// The buffer of the last result, whose pages have left.
+                pages: ::core::option::Option<::libipc::PageBuffer>,
+            },
+            quote!(pages: ::core::option::Option::None,),
+        )
+    } else {
+        (quote!(), quote!())
+    };
     let parcelled = service.methods.iter().flat_map(|method| &method.arguments);
     let room_of_requests = room_for(parcelled.filter_map(Argument::parcelled));
     let max_bytes = match &service.max_bytes {
@@ -174,6 +189,7 @@ pub(crate) fn server(service: &Service) -> TokenStream {
             pub state: S,
             /// Where the values of a result are until they are sent.
             room: [u8; #room_of_results],
+            #pages_field
         }
 
         impl<S: #interface> #server<S> {
@@ -182,6 +198,7 @@ pub(crate) fn server(service: &Service) -> TokenStream {
                 Self {
                     state,
                     room: [0; #room_of_results],
+                    #pages_none
                 }
             }
         }
@@ -250,6 +267,7 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
         Kind::Bytes(ty) => {
             quote!(<#ty as ::libipc::service::Bytes<'_>>::from_bytes(#contents.bytes())?)
         }
+        Kind::Pages => quote!(#contents.bytes()),
         _ => {
             let ty = argument.parcelled();
             quote!(<#ty as ::libipc::service::Argument>::take(#contents)?)
@@ -262,7 +280,7 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
                 badge: #incoming.badge
             }),
             Kind::Reply => quote!(::libipc::service::Reply::new(#incoming.token)),
-            Kind::Given(_) | Kind::Bytes(_) => quote!(#name),
+            Kind::Given(_) | Kind::Bytes(_) | Kind::Pages => quote!(#name),
             Kind::Lent(_) => quote!(&#name),
         }
     });
@@ -287,6 +305,9 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
             Output::Lent(_) => {
                 quote!(::libipc::service::answer_lent(#incoming.token, #result, &mut self.room))
             }
+            Output::Pages => quote! {
+                ::libipc::service::answer_pages(#incoming.token, #result, &mut self.pages)
+            },
             Output::Bytes(ty, _) if is_unit(ty) => {
                 let result = quote!(#result.map(|bytes| ((), bytes)));
                 quote!(::libipc::service::answer_with(#incoming.token, #result))
@@ -296,6 +317,20 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
             }
         }
     };
+    // Keeping them beyond the loop's buffer can fail for want of memory, of which the client hears.
+    let pages = method.arguments.iter().filter_map(|argument| {
+        let name = &argument.name;
+        matches!(argument.kind, Kind::Pages).then(|| {
+            quote! {
+                let #name = match ::libipc::PageBuffer::copy_of(#name) {
+                    ::core::result::Result::Ok(pages) => pages,
+                    ::core::result::Result::Err(error) => {
+                        return ::libipc::service::failed(#incoming.token, error);
+                    }
+                };
+            }
+        })
+    });
     quote! {
         #label => {
             let ::core::option::Option::Some((#(#names,)*)) = ::libipc::service::open(
@@ -306,6 +341,7 @@ fn arm(service: &Service, method: &Method) -> TokenStream {
             ) else {
                 return ::libipc::service::malformed(#incoming.token);
             };
+            #(#pages)*
             #answer
         }
     }

@@ -6,6 +6,7 @@ use super::error::refused;
 use super::{
     Argument, ConnectError, Contents, Error, ErrorCode, IDENTIFY, Mismatch, NONE, Protocol,
 };
+use crate::buffer::PageBuffer;
 use crate::message::{Message, Sent};
 use crate::names;
 use crate::object::Endpoint;
@@ -59,6 +60,18 @@ pub fn ask<E: ErrorCode>(
         NONE => Error::Mismatch(Mismatch::Reply),
         label => refused(label),
     })
+}
+
+/// The buffer that a reply's pages have come to, as long as they are.
+///
+/// # Errors
+/// [`Mismatch::Reply`] for more than it has room for.
+pub fn take_pages(mut into: PageBuffer, len: usize) -> Result<PageBuffer, Mismatch> {
+    if len > into.len() {
+        return Err(Mismatch::Reply);
+    }
+    into.truncate(len);
+    Ok(into)
 }
 
 /// Takes a result out of a reply with these bytes; `None` stands for more of them than there is room for.

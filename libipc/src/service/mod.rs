@@ -24,12 +24,13 @@
 //! | `&Endpoint`, ... | one that it keeps | one for as long as the method runs | a copy of the handle |
 //! | `&[u8]`, `&str` | the same | the same | bytes: whole pages copy-on-write where both sides begin at a page, the rest copied |
 //! | [`Moved`] | pages that it gives away | the bytes | pages that move |
+//! | [`PageBuffer`](crate::PageBuffer) | its own, to give away | its own | pages that move |
+//! | `&`[`Shared`](crate::Shared) | memory | what [`map`](crate::Shared::map) makes the same memory of | a handle and a length |
 //! | [`Caller`] | | who asks | the badge |
 //! | [`Reply`] | | the right to answer later | the reply token |
 //!
 //! Results are the same, in the other direction; a result of `&[u8]` becomes an argument of the client,
-//! the buffer that it goes to. Memory that both sides write is nothing that a message carries: it is set up with
-//! the call `share`.
+//! the buffer that it goes to.
 //!
 //! What cannot go along, or has no room, is an error of the compiler at that argument:
 //!
@@ -56,6 +57,7 @@ mod bytes;
 mod client;
 mod error;
 mod parcel;
+mod reconnect;
 mod reply;
 mod server;
 mod size;
@@ -64,13 +66,16 @@ mod tests;
 
 pub use argument::{Argument, Value};
 pub use bytes::{Bytes, Moved};
-pub use client::{ask, connect, take_reply};
+pub use client::{ask, connect, take_pages, take_reply};
 pub use error::{ConnectError, Error, ErrorCode, Mismatch, NONE, mismatch};
 pub(crate) use error::{refused, undelivered};
 pub use libipc_macros::{Argument, ErrorCode};
 pub use parcel::{Contents, Parcel};
+pub use reconnect::{Reconnecting, again};
 pub use reply::{Caller, Reply, WithBytes};
-pub use server::{answer, answer_lent, answer_with, malformed, open, unknown};
+pub use server::{
+    answer, answer_lent, answer_pages, answer_with, failed, malformed, open, unknown,
+};
 pub use size::{fits, room, sum};
 
 /// The most bytes of [values](Value) in a request or a reply.

@@ -5,6 +5,7 @@ use core::marker::PhantomData;
 
 use super::error::undelivered;
 use super::{Argument, ErrorCode, MAX_VALUES, NONE, Parcel};
+use crate::buffer::PageBuffer;
 use crate::message::{Message, ReplyToken};
 use crate::server::Answer;
 
@@ -58,6 +59,19 @@ impl<T: Argument, E: ErrorCode> Reply<T, E> {
     /// `StaleToken` when the client is gone. Then handles of the result are closed.
     pub fn send(self, result: Result<T, E>) -> Result<(), abi::Error> {
         send(self.token, result, &[])
+    }
+}
+
+impl<E: ErrorCode> Reply<PageBuffer, E> {
+    /// Answers with pages, which leave the buffer.
+    ///
+    /// # Errors
+    /// `StaleToken` when the client is gone: then the pages are still there.
+    pub fn send(self, result: Result<&mut PageBuffer, E>) -> Result<(), abi::Error> {
+        match result {
+            Ok(pages) => deliver(self.token, Message::new(NONE).moving_pages(), pages),
+            Err(error) => deliver(self.token, Message::new(error.to_label()), &[]),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::error::undelivered;
 use super::{Argument, Bytes, Contents, ErrorCode, IDENTIFY, Mismatch, NONE, Parcel, Protocol};
+use crate::buffer::PageBuffer;
 use crate::message::{Incoming, Message, ReplyToken};
 use crate::server::Answer;
 
@@ -104,6 +105,28 @@ pub fn answer_with<'a, T: Argument, B: Bytes<'a>, E: ErrorCode>(
         }
         Err(error) => refuse(token, &error),
     }
+}
+
+/// The answer with pages that leave the server. The buffer stays in its place until the next result takes that.
+#[inline]
+pub fn answer_pages<E: ErrorCode>(
+    token: ReplyToken,
+    result: Result<PageBuffer, E>,
+    place: &mut Option<PageBuffer>,
+) -> Option<Answer<'_>> {
+    match result {
+        Ok(pages) => {
+            let pages = place.insert(pages);
+            token.answer_with(Message::new(NONE).moving_pages(), pages)
+        }
+        Err(error) => refuse(token, &error),
+    }
+}
+
+/// The answer to a request that the server has no memory for, or no room.
+#[cold]
+pub fn failed<'a>(token: ReplyToken, error: abi::Error) -> Option<Answer<'a>> {
+    token.answer(undelivered(error))
 }
 
 /// The same message, whose handles move if it has some.

@@ -10,7 +10,7 @@ use super::*;
 use crate::message::{Fault, Incoming, Message};
 use crate::object::Endpoint;
 use crate::server::{Answer, Service};
-use crate::{Borrowed, fake};
+use crate::{Borrowed, PageBuffer, Shared, fake};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ErrorCode)]
 enum Trouble {
@@ -78,6 +78,12 @@ trait Sample {
     fn publish(&mut self, essay: &Essay);
     /// Pages that move.
     fn swallow(&mut self, pages: Moved<'_>) -> usize;
+    /// A buffer goes there and back.
+    fn turn(&mut self, pages: PageBuffer) -> Result<PageBuffer, Trouble>;
+    /// A buffer comes back later.
+    fn page(&mut self, reply: Reply<PageBuffer, Trouble>) -> Option<Answer<'_>>;
+    /// Shared memory is lent, and its length goes along.
+    fn share(&self, memory: &Shared) -> usize;
     /// Who asks?
     fn who(&self, caller: Caller) -> u64;
     /// Arguments with the names that generated code has inside.
@@ -152,6 +158,24 @@ impl Sample for State {
 
     fn swallow(&mut self, pages: Moved<'_>) -> usize {
         pages.len()
+    }
+
+    fn turn(&mut self, mut pages: PageBuffer) -> Result<PageBuffer, Trouble> {
+        pages.reverse();
+        if pages.is_empty() {
+            return Err(Trouble::Missing);
+        }
+        Ok(pages)
+    }
+
+    fn page(&mut self, reply: Reply<PageBuffer, Trouble>) -> Option<Answer<'_>> {
+        let mut pages = PageBuffer::copy_of(b"later").unwrap();
+        let _ = reply.send(Ok(&mut pages));
+        None
+    }
+
+    fn share(&self, memory: &Shared) -> usize {
+        memory.len()
     }
 
     fn who(&self, caller: Caller) -> u64 {
@@ -266,6 +290,26 @@ fn bytes_go_into_the_client_s_buffer() {
     assert_eq!(client.count(&mut into[..5]), Ok((12, 5)));
     assert_eq!(into[..5], *b"hello");
     assert_eq!(client.swallow(Moved::out_of(&mut [1; 64])), Ok(64));
+}
+
+#[test]
+fn buffers_go_there_and_back() {
+    let (_, client) = sample();
+    let buffer = |text: &[u8]| PageBuffer::copy_of(text).unwrap();
+    let back = client.turn(buffer(b"abc")).unwrap();
+    assert_eq!(back[..], *b"cba");
+    let missing = client.turn(buffer(b"")).map(|_| ());
+    assert_eq!(missing, Err(Error::Refused(Trouble::Missing)));
+    // Requests are not cut off here; but more comes back than a client of this service has room for.
+    let too_long = client.turn(buffer(&[0; 65])).map(|_| ());
+    assert_eq!(too_long, Err(Error::Mismatch(Mismatch::Reply)));
+    // Nobody waits in a single thread, but the answer is there.
+    assert!(client.page().is_err());
+    let [(_, message, bytes)] = &fake::replies()[..] else {
+        panic!("one reply");
+    };
+    assert_eq!(bytes, b"later");
+    assert!(message.tag.moves_pages());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 pub mod console;
 pub mod files;
+pub mod init;
 pub mod memstat;
 pub mod names;
 pub mod procd;

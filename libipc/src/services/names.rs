@@ -1,6 +1,7 @@
 //! The name server: endpoints by name.
 
 use abi::Rights;
+use serde::{Deserialize, Serialize};
 
 use super::{Error, Refusal};
 use crate::Argument;
@@ -31,7 +32,7 @@ pub trait Names {
 }
 
 /// A name: up to 16 bytes, none of which is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Argument)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Argument, Serialize, Deserialize)]
 pub struct Name([u64; 2]);
 
 impl Name {

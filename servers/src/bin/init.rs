@@ -1,15 +1,20 @@
 //! Init: starts the servers, then one program, and ends the machine with it.
 //!
-//! One thread does that, and another one hears of servers that fault or die: the first may just be
+//! One thread does that, and another one hears of servers that fault or die, and starts them again: the first may just be
 //! waiting for one of them.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::fmt::{self, Write};
 
 use libipc::abi::{InitInfo, ThreadField};
-use libipc::message::{Fault, Incoming};
-use libipc::server::{self, Answer, Service};
-use libipc::service::Mismatch;
+use libipc::message::{Fault, Received};
+use libipc::object::clock;
+use libipc::rt::YieldRelax;
+use libipc::server;
+use libipc::service::{Caller, MAX_VALUES, again};
+use libipc::services::console::ConsoleClient;
+use libipc::services::init::{self, Init, InitServer, Named, WHO_ENDS};
+use libipc::services::names::{Name, NamesClient};
 use libipc::services::procd::{INIT_PID, ProcdClient};
 use libipc::services::{self, Refusal};
 use libipc::thread::{self, Supervisor};
@@ -17,8 +22,11 @@ use libipc::{
     Borrowed, Commit, Endpoint, Error, Handle, PageBuffer, Rights, System, Thread, raw, start,
 };
 use servers::init::boot::{BootError, Clients, Machine, SERVERS, Server};
+use servers::init::keeper::Keeper;
+use servers::init::restarts::Restarts;
 use servers::init::{NO_PROGRAM, SERVER_DIED, has_option, program};
 use servers::procd::report::Words;
+use spin::mutex::SpinMutex;
 
 libipc::program!(run);
 
@@ -28,8 +36,10 @@ enum Failure {
     Kernel(Error),
     /// A server could not be started.
     Start(Server, BootError),
-    /// A server has ended.
+    /// A server has ended, and cannot start again.
     Ended(&'static str),
+    /// A server ends again and again.
+    EndsOften(&'static str),
     /// A server has faulted.
     Faulted(&'static str, Fault),
     /// The command line names no program that could be started.
@@ -49,6 +59,7 @@ impl fmt::Display for Failure {
             Failure::Kernel(error) => error.fmt(f),
             Failure::Start(server, error) => write!(f, "cannot start {}: {error}", server.name()),
             Failure::Ended(name) => write!(f, "the server {name} has ended"),
+            Failure::EndsOften(name) => write!(f, "the server {name} ends again and again"),
             Failure::Faulted(name, fault) => write!(f, "{name}: {}", Words(fault)),
             Failure::Program(error) => write!(f, "cannot start the program: {error}"),
         }
@@ -67,7 +78,8 @@ fn run() -> Result<(), Error> {
     let _work = thread::spawn_at(work, arg, stack, supervisor, priority)?;
     // Below the other thread, which knows better why a server that it starts has died.
     this.set(ThreadField::Priority, u64::from(priority) - 1)?;
-    server::serve_into(&own, &mut [], &mut Watch)
+    let mut watch = InitServer::new(Watch::default());
+    server::serve_into(&own, &mut [0; MAX_VALUES], &mut watch)
 }
 
 /// Tells when this program began, if the command line asks for it.
@@ -82,20 +94,98 @@ fn tell_ticks(began: u64) {
 /// Bytes of the working thread's stack.
 const STACK: usize = 64 * 1024;
 
-/// Hears of everything that fails. It needs no memory for that, and waits for nobody.
-struct Watch;
+/// The servers once all have started: from then on they are started again.
+static RUNNING: SpinMutex<Option<Machine>, YieldRelax> = SpinMutex::new(None);
 
-impl Service for Watch {
-    fn message(&mut self, incoming: Incoming, _: &[u8]) -> Option<Answer<'_>> {
-        incoming.token.answer(Mismatch::Unknown.message())
+/// Hears of everything that fails, and waits for nobody. What a server needs to start again is there already, but for the memory
+/// that the dead one gave back.
+#[derive(Default)]
+struct Watch {
+    restarts: [Restarts; SERVERS.len()],
+    keeper: Keeper,
+}
+
+impl Watch {
+    /// Starts a server that has died again.
+    fn restart(&mut self, server: Server) -> Result<(), Failure> {
+        let mut running = RUNNING.lock();
+        let machine = running.as_mut().filter(|_| server.can_start_again());
+        let machine = machine.ok_or(Failure::Ended(server.name()))?;
+        let (now_ns, _) = clock()?;
+        if !self.restarts[server as usize].may_start(now_ns) {
+            return Err(Failure::EndsOften(server.name()));
+        }
+        machine
+            .start(server)
+            .map_err(|error| Failure::Start(server, error))?;
+        machine.tell_of_restart(server)?;
+        Ok(())
+    }
+}
+
+impl Init for Watch {
+    fn keep(&mut self, caller: Caller, named: Named) -> Result<&Named, Refusal> {
+        only(Server::Names, caller)?;
+        self.keeper.keep(named)
+    }
+
+    fn kept(&self, caller: Caller, number: usize) -> Result<&Named, Refusal> {
+        only(Server::Names, caller)?;
+        self.keeper.kept(number)
+    }
+
+    fn forget(&mut self, caller: Caller, process: u64) -> Result<(), Refusal> {
+        only(Server::Names, caller)?;
+        self.keeper.forget(process);
+        Ok(())
+    }
+
+    fn end(&mut self, caller: Caller, server: Name) -> Result<(), Refusal> {
+        if caller.badge != WHO_ENDS {
+            return Err(Refusal::Denied);
+        }
+        let mut servers = SERVERS.into_iter();
+        let server = servers.find(|candidate| Name::new(candidate.name()) == Some(server));
+        let server = server.ok_or(Refusal::NotFound)?;
+        let running = RUNNING.lock();
+        let space = running.as_ref().and_then(|machine| machine.space(server));
+        Ok(space.ok_or(Refusal::NotFound)?.kill()?)
     }
 
     fn notification(&mut self, bits: u64) {
-        give_up(&Failure::Ended(name(u64::from(bits.trailing_zeros()))));
+        let dead = SERVERS
+            .into_iter()
+            .filter(|&server| bits & 1 << server as u64 != 0);
+        for server in dead {
+            if let Err(failure) = self.restart(server) {
+                give_up(&failure);
+            }
+        }
     }
 
+    /// A server that faults dies, and is started again when its death is told.
     fn fault(&mut self, fault: Fault) {
-        give_up(&Failure::Faulted(name(fault.badge), fault));
+        let server = SERVERS.get(fault.badge as usize);
+        let server = server.filter(|server| server.can_start_again());
+        let failure = Failure::Faulted(name(fault.badge), fault);
+        let running = RUNNING.lock();
+        let machine = running.as_ref().zip(server);
+        match machine.and_then(|(machine, &server)| machine.space(server)) {
+            Some(space) => {
+                say(&failure);
+                let _ = space.kill();
+            }
+            None => give_up(&failure),
+        }
+    }
+}
+
+/// Refuses everybody but this server.
+fn only(server: Server, caller: Caller) -> Result<(), Refusal> {
+    if caller.badge == server as u64 {
+        Ok(())
+    } else {
+        Err(Refusal::Denied)
     }
 }
 
@@ -106,11 +196,16 @@ fn name(number: u64) -> &'static str {
         .map_or("init", |server| server.name())
 }
 
-/// Says why, and ends the machine.
-fn give_up(failure: &Failure) {
+/// Says what has failed, by the kernel's log: the console may be what has.
+fn say(failure: &Failure) {
     let mut text = heapless::String::<256>::new();
     let _ = writeln!(text, "{failure}");
     let _ = System::borrow(start::system()).log(&text);
+}
+
+/// Says why, and ends the machine.
+fn give_up(failure: &Failure) {
+    say(failure);
     shut_down(match failure {
         Failure::Program(_) => NO_PROGRAM,
         _ => SERVER_DIED,
@@ -135,36 +230,49 @@ fn work(own: u64) {
 /// Starts everything; returns the program's exit status once it has ended.
 fn boot(info: &'static InitInfo, own: Borrowed<'static, Endpoint>) -> Result<u64, Failure> {
     let mut machine = Machine::new(info, own)?;
-    let clients = start_servers(&mut machine)?;
-    let procd = clients.procd(INIT_PID)?;
+    for server in SERVERS {
+        machine
+            .start(server)
+            .map_err(|error| Failure::Start(server, error))?;
+    }
+    let procd = machine.clients.procd(INIT_PID)?;
+    // The other thread gets the machine, and closes neither of these.
+    let console = ConsoleClient::borrow(machine.clients.console.handle());
+    let ended = Endpoint::borrow(machine.ended.handle());
+    if has_option(command_line(info), b"mortal") {
+        let_servers_be_ended(&machine.own, &machine.clients).map_err(Failure::Program)?;
+    }
+    *RUNNING.lock() = Some(machine);
     let pid = start_program(info, &procd).map_err(|error| {
-        let _ = clients.console().flush();
+        let _ = again(|| console.flush());
         Failure::Program(error)
     })?;
     loop {
-        machine.ended.recv(&mut [])?;
+        if let Received::Notification(bits) = ended.recv(&mut [])? {
+            tell_restarts(&console, bits);
+        }
         while let Ok(Some(ended)) = procd.wait(0, false) {
             if ended.pid == pid {
-                let _ = clients.console().flush();
+                let _ = again(|| console.flush());
                 return Ok(ended.status as u32 as u64);
             }
         }
     }
 }
 
-fn start_servers(machine: &mut Machine) -> Result<Clients, Failure> {
-    // Gone when all have started: from then on an endpoint lives as long as its server.
-    let mut endpoints = heapless::Vec::<Endpoint, { SERVERS.len() }>::new();
-    for _ in SERVERS {
-        let _ = endpoints.push(Endpoint::create()?);
+/// Says which servers have been started again. This thread may wait for the console.
+fn tell_restarts(console: &ConsoleClient, bits: u64) {
+    for server in Machine::restarted(bits) {
+        let mut text = heapless::String::<64>::new();
+        let _ = writeln!(text, "init: started {} again", server.name());
+        let _ = again(|| console.write_all(text.as_bytes()));
     }
-    let clients = Clients::new(&endpoints)?;
-    for server in SERVERS {
-        machine
-            .start(server, &endpoints, &clients)
-            .map_err(|error| Failure::Start(server, error))?;
-    }
-    Ok(clients)
+}
+
+/// Lets everybody end servers, for tests of what becomes of that.
+fn let_servers_be_ended(own: &Endpoint, clients: &Clients) -> Result<(), services::Error> {
+    let names = NamesClient::borrow(clients.names.handle());
+    names.publish(init::NAME, own, WHO_ENDS)
 }
 
 fn start_program(info: &InitInfo, procd: &ProcdClient) -> Result<u64, services::Error> {

@@ -1,13 +1,17 @@
 //! The name server's loop.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+use libipc::services::Error;
+use libipc::services::init::InitClient;
 use libipc::services::names::NamesServer;
 use libipc::{Endpoint, server, start};
-use servers::names::Names;
+use servers::names::{EXTRA_INIT, Names};
 
 libipc::program!(run);
 
-fn run() -> Result<(), libipc::Error> {
+fn run() -> Result<(), Error> {
     let inbox = Endpoint::borrow(start::inbox());
-    server::serve_on(&inbox, &mut NamesServer::new(Names::default()))
+    let init = InitClient::new(Endpoint::from_raw(start::extra()[EXTRA_INIT]));
+    let mut names = NamesServer::new(Names::new(init)?);
+    Ok(server::serve_on(&inbox, &mut names)?)
 }

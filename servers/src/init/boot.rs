@@ -1,12 +1,15 @@
-//! Who gets what at boot.
+//! Who gets what at boot, and when it starts again.
 //!
-//! | server | besides its own endpoint, its space and a thread |
-//! | --- | --- |
-//! | memstat | the counters |
-//! | names | |
-//! | console | COM1's ports and interrupt line, ^C to procd |
-//! | files | the boot archive |
-//! | procd | creating spaces; all other servers, to pass on; telling init of ended children |
+//! | server | besides its own endpoint, its space and a thread | when it has died |
+//! | --- | --- | --- |
+//! | memstat | the counters | starts again |
+//! | names | keeping names at init | starts again, with the names |
+//! | console | COM1's ports and interrupt line, ^C to procd | starts again, without the text and the input that waited |
+//! | files | the boot archive | starts again, with the archive as it was |
+//! | procd | creating spaces; all other servers, to pass on; telling init of ended children | is the end: the processes die with it |
+//!
+//! Endpoints are init's, and outlive the servers: clients keep their handles. Who waited for an answer is told that the server
+//! died; who sends meanwhile is heard by the next one.
 
 use core::fmt;
 use core::ops::Deref;
@@ -22,7 +25,7 @@ use libipc::{
 };
 
 use crate::loader::{self, LoadError, Stage};
-use crate::{archive, console, procd};
+use crate::{archive, console, names, procd};
 
 /// Where the file server finds the archive.
 const ARCHIVE: u64 = 0x6100_0000_0000;
@@ -59,6 +62,13 @@ impl Server {
     #[must_use]
     pub fn name(self) -> &'static str {
         self.path().trim_start_matches("/bin/")
+    }
+
+    /// Whether there is somebody to serve when it has died and started again. With the process server all processes die: it has
+    /// created their spaces.
+    #[must_use]
+    pub fn can_start_again(self) -> bool {
+        self != Server::Procd
     }
 
     /// The path of its program.
@@ -101,7 +111,7 @@ impl fmt::Display for BootError {
     }
 }
 
-/// What clients of the servers hold: no right to receive, so a dead server is noticed.
+/// What clients of the servers hold: no right to receive.
 pub struct Clients {
     /// The memory statistics server.
     pub memstat: Endpoint,
@@ -168,12 +178,22 @@ impl Deref for Image {
     }
 }
 
-/// What the kernel gave to init, and init's own endpoints.
+/// Notified by the process server, of children that may have ended; from the bit [`RESTARTED`] on, of servers that have started again.
+const CHILD_ENDED: u64 = 1;
+
+/// The first of the bits that tell of servers.
+const RESTARTED: u32 = 8;
+
+/// What the kernel gave to init, init's own endpoints, and the servers that run.
 pub struct Machine {
     /// Faults and deaths of servers.
     pub own: Borrowed<'static, Endpoint>,
-    /// The process server notifies of children that may have ended.
+    /// Children that may have ended, and servers that have started again.
     pub ended: Endpoint,
+    /// What clients of the servers get.
+    pub clients: Clients,
+    endpoints: [Endpoint; SERVERS.len()],
+    spaces: [Option<Space>; SERVERS.len()],
     system: Borrowed<'static, System>,
     interrupts: Borrowed<'static, Interrupt>,
     ports: Borrowed<'static, Ports>,
@@ -194,9 +214,19 @@ impl Machine {
             core::slice::from_raw_parts(info.archive as *const u8, info.archive_len as usize)
         };
         let own_priority = Thread::borrow(info.thread).info()?.base_priority;
+        let endpoints = [
+            Endpoint::create()?,
+            Endpoint::create()?,
+            Endpoint::create()?,
+            Endpoint::create()?,
+            Endpoint::create()?,
+        ];
         Ok(Machine {
             own,
             ended: Endpoint::create()?,
+            clients: Clients::new(&endpoints)?,
+            endpoints,
+            spaces: [const { None }; SERVERS.len()],
             system: System::borrow(info.system),
             interrupts: Interrupt::borrow(info.interrupts),
             ports: Ports::borrow(info.ports),
@@ -207,16 +237,12 @@ impl Machine {
         })
     }
 
-    /// Loads and starts a server.
+    /// Loads and starts a server, in the place of one that has died.
     ///
     /// # Errors
     /// Why not.
-    pub fn start(
-        &mut self,
-        server: Server,
-        endpoints: &[Endpoint],
-        clients: &Clients,
-    ) -> Result<(), BootError> {
+    pub fn start(&mut self, server: Server) -> Result<(), BootError> {
+        self.spaces[server as usize] = None;
         let image = self.image(server)?;
         let death = (&*self.own, 1 << server as u64);
         let space = self.system.create_space(Some(death))?;
@@ -227,14 +253,38 @@ impl Machine {
         let mut info = StartInfo::EMPTY;
         info.space = space.copy_to(&space, Rights::SPACE, 0)?;
         info.thread = thread.copy_to(&space, Rights::THREAD, 0)?;
-        info.inbox = server.of(endpoints).copy_to(&space, Rights::ENDPOINT, 0)?;
-        self.equip(server, &space, endpoints, clients, &mut info)?;
+        info.inbox = server
+            .of(&self.endpoints)
+            .copy_to(&space, Rights::ENDPOINT, 0)?;
+        self.equip(server, &space, &mut info)?;
         let mut args = heapless::Vec::<u8, 24>::new();
         let _ = args.extend_from_slice(server.path().as_bytes());
         let _ = args.push(0);
         let entry = loader::place_stack(&space, &mut info, &args, ip, &mut self.stage)?;
         thread.start(entry)?;
+        self.spaces[server as usize] = Some(space);
         Ok(())
+    }
+
+    /// The space of a server that has been started.
+    #[must_use]
+    pub fn space(&self, server: Server) -> Option<&Space> {
+        self.spaces[server as usize].as_ref()
+    }
+
+    /// Lets the thread that waits for [`ended`](Self::ended) know that a server has started again.
+    ///
+    /// # Errors
+    /// Those of the calls `handle_copy` and `notify`.
+    pub fn tell_of_restart(&self, server: Server) -> Result<(), Error> {
+        let bit = 1 << (RESTARTED + server as u32);
+        self.ended.copy(Rights::NOTIFY, bit)?.notify()
+    }
+
+    /// The servers that these bits tell of.
+    pub fn restarted(bits: u64) -> impl Iterator<Item = Server> {
+        let is_told = move |&server: &Server| bits & 1 << (RESTARTED + server as u32) != 0;
+        SERVERS.into_iter().filter(is_told)
     }
 
     /// A server's file, at the beginning of a page.
@@ -249,22 +299,18 @@ impl Machine {
     }
 
     /// Gives a server what it alone needs.
-    fn equip(
-        &self,
-        server: Server,
-        space: &Space,
-        endpoints: &[Endpoint],
-        clients: &Clients,
-        info: &mut StartInfo,
-    ) -> Result<(), Error> {
+    fn equip(&self, server: Server, space: &Space, info: &mut StartInfo) -> Result<(), Error> {
         match server {
             Server::Memstat => {
                 info.system = self.system.copy_to(space, Rights::OBSERVE, 0)?;
             }
-            Server::Names => {}
+            Server::Names => {
+                info.extra[names::EXTRA_INIT] =
+                    self.own.copy_to(space, Rights::SEND, server as u64)?;
+            }
             Server::Console => {
                 let ports = u64::from(console::FIRST_PORT) | console::NR_PORTS << 16;
-                let procd = Server::Procd.of(endpoints);
+                let procd = Server::Procd.of(&self.endpoints);
                 info.extra[console::EXTRA_PORTS] =
                     self.ports.copy_to(space, Rights::DEVICE, ports)?;
                 info.extra[console::EXTRA_INTERRUPT] =
@@ -289,11 +335,12 @@ impl Machine {
                 };
                 let rights = Rights::CREATE | Rights::OBSERVE | Rights::COPY;
                 info.system = self.system.copy_to(space, rights, 0)?;
-                info.console = give(&clients.console)?;
-                info.names = give(&clients.names)?;
-                info.files = give(&clients.files)?;
-                info.memstat = give(&clients.memstat)?;
-                info.extra[procd::EXTRA_INIT] = self.ended.copy_to(space, Rights::NOTIFY, 1)?;
+                info.console = give(&self.clients.console)?;
+                info.names = give(&self.clients.names)?;
+                info.files = give(&self.clients.files)?;
+                info.memstat = give(&self.clients.memstat)?;
+                info.extra[procd::EXTRA_INIT] =
+                    self.ended.copy_to(space, Rights::NOTIFY, CHILD_ENDED)?;
             }
         }
         Ok(())

@@ -4,10 +4,15 @@
 //! arguments, separated by spaces, with `\x20` for a space and `\x5c` for a backslash inside one.
 //! Without it the shell runs. When that program ends, so does the machine, with its exit status.
 //!
-//! Before the `--` stand options. Init knows one: with `ticks` it says what the time-stamp counter
-//! was when it began.
+//! Before the `--` stand options. Init knows two: with `ticks` it says what the time-stamp counter
+//! was when it began; with `mortal` programs may end servers, which tests do to see them start again.
+//!
+//! A server that dies is started again, unless it is the process server, or dies too often: then the machine ends. [`boot`] says
+//! what is left of each.
 
 pub mod boot;
+pub mod keeper;
+pub mod restarts;
 
 /// Exit status of the machine when a server has died, or could not be started.
 pub const SERVER_DIED: u64 = 70;

@@ -21,7 +21,7 @@ use libipc::abi::{FaultKind, FaultVerdict};
 use libipc::message::Fault;
 use libipc::object::Entry;
 use libipc::server::Answer;
-use libipc::service::{Caller, Reply};
+use libipc::service::{Caller, Reply, again};
 use libipc::services::Refusal;
 use libipc::services::procd as protocol;
 use libipc::services::procd::{Ended, Given, INIT_PID, Reason, Thing};
@@ -127,7 +127,8 @@ impl Procd {
         };
         let _ = process.space.kill();
         if process.knows_names {
-            let _ = self.maker.names.forget(pid);
+            // If the name server dies meanwhile, the next one still knows the names.
+            let _ = again(|| self.maker.names.forget(pid));
         }
         drop(process);
         while let Some((waiter, outcome)) = self.table.take_ready() {

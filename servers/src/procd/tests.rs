@@ -11,6 +11,7 @@ use libipc::service::{Mismatch, mismatch};
 use libipc::services::Error;
 use libipc::services::console::ConsoleClient;
 use libipc::services::files::{FilesClient, FilesServer};
+use libipc::services::init::InitClient;
 use libipc::services::memstat::MemstatClient;
 use libipc::services::names::{NamesClient, NamesServer};
 use libipc::services::procd::{ProcdClient, ProcdServer};
@@ -42,7 +43,9 @@ fn procd() -> Rc<RefCell<ProcdServer<Procd>>> {
     ]);
     let files = Rc::new(RefCell::new(FilesServer::new(Files::new(archive.leak()))));
     fake::serve(Handle(3), 0, files);
-    let names = NamesServer::new(Names::default());
+    crate::init::keeper::tests::serve(Handle(8));
+    let names = Names::new(InitClient::new(Endpoint::from_raw(Handle(8)))).unwrap();
+    let names = NamesServer::new(names);
     fake::serve(Handle(4), 0, Rc::new(RefCell::new(names)));
     let endpoint = |number| Endpoint::from_raw(Handle(number));
     let maker = Maker {

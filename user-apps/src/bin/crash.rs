@@ -3,6 +3,8 @@
 
 use core::hint::black_box;
 
+use libipc::services::init::{self, InitClient};
+use libipc::services::names::Name;
 use libipc::{PAGE_SIZE, PageBuffer, exit, getpid, println, process, start};
 
 libipc::program!(run);
@@ -21,9 +23,10 @@ fn run() -> i32 {
             let _ = process::kill(getpid());
         }
         (Some("oom"), None) => exhaust(),
+        (Some("server"), Some(server)) => end_server(server),
         (Some("panic"), None) => panic!("as asked for"),
         (Some("exit"), Some(status)) => exit(status.parse().unwrap_or(1)),
-        _ => println!("usage: crash read|write|exec|div|kill|oom|panic|exit N"),
+        _ => println!("usage: crash read|write|exec|div|kill|oom|panic|exit N|server NAME"),
     }
     2
 }
@@ -56,6 +59,14 @@ fn divide() {
     unsafe {
         core::arch::asm!("div {0:e}", in(reg) 0, inout("eax") 1 => _, inout("edx") 0 => _);
     }
+}
+
+/// Ends a server as often as it is there: init lets who asks do that if the kernel's command line has the word `mortal`.
+fn end_server(server: &str) {
+    let name = Name::new(server).unwrap_or_else(|| panic!("{server} is no name"));
+    let init = InitClient::connect(init::NAME);
+    while init.as_ref().is_ok_and(|init| init.end(name).is_ok()) {}
+    println!("crash: {server} cannot be ended");
 }
 
 /// Touches memory until there is none.

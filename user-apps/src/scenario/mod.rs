@@ -28,6 +28,7 @@ pub mod hog;
 pub mod memory;
 pub mod peer;
 pub mod rng;
+pub mod server;
 pub mod syscall;
 pub mod twin;
 

@@ -14,7 +14,6 @@ use crate::cmdline::command_line;
 use crate::ending::Ending;
 use crate::limine_conf;
 use crate::machine::{Machine, Medium};
-use crate::workspace::{BARE_METAL, Part};
 
 /// How long a boot may take.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -162,8 +161,7 @@ impl Guest {
 
     /// A program's ELF file, with its symbols.
     pub(super) fn program(&self, name: &str) -> PathBuf {
-        let folder = Part::User.target_dir().join(BARE_METAL);
-        folder.join("release").join(name)
+        self.built.program(name)
     }
 
     /// Runs a program that measures.
@@ -228,12 +226,13 @@ impl Guest {
     }
 
     fn machine(&self, mem: &str, program: &[&str]) -> Machine {
+        let archive = self.built.archive_for(program.first().copied());
         let program: Vec<_> = program.iter().map(|&word| word.to_owned()).collect();
         let cmdline = command_line(&format!("{} ticks", self.base), None, &program);
         Machine {
             medium: Medium::Direct {
                 kernel: self.built.kernel.clone(),
-                archive: self.built.archive.clone(),
+                archive: archive.to_owned(),
                 cmdline,
             },
             smp: self.smp,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::source::{Source, sources};
 
 /// The folders that are looked at.
-const FOLDERS: &[&str] = &["kernel/src", "libipc", "servers", "user-apps"];
+const FOLDERS: &[&str] = &["apps", "kernel/src", "libipc", "servers", "user-apps"];
 
 /// What gives access to the machine.
 const WORDS: &[&str] = &[

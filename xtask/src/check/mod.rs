@@ -1,10 +1,11 @@
 //! `cargo xtask check`: what can be judged without running anything.
 //!
-//! Formatting, lints, documentation, and two rules of this project that no tool knows: a kernel module
-//! imports only what stands below it, and machine code stays in few places.
+//! Formatting, lints, documentation, and three rules of this project that no tool knows: a kernel module
+//! imports only what stands below it, machine code stays in few places, and samples are quotations.
 
 mod layers;
 mod machine_code;
+mod samples;
 mod source;
 
 use std::process::{Command, ExitCode};
@@ -27,6 +28,10 @@ const STEPS: &[Step] = &[
     ("machine code only where it belongs", || {
         verdict(machine_code::check()?)
     }),
+    (
+        "samples in the documentation",
+        || verdict(samples::check()?),
+    ),
     ("lints, host", lints_host),
     ("lints, kernel on bare metal", || lints(Part::Kernel)),
     ("lints, user programs on bare metal", || lints(Part::User)),

@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::build::{BuildArgs, Built, build, shown};
+use crate::build::{BuildArgs, build, shown};
 use crate::limine_conf;
 use crate::machine::Scratch;
 use crate::setup::{self, Purpose};
@@ -38,22 +38,27 @@ pub(crate) fn main(args: &ImageArgs) -> Result<ExitCode> {
         Some(out) => std::path::absolute(out)?,
         None => output_dir()?.join("cowslip.iso"),
     };
-    make(&built, &limine_conf::text()?, &out)?;
+    make(
+        &built.kernel,
+        built.archive_for(None),
+        &limine_conf::text()?,
+        &out,
+    )?;
     built.discard_own_archive();
     eprintln!("      Image {}", shown(&out));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Writes a disc image with this text as its `limine.conf`.
-pub(crate) fn make(built: &Built, conf: &str, out: &Path) -> Result<()> {
+pub(crate) fn make(kernel: &Path, archive: &Path, conf: &str, out: &Path) -> Result<()> {
     let limine = limine::folder()?;
     let entry = limine_conf::entry()?;
     let stage = Scratch::new()?;
     let place =
         |source: &Path, path: &str| copy(source, &stage.path().join(path.trim_start_matches('/')));
-    place(&built.kernel, &entry.kernel)?;
+    place(kernel, &entry.kernel)?;
     for module in &entry.modules {
-        place(&built.archive, module)?;
+        place(archive, module)?;
     }
     for file in [
         "limine-bios.sys",

@@ -2,12 +2,13 @@
 //! comparison of memory with its model once more, with small page tables.
 
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
 use super::report::{Outcome, Report, Verdict};
-use crate::workspace::{cargo, stdout_of};
+use crate::workspace::{cargo, outside_tests, stdout_of};
 
 /// The test that is repeated with other page tables.
 const MODEL_TEST: &str = "operations_agree_with_the_model";
@@ -16,8 +17,15 @@ const MODEL_TEST: &str = "operations_agree_with_the_model";
 /// tried then, unless `PROPTEST_CASES` says so: together about a minute.
 const SMALL_TABLES: [(&str, &str); 2] = [("small-tables", "400"), ("tiny-tables", "3000")];
 
-/// Runs the host tests that match the filters.
-pub(super) fn run(filters: &[String], report: &Report) -> Result<()> {
+/// Runs the host tests that match the filters: those of the workspace, or of these crates if there are some.
+pub(super) fn run(apps: &[PathBuf], filters: &[String], report: &Report) -> Result<()> {
+    if !apps.is_empty() {
+        for app in crates(apps) {
+            let name = format!("host tests of {}", app.display());
+            run_one(&name, crate_test(app, filters)?, report)?;
+        }
+        return Ok(());
+    }
     run_one("host tests", cargo_test(filters), report)?;
     if filters.is_empty() || filters.iter().any(|filter| MODEL_TEST.contains(filter)) {
         for (feature, nr_cases) in SMALL_TABLES {
@@ -59,12 +67,32 @@ fn run_one(name: &str, mut command: Command, report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// Prints the names of the host tests that match the filters.
-pub(super) fn list(filters: &[String]) -> Result<()> {
-    let text = stdout_of(cargo_test(filters).arg("--list"))?;
-    for line in String::from_utf8_lossy(&text).lines() {
-        if let Some(name) = line.strip_suffix(": test") {
-            println!("{name}");
+/// Those of the apps that are crates: a program has no host tests.
+fn crates(apps: &[PathBuf]) -> impl Iterator<Item = &PathBuf> {
+    apps.iter().filter(|app| app.is_dir())
+}
+
+fn crate_test(folder: &Path, filters: &[String]) -> Result<Command> {
+    let mut command = outside_tests(folder)?;
+    command.arg("--").args(filters).stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Prints the names of the host tests that match the filters: those of the workspace, or of these crates if there are some.
+pub(super) fn list(apps: &[PathBuf], filters: &[String]) -> Result<()> {
+    let mut commands = Vec::new();
+    if apps.is_empty() {
+        commands.push(cargo_test(filters));
+    }
+    for app in crates(apps) {
+        commands.push(crate_test(app, filters)?);
+    }
+    for mut command in commands {
+        let text = stdout_of(command.arg("--list"))?;
+        for line in String::from_utf8_lossy(&text).lines() {
+            if let Some(name) = line.strip_suffix(": test") {
+                println!("{name}");
+            }
         }
     }
     Ok(())

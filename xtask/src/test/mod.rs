@@ -4,18 +4,21 @@
 //! 2. *Test programs*: user programs that list test cases in a section of their ELF file. One boot runs
 //!    one program, and a case is named `PROGRAM::CASE`.
 //! 3. *Scenarios*: `cargo xtask run` itself, seen from outside: output, exit status, doors. They are in
-//!    the table of [`scenarios`].
+//!    the table of [`scenarios`]. And what `cargo xtask new` makes: see [`new`].
+//!
+//! With `--app`, a program or crate from elsewhere, only its own host tests and test programs run.
 //!
 //! The last line says `N passed, N failed`. What cannot be run here is skipped with a reason, and
 //! listed; it counts as neither.
 
 mod host;
+mod new;
 mod program;
 mod report;
 mod scenarios;
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
@@ -48,6 +51,9 @@ pub(crate) struct TestArgs {
     /// Only the test programs, on a debug build of the kernel, which audits itself after every case
     #[arg(long, conflicts_with = "host_only")]
     debug: bool,
+    /// Only the tests of another crate, in this folder, or of a test program, an ELF file; may be repeated
+    #[arg(long = "app", value_name = "PATH")]
+    apps: Vec<PathBuf>,
     /// Number of CPUs of the machines, instead of each test's own choice
     #[arg(long, value_name = "N")]
     smp: Option<u32>,
@@ -85,26 +91,10 @@ enum Job {
 pub(crate) fn main(args: &TestArgs) -> Result<ExitCode> {
     let report = Report::new(args.nocapture);
     if !args.qemu_only && !args.debug {
-        if args.list {
-            host::list(&args.filters)?;
-        } else {
-            host::run(&args.filters, &report)?;
-        }
+        on_the_host(args, &report)?;
     }
     if !args.host_only {
-        setup::ensure(Purpose::Run)?;
-        let built = build(&BuildArgs {
-            debug: args.debug,
-            ..BuildArgs::default()
-        })?;
-        let jobs = jobs(args, &built)?;
-        if args.list {
-            jobs.iter()
-                .flat_map(Job::names)
-                .for_each(|name| println!("{name}"));
-        } else {
-            run_all(jobs, args, &built, &report);
-        }
+        in_machines(args, &report)?;
     }
     Ok(if args.list {
         ExitCode::SUCCESS
@@ -113,11 +103,56 @@ pub(crate) fn main(args: &TestArgs) -> Result<ExitCode> {
     })
 }
 
+fn on_the_host(args: &TestArgs, report: &Report) -> Result<()> {
+    if args.list {
+        host::list(&args.apps, &args.filters)
+    } else {
+        host::run(&args.apps, &args.filters, report)
+    }
+}
+
+fn in_machines(args: &TestArgs, report: &Report) -> Result<()> {
+    setup::ensure(Purpose::Run)?;
+    let built = build(&BuildArgs {
+        debug: args.debug,
+        apps: args.apps.clone(),
+        ..BuildArgs::default()
+    })?;
+    let jobs = jobs(args, &built)?;
+    let news = args.apps.is_empty() && !args.debug;
+    if args.list {
+        jobs.iter()
+            .flat_map(Job::names)
+            .for_each(|name| println!("{name}"));
+        if news {
+            new::names(&args.filters)
+                .iter()
+                .for_each(|name| println!("{name}"));
+        }
+    } else {
+        run_all(jobs, args, &built, report);
+        built.discard_own_archive();
+        if news {
+            new::run(&args.filters, report)?;
+        }
+    }
+    Ok(())
+}
+
 /// The boots that the filters ask for.
 fn jobs(args: &TestArgs, built: &Built) -> Result<VecDeque<Job>> {
     let own_choice = args.smp.map(|smp| [smp]);
     let cpus = own_choice.as_ref().map_or(CPUS, |own| own);
     let mut jobs = VecDeque::new();
+    if !args.apps.is_empty() {
+        for (smp, program) in cpus
+            .iter()
+            .flat_map(|smp| built.apps.iter().map(move |app| (*smp, app)))
+        {
+            jobs.extend(program_run(program, smp, &args.filters)?);
+        }
+        return Ok(jobs);
+    }
     for &smp in cpus {
         for program in &built.programs {
             jobs.extend(program_run(program, smp, &args.filters)?);

@@ -22,6 +22,9 @@ use crate::machine::{Machine, Medium};
 /// How much of the machine's last words a failure shows.
 const TAIL_LINES: usize = 40;
 
+/// Programs that want a further word on the kernel's command line.
+const WORDS: &[(&str, &str)] = &[("test_restarts", "mortal")];
+
 /// One boot of a test program.
 pub(super) struct ProgramRun {
     program: String,
@@ -79,11 +82,15 @@ impl ProgramRun {
         if !self.whole {
             words.extend(self.cases.iter().cloned());
         }
+        let mut base = limine_conf::entry()?.cmdline;
+        for (_, word) in WORDS.iter().filter(|(program, _)| *program == self.program) {
+            base += &format!(" {word}");
+        }
         let machine = Machine {
             medium: Medium::Direct {
                 kernel: built.kernel.clone(),
-                archive: built.archive.clone(),
-                cmdline: command_line(&limine_conf::entry()?.cmdline, None, &words),
+                archive: built.archive_for(Some(&self.program)).to_owned(),
+                cmdline: command_line(&base, None, &words),
             },
             smp: self.smp,
             far_cpu: false,

@@ -107,6 +107,29 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ..USUAL
     },
     Scenario {
+        name: "without_its_process_server_the_machine_ends",
+        options: &["--set", "mortal"],
+        program: &["crash", "server", "procd"],
+        status: 70,
+        check: |output| contains(output, "init: the server procd has ended"),
+        ..USUAL
+    },
+    Scenario {
+        name: "a_server_that_ends_too_often_ends_the_machine",
+        options: &["--set", "mortal"],
+        program: &["crash", "server", "memstat"],
+        status: 70,
+        check: |output| contains(output, "init: the server memstat ends again and again"),
+        ..USUAL
+    },
+    Scenario {
+        name: "servers_are_only_ended_where_that_is_allowed",
+        program: &["crash", "server", "memstat"],
+        status: 2,
+        check: |output| contains(output, "memstat cannot be ended"),
+        ..USUAL
+    },
+    Scenario {
         name: "forkapp_replies",
         program: &["forkapp"],
         check: four_equal_replies,

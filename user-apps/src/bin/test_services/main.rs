@@ -1,18 +1,25 @@
 //! Generated services between processes: connections, handles, pages, time, several threads, ends.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+mod by_hand;
 mod examples;
 mod pool;
 
 use core::convert::Infallible;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use libipc::server::{self, Answer, Timer};
 use libipc::service::{ConnectError, Error, Moved, Reply};
 use libipc::services::Error as NamesError;
-use libipc::{Endpoint, ErrorCode, PAGE_SIZE, PageBuffer, Received, Rights, Space, names, process};
+use libipc::{
+    Endpoint, ErrorCode, Message, PAGE_SIZE, PageBuffer, Received, Rights, Shared, Space, names,
+    process,
+};
 use user_apps::scenario::frames::counters;
 use user_apps::scenario::peer::{child, status_of, until};
+use user_apps::scenario::server::connected;
 
+use by_hand::a_server_can_be_written_by_hand;
 use examples::*;
 use pool::*;
 
@@ -22,12 +29,18 @@ user_apps::scenarios![
     a_name_that_nobody_has_is_told,
     handles_go_there_and_back_and_none_is_left,
     lent_pages_stay_and_moved_pages_go,
+    a_buffer_moves_to_the_server_and_back,
+    memory_that_is_shared_is_seen_by_both,
+    shared_memory_that_is_not_there_is_refused,
     an_answer_may_wait_for_the_time,
     who_waits_for_a_server_that_dies_is_told_and_finds_the_next_by_name,
     a_pool_serves_several_requests_at_a_time,
     a_pool_of_one_or_none,
+    a_server_can_be_written_by_hand,
     the_smallest_server_adds,
     a_store_lends_its_pages_to_many_readers,
+    a_pipe_copies_no_page,
+    a_cache_fetches_once_and_lends_to_many,
 ];
 
 const NAME: &str = "sample";
@@ -39,6 +52,7 @@ const MAX_BYTES: usize = 4 * PAGE_SIZE;
 enum Trouble {
     Deaf,
     Missing,
+    TooLong,
 }
 
 /// Something of everything.
@@ -50,6 +64,10 @@ trait Sample {
     fn sum(&self, bytes: &[u8]) -> u64;
     /// The sum of bytes that are given away.
     fn swallow(&self, pages: Moved<'_>) -> u64;
+    /// Adds 1 to each byte of a buffer.
+    fn add_to_all(&mut self, pages: PageBuffer) -> PageBuffer;
+    /// Adds 1 to each byte of shared memory.
+    fn add_in_place(&self, memory: &Shared) -> Result<(), Trouble>;
     /// Notifies an endpoint that is lent.
     fn ring(&self, bell: &Endpoint) -> Result<(), Trouble>;
     /// Takes an endpoint.
@@ -84,6 +102,19 @@ impl Sample for State {
 
     fn swallow(&self, pages: Moved<'_>) -> u64 {
         sum(&pages)
+    }
+
+    fn add_to_all(&mut self, mut pages: PageBuffer) -> PageBuffer {
+        pages.iter_mut().for_each(|byte| *byte += 1);
+        pages
+    }
+
+    fn add_in_place(&self, memory: &Shared) -> Result<(), Trouble> {
+        let bytes = memory.map(MAX_BYTES).map_err(|_| Trouble::TooLong)?;
+        bytes.iter().for_each(|byte| {
+            byte.fetch_add(1, Ordering::Relaxed);
+        });
+        Ok(())
     }
 
     fn ring(&self, bell: &Endpoint) -> Result<(), Trouble> {
@@ -154,12 +185,7 @@ fn start() -> (u64, SampleClient) {
 
 /// A connection, once there is one.
 fn connect() -> SampleClient {
-    let mut client = None;
-    until("the server's name", || {
-        client = SampleClient::connect(NAME).ok();
-        client.is_some()
-    });
-    client.expect("a connection")
+    connected(|| SampleClient::connect(NAME))
 }
 
 fn stop(pid: u64, client: &SampleClient) {
@@ -257,6 +283,63 @@ fn lent_pages_stay_and_moved_pages_go() {
     assert_eq!(after.remapped - before.remapped, 2 * 10 * 4);
     let too_long = PageBuffer::new(MAX_BYTES + 1).expect("buffer");
     assert!(matches!(client.sum(&too_long), Err(Error::Mismatch(_))));
+    stop(pid, &client);
+}
+
+fn a_buffer_moves_to_the_server_and_back() {
+    const NR_ROUNDS: u8 = 10;
+    let (pid, client) = start();
+    let mut pages = PageBuffer::new(MAX_BYTES).expect("buffer");
+    pages.fill(0);
+    let before = counters();
+    for round in 1..=NR_ROUNDS {
+        pages = client.add_to_all(pages).expect("call");
+        assert_eq!(pages.len(), MAX_BYTES);
+        assert!(pages.iter().all(|&byte| byte == round));
+    }
+    let after = counters();
+    assert_eq!(
+        after.remapped - before.remapped,
+        2 * u64::from(NR_ROUNDS) * 4
+    );
+    // A shorter one comes back as short.
+    let short = client.add_to_all(PageBuffer::copy_of(b"abc").expect("buffer"));
+    assert_eq!(short.expect("call")[..], *b"bcd");
+    stop(pid, &client);
+}
+
+fn memory_that_is_shared_is_seen_by_both() {
+    let (pid, client) = start();
+    let memory = Shared::new(2 * PAGE_SIZE + 1).expect("memory");
+    let bytes = memory.map(MAX_BYTES).expect("mapping");
+    for round in 1..=10 {
+        assert_eq!(client.add_in_place(&memory), Ok(()));
+        let is_seen = |byte: &AtomicU8| byte.load(Ordering::Relaxed) == round;
+        assert!(bytes.len() == 2 * PAGE_SIZE + 1 && bytes.iter().all(is_seen));
+    }
+    // Who maps says how much that may be.
+    let endless = Shared::new(1 << 40).expect("memory");
+    let refused = client.add_in_place(&endless);
+    assert_eq!(refused, Err(Error::Refused(Trouble::TooLong)));
+    // What is mapped stays when nobody has a handle any more.
+    drop(memory);
+    stop(pid, &client);
+    assert_eq!(bytes[PAGE_SIZE].load(Ordering::Relaxed), 10);
+}
+
+fn shared_memory_that_is_not_there_is_refused() {
+    let (pid, client) = start();
+    let empty = process::system().and_then(|system| Ok(system.create_space(None)?));
+    let empty = empty.expect("space");
+    let rights = [Rights::READ | Rights::MAP | Rights::COPY, Rights::COPY];
+    for rights in rights {
+        let object = empty.copy(rights, 0).expect("copy");
+        let request = Message::new(SampleClient::ADD_IN_PLACE)
+            .with_words([PAGE_SIZE as u64])
+            .with_handles(&[object.handle()]);
+        let reply = client.as_endpoint().call(request).expect("call");
+        assert_eq!(Trouble::from_label(reply.label()), Some(Trouble::TooLong));
+    }
     stop(pid, &client);
 }
 
