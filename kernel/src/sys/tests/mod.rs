@@ -3,8 +3,8 @@
 
 mod audit;
 mod cpus;
-mod deadlines;
 mod creation;
+mod deadlines;
 mod errors;
 mod fast;
 mod fast_share;
