@@ -353,8 +353,8 @@ pub(super) fn is_vacant(map: &PhysMap, root: Frame, range: &Range<u64>) -> bool 
 pub(super) struct Cursor<'m> {
     map: &'m PhysMap,
     root: Frame,
-    /// The table of the 2 MiB from this address.
-    leaf: Option<(u64, Node<'m>)>,
+    /// The number of the 2 MiB, and their table.
+    leaf: Option<(u64, &'m Table)>,
 }
 
 impl<'m> Cursor<'m> {
@@ -371,7 +371,7 @@ impl<'m> Cursor<'m> {
     #[inline]
     pub(super) fn get(&mut self, addr: u64) -> Entry {
         match self.leaf(addr) {
-            Ok(leaf) => leaf.slot(addr).get(),
+            Ok(leaf) => Slot::new(&leaf[index(addr, 0)]).get(),
             Err(gap) => gap.entry(addr),
         }
     }
@@ -383,14 +383,14 @@ impl<'m> Cursor<'m> {
     /// If there is no table for it.
     pub(super) fn open_slot(&mut self, addr: u64) -> Slot<'m> {
         match self.leaf(addr) {
-            Ok(leaf) => leaf.slot(addr),
+            Ok(leaf) => Slot::new(&leaf[index(addr, 0)]),
             Err(_) => panic!("the table for {addr:#x} is not open"),
         }
     }
 
     /// The lowest-level table for `addr`, or the gap there.
     #[inline]
-    fn leaf(&mut self, addr: u64) -> Result<Node<'m>, Gap<'m>> {
+    fn leaf(&mut self, addr: u64) -> Result<&'m Table, Gap<'m>> {
         match self.leaf {
             Some((block, leaf)) if block == addr >> shift(1) => Ok(leaf),
             _ => self.walk(addr),
@@ -398,8 +398,8 @@ impl<'m> Cursor<'m> {
     }
 
     #[inline(never)]
-    fn walk(&mut self, addr: u64) -> Result<Node<'m>, Gap<'m>> {
-        let leaf = walk_to_page(self.map, self.root, addr)?;
+    fn walk(&mut self, addr: u64) -> Result<&'m Table, Gap<'m>> {
+        let leaf = walk_to_page(self.map, self.root, addr)?.table;
         self.leaf = Some((addr >> shift(1), leaf));
         Ok(leaf)
     }
