@@ -58,9 +58,9 @@ impl Built {
 
     /// The ELF file of a program, with its symbols.
     pub(crate) fn program(&self, name: &str) -> PathBuf {
-        let mut apps = self.apps.iter();
-        let app = apps.find(|app| app.ends_with(name)).cloned();
-        app.unwrap_or_else(|| {
+        let mut built = self.apps.iter().chain(&self.programs);
+        let found = built.find(|program| program.ends_with(name)).cloned();
+        found.unwrap_or_else(|| {
             let folder = Part::User.target_dir().join(BARE_METAL);
             folder.join("release").join(name)
         })
