@@ -141,7 +141,7 @@ pub(crate) mod memory {
         mapped.inspect_err(|_| give(addr, len)).map(|()| addr)
     }
 
-    pub(super) fn unmap(addr: u64, len: usize) {
+    pub(crate) fn unmap(addr: u64, len: usize) {
         // Addresses that could not be unmapped are not free.
         if Space::own().unmap(addr, len as u64).is_ok() {
             give(addr, len as u64);
@@ -149,7 +149,7 @@ pub(crate) mod memory {
     }
 
     /// Maps the pages a second time as shared memory, which they then are in both places.
-    pub(super) fn make_shared(addr: u64, len: usize) -> Result<(), Error> {
+    pub(crate) fn make_shared(addr: u64, len: usize) -> Result<(), Error> {
         let own = Space::own();
         let alias = take(len as u64)?;
         let mode = ShareMode::Shared;

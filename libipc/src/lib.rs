@@ -9,6 +9,7 @@
 //! | a server's loop | [`server`] |
 //! | clients of the standard servers | [`services`] |
 //! | endpoints by name | [`names`] |
+//! | files, directories, pipes | [`fs`] |
 //! | processes, and the course's send / recv / reply between them | [`process`], [`course`] |
 //! | host tests | [`fake`] |
 //!
@@ -36,6 +37,7 @@ pub mod buffer;
 pub mod course;
 #[cfg(not(target_os = "none"))]
 pub mod fake;
+pub mod fs;
 pub mod io;
 pub mod message;
 pub mod names;

@@ -6,4 +6,5 @@ extern crate alloc;
 pub mod adding;
 pub mod bench;
 pub mod scenario;
+pub mod shell;
 pub mod store;

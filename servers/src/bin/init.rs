@@ -10,7 +10,7 @@ use libipc::abi::{InitInfo, ThreadField};
 use libipc::message::{Fault, Incoming};
 use libipc::server::{self, Answer, Service};
 use libipc::service::Mismatch;
-use libipc::services::procd::{INIT_PID, ProcdClient};
+use libipc::services::procd::{INIT_PID, ProcdClient, Streams};
 use libipc::services::{self, Refusal};
 use libipc::thread::{self, Supervisor};
 use libipc::{
@@ -169,7 +169,7 @@ fn start_servers(machine: &mut Machine) -> Result<Clients, Failure> {
 
 fn start_program(info: &InitInfo, procd: &ProcdClient) -> Result<u64, services::Error> {
     let block = program(command_line(info)).ok_or(Refusal::BadRequest)?;
-    procd.spawn(Commit::Overcommit, &block)
+    procd.spawn(Commit::Overcommit, Streams::CONSOLE, &block)
 }
 
 fn command_line(info: &InitInfo) -> &[u8] {

@@ -5,7 +5,7 @@
 //! | memstat | the counters |
 //! | names | |
 //! | console | COM1's ports and interrupt line, ^C to procd |
-//! | files | the boot archive |
+//! | files | the boot archive; the counters |
 //! | procd | creating spaces; all other servers, to pass on; telling init of ended children |
 
 use core::fmt;
@@ -274,6 +274,7 @@ impl Machine {
                     procd.copy_to(space, Rights::NOTIFY, procd::INTERRUPT_BIT)?;
             }
             Server::Files => {
+                info.system = self.system.copy_to(space, Rights::OBSERVE, 0)?;
                 info.archive = ARCHIVE;
                 info.archive_len = self.archive.len() as u64;
                 let from = self.archive.as_ptr() as u64;
