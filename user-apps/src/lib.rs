@@ -8,3 +8,4 @@ pub mod bench;
 pub mod scenario;
 pub mod shell;
 pub mod store;
+pub mod tool;
