@@ -315,7 +315,8 @@ mod target {
 
 #[cfg(not(target_os = "none"))]
 mod host {
-    use std::alloc::{Layout, alloc_zeroed};
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+    use std::collections::BTreeMap;
 
     use libipc::services::Refusal;
     use libipc::{Error, PAGE_SIZE};
@@ -350,7 +351,16 @@ mod host {
     #[derive(Debug)]
     pub struct Machine {
         mover: Mover,
+        /// By address.
+        slots: BTreeMap<usize, Made>,
         calls_left: usize,
+    }
+
+    #[derive(Debug)]
+    struct Made {
+        layout: Layout,
+        /// From here on nothing was ever written.
+        end: usize,
     }
 
     impl Machine {
@@ -359,6 +369,7 @@ mod host {
         pub fn new(mover: Mover) -> Self {
             Machine {
                 mover,
+                slots: BTreeMap::new(),
                 calls_left: usize::MAX,
             }
         }
@@ -373,14 +384,20 @@ mod host {
             Ok(())
         }
 
+        /// The slot that an address lies in.
+        fn slot(&mut self, addr: usize) -> &mut Made {
+            let (_, made) = self.slots.range_mut(..=addr).next_back().expect("a slot");
+            made
+        }
+
         pub(super) fn make(&mut self, size: Size, _: usize) -> Result<usize, Refusal> {
             self.call()?;
             let layout = Layout::from_size_align(size.len(), PAGE_SIZE).expect("a power of two");
             // SAFETY: the length is not 0.
-            let memory = unsafe { alloc_zeroed(layout) };
-            (!memory.is_null())
-                .then_some(memory as usize)
-                .ok_or(Refusal::NoMemory)
+            let addr = unsafe { alloc_zeroed(layout) } as usize;
+            assert_ne!(addr, 0, "out of memory");
+            self.slots.insert(addr, Made { layout, end: addr });
+            Ok(addr)
         }
 
         pub(super) fn map(&mut self, _: usize, _: usize) -> Result<(), Refusal> {
@@ -389,14 +406,9 @@ mod host {
 
         pub(super) fn unmap(&mut self, addr: usize, len: usize) -> Result<(), Refusal> {
             self.call()?;
-            // Pages that were never written need no zeros; a slot of 1 GiB has many of them.
-            for page in (addr..addr + len).step_by(PAGE_SIZE) {
-                // SAFETY: the page lies in a slot that `make` allocated, and nobody refers to it.
-                let page = unsafe { &mut *(page as *mut [u8; PAGE_SIZE]) };
-                if page.iter().any(|&byte| byte != 0) {
-                    page.fill(0);
-                }
-            }
+            let end = self.slot(addr).end.min(addr + len);
+            // SAFETY: the bytes lie in a slot, and nobody refers to them.
+            unsafe { core::ptr::write_bytes(addr as *mut u8, 0, end.saturating_sub(addr)) };
             Ok(())
         }
 
@@ -407,17 +419,28 @@ mod host {
             len: usize,
         ) -> Result<(), Refusal> {
             self.call()?;
-            // SAFETY: both lie in slots that `make` allocated, and nobody refers to them.
-            unsafe {
-                core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, len);
-                core::ptr::write_bytes(from as *mut u8, 0, len);
-            }
+            self.slot(to).end = to + len;
+            // SAFETY: both lie in slots, and nobody refers to them.
+            unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, len) };
+            // SAFETY: as above.
+            unsafe { core::ptr::write_bytes(from as *mut u8, 0, len) };
             Ok(())
         }
 
         pub(super) fn write(&mut self, to: usize, bytes: &[u8]) -> Result<(), Refusal> {
             self.call()?;
+            let slot = self.slot(to);
+            slot.end = slot.end.max(to + bytes.len());
             Ok(self.mover.write(to, bytes)?)
+        }
+    }
+
+    impl Drop for Machine {
+        fn drop(&mut self) {
+            for (&addr, made) in &self.slots {
+                // SAFETY: `make` allocated it with this layout.
+                unsafe { dealloc(addr as *mut u8, made.layout) };
+            }
         }
     }
 }

@@ -105,6 +105,12 @@ impl Files {
         })
     }
 
+    /// What all files, directories and pipes take.
+    #[must_use]
+    pub const fn usage(&self) -> Usage {
+        self.clients.usage()
+    }
+
     /// What is open under a number, if it is open so.
     fn opened(&self, caller: Caller, id: u32, how: Options) -> Result<&Open, Refusal> {
         let open = self.clients.open(caller.badge, id)?;
