@@ -216,7 +216,7 @@ mod tests {
     fn growing_into_a_larger_slot_keeps_the_bytes() {
         let mut memory = memory();
         let mut stored = stored(b"begin", &mut memory);
-        for len in [Size::Small.len() + 1, Size::Medium.len() + 1] {
+        for len in [Size::Small.in_bytes() + 1, Size::Medium.in_bytes() + 1] {
             stored.write(len as u64, b"end", &mut memory).unwrap();
             assert_eq!(stored.bytes(0, 5), b"begin");
             assert_eq!(stored.bytes(len as u64, 9), b"end");
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_write_that_finds_no_memory_changes_nothing() {
-        let long = vec![7; Size::Small.len() + 1];
+        let long = vec![7; Size::Small.in_bytes() + 1];
         for (offset, bytes) in [(1, &b"xyz"[..]), (5000, b"x"), (0, &long), (70_000, b"x")] {
             let mut nr_calls = 0;
             loop {

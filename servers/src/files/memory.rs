@@ -37,9 +37,9 @@ pub enum Size {
 impl Size {
     const ALL: [Size; 3] = [Size::Small, Size::Medium, Size::Large];
 
-    /// In bytes.
+    /// How long such a slot is.
     #[must_use]
-    pub const fn len(self) -> usize {
+    pub const fn in_bytes(self) -> usize {
         match self {
             Size::Small => 64 << 10,
             Size::Medium => MAX_WRITE,
@@ -50,7 +50,7 @@ impl Size {
     /// The least that has room for so many bytes.
     #[must_use]
     pub fn for_len(len: usize) -> Option<Self> {
-        Self::ALL.into_iter().find(|size| len <= size.len())
+        Self::ALL.into_iter().find(|size| len <= size.in_bytes())
     }
 }
 
@@ -72,7 +72,7 @@ impl Slot {
     /// The bytes from `start` to `end`, for a reply: not to be looked at.
     #[must_use]
     pub fn bytes(&self, start: usize, end: usize) -> &[u8] {
-        debug_assert!(start <= end && end <= self.size.len());
+        debug_assert!(start <= end && end <= self.size.in_bytes());
         // SAFETY: the range lies in the slot, where it is mapped, and nobody gives it back or writes to it as long as the
         // slot is borrowed.
         unsafe { core::slice::from_raw_parts((self.addr + start) as *const u8, end - start) }
@@ -123,7 +123,7 @@ impl Memory {
     /// Gives a slot back, with all that is mapped in it.
     pub fn give(&mut self, slot: Slot) {
         // Addresses that could not be unmapped are not free.
-        if self.machine.unmap(slot.addr, slot.size.len()).is_ok() {
+        if self.machine.unmap(slot.addr, slot.size.in_bytes()).is_ok() {
             self.free[slot.size as usize].addresses.push(slot.addr);
         }
     }
@@ -152,7 +152,7 @@ impl Memory {
         action: impl FnOnce(&mut Machine, usize, usize) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         debug_assert!(start.is_multiple_of(PAGE_SIZE) && end.is_multiple_of(PAGE_SIZE));
-        debug_assert!(end <= slot.size.len());
+        debug_assert!(end <= slot.size.in_bytes());
         match end.saturating_sub(start) {
             0 => Ok(()),
             len => action(&mut self.machine, slot.addr + start, len),
@@ -175,7 +175,7 @@ impl Memory {
     /// # Errors
     /// `NoMemory`: then nothing has changed.
     pub fn write(&mut self, slot: &Slot, at: usize, bytes: &[u8]) -> Result<(), Refusal> {
-        debug_assert!(at + bytes.len() <= slot.size.len());
+        debug_assert!(at + bytes.len() <= slot.size.in_bytes());
         if bytes.is_empty() {
             return Ok(());
         }
@@ -285,7 +285,7 @@ mod target {
             if number == MAX_SLOTS {
                 return Err(Refusal::NoSpace);
             }
-            Ok(STARTS[size as usize] + number * size.len())
+            Ok(STARTS[size as usize] + number * size.in_bytes())
         }
 
         pub(super) fn map(&mut self, addr: usize, len: usize) -> Result<(), Refusal> {
@@ -392,7 +392,8 @@ mod host {
 
         pub(super) fn make(&mut self, size: Size, _: usize) -> Result<usize, Refusal> {
             self.call()?;
-            let layout = Layout::from_size_align(size.len(), PAGE_SIZE).expect("a power of two");
+            let layout =
+                Layout::from_size_align(size.in_bytes(), PAGE_SIZE).expect("a power of two");
             // SAFETY: the length is not 0.
             let addr = unsafe { alloc_zeroed(layout) } as usize;
             assert_ne!(addr, 0, "out of memory");

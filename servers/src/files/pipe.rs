@@ -17,7 +17,7 @@ use super::memory::{Memory, Size, Slot};
 use super::slab::reserve;
 
 /// How many bytes may wait in a pipe.
-pub const CAPACITY: usize = Size::Small.len();
+pub const CAPACITY: usize = Size::Small.in_bytes();
 
 /// The most threads that wait at each end of a pipe.
 const MAX_WAITING: usize = 16;
