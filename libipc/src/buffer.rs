@@ -206,7 +206,7 @@ pub(crate) mod memory {
     }
 
     /// Maps the pages a second time as shared memory, which they then are in both places.
-    pub(super) fn make_shared(addr: u64, len: usize) -> Result<(), Error> {
+    pub(crate) fn make_shared(addr: u64, len: usize) -> Result<(), Error> {
         let own = Space::own();
         let alias = take(len as u64)?;
         let mode = ShareMode::Shared;

@@ -10,6 +10,7 @@
 //! | clock, sleep | [`time`] |
 //! | clients of the standard servers | [`services`] |
 //! | endpoints by name | [`names`] |
+//! | files, directories, pipes | [`fs`] |
 //! | processes, and the course's send / recv / reply between them | [`process`], [`course`] |
 //! | host tests | [`fake`] |
 //!
@@ -37,6 +38,7 @@ pub mod buffer;
 pub mod course;
 #[cfg(not(target_os = "none"))]
 pub mod fake;
+pub mod fs;
 pub mod io;
 pub mod message;
 pub mod names;

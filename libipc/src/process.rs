@@ -4,7 +4,7 @@ use abi::{Commit, Error as KernelError};
 
 use crate::object::System;
 use crate::service::refused;
-use crate::services::procd::{ArgBlock, Ended, ProcdClient};
+use crate::services::procd::{ArgBlock, Ended, ProcdClient, Streams};
 use crate::services::{Error, Refusal};
 use crate::{io, rt, start};
 
@@ -22,9 +22,26 @@ pub fn spawn(path: &str, args: &[&str]) -> Result<u64, Error> {
 /// # Errors
 /// As for [`spawn`].
 pub fn spawn_with(class: Commit, path: &str, args: &[&str]) -> Result<u64, Error> {
+    let streams = Streams {
+        stdin: start::stdin(),
+        stdout: start::stdout(),
+    };
+    spawn_between(class, streams, path, args)
+}
+
+/// The same with standard streams of one's own choice. [`spawn`] hands this process's down.
+///
+/// # Errors
+/// As for [`spawn`]; `NotOpen`.
+pub fn spawn_between(
+    class: Commit,
+    streams: Streams,
+    path: &str,
+    args: &[&str],
+) -> Result<u64, Error> {
     io::flush();
     let block = ArgBlock::new(path, args.iter().copied())?;
-    server().spawn(class, block.as_bytes())
+    server().spawn(class, streams, block.as_bytes())
 }
 
 /// Puts another program in the place of this one. Returns only if that fails.
@@ -39,7 +56,7 @@ pub fn exec(path: &str, args: &[&str]) -> Result<core::convert::Infallible, Erro
 
 /// Starts a copy of this process: returns the child's pid here, and 0 there.
 ///
-/// The child has this thread alone, all memory copy-on-write, and the standard handles. Other handles that this process owns are the parent's only: in the child their
+/// The child has this thread alone, all memory copy-on-write, the standard handles, and the standard streams. Other handles that this process owns are the parent's only: in the child their
 /// owners name nothing.
 ///
 /// # Errors
@@ -57,6 +74,11 @@ pub fn fork() -> Result<u64, Error> {
 /// thread.
 pub fn exit(status: i32) -> ! {
     io::flush();
+    end(status)
+}
+
+/// The same, whatever is still buffered.
+pub(crate) fn end(status: i32) -> ! {
     if !start::procd().is_none() {
         let _ = server().exit(status);
     } else if start::init_info().is_some() {

@@ -113,6 +113,28 @@ pub fn serve_on<S: Service>(endpoint: &Endpoint, service: &mut S) -> Result<(), 
     }
 }
 
+/// Where a loop receives.
+pub trait Room {
+    /// Room for the next message. Nobody looks at the last one any more.
+    fn next(&mut self) -> &mut [u8];
+
+    /// The bytes of a message that has just come there, and how many there are.
+    fn arrived(&mut self, len: usize) -> &[u8];
+}
+
+/// Bytes that are always there.
+impl Room for &mut [u8] {
+    #[inline]
+    fn next(&mut self) -> &mut [u8] {
+        self
+    }
+
+    #[inline]
+    fn arrived(&mut self, len: usize) -> &[u8] {
+        &self[..len]
+    }
+}
+
 /// [`serve_on`] with a buffer of the caller's.
 ///
 /// # Errors
@@ -136,22 +158,38 @@ pub fn serve_while<S: Service>(
     service: &mut S,
     goes_on: impl Fn(&S) -> bool,
 ) -> Result<(), Error> {
-    touch_stack();
+    let mut buffer = buffer;
     buffer.fill(0);
+    serve_in(endpoint, &mut buffer, service, goes_on)
+}
+
+/// [`serve_while`] with room of another kind, which sees to it that it is there when a message comes.
+///
+/// # Errors
+/// Why the endpoint cannot be received on any more.
+pub fn serve_in<S: Service>(
+    endpoint: &Endpoint,
+    room: &mut impl Room,
+    service: &mut S,
+    goes_on: impl Fn(&S) -> bool,
+) -> Result<(), Error> {
+    touch_stack();
     if !goes_on(service) {
         return Ok(());
     }
     // A child that the service forks has nothing to reply to, and then learns that the endpoint is not its.
     let handle = endpoint.handle();
+    let mut buffer = room.next();
+    let mut capacity = buffer.len();
     let mut next = endpoint.receive(buffer)?;
     loop {
-        let answer = match received(next, buffer.len()) {
+        let answer = match received(next, capacity) {
             Received::Message(incoming) => {
                 let len = incoming.len;
                 if !service.takes_handles() {
                     close(&incoming.message);
                 }
-                service.message(incoming, &buffer[..len])
+                service.message(incoming, room.arrived(len))
             }
             Received::Notification(bits) => {
                 service.notification(bits);
@@ -168,6 +206,8 @@ pub fn serve_while<S: Service>(
             data,
         }) = answer
         {
+            buffer = room.next();
+            capacity = buffer.len();
             if message.tag.moves_handles() {
                 next = reply_moving(endpoint, token, message, data, buffer)?;
                 continue;
@@ -184,6 +224,8 @@ pub fn serve_while<S: Service>(
         } else if !goes_on(service) {
             return Ok(());
         }
+        buffer = room.next();
+        capacity = buffer.len();
         next = endpoint.receive(buffer)?;
     }
 }

@@ -39,7 +39,7 @@ pub const START_INFO: u64 = STACK_TOP - size_of::<StartInfo>() as u64;
 pub const MAX_ARGS: usize = 3072;
 
 /// Handles beyond the standard set that a spawner may give.
-pub const MAX_EXTRA: usize = 8;
+pub const MAX_EXTRA: usize = 6;
 
 /// What a program has. Handles that it has not been given are [`Handle::NONE`].
 #[derive(Clone, Copy, Debug)]
@@ -79,11 +79,15 @@ pub struct StartInfo {
     pub memstat: Handle,
     /// The system object, with the rights that the program needs.
     pub system: Handle,
+    /// The number of its standard input at the file server, 0 for the console.
+    pub stdin: u32,
+    /// The number of its standard output at the file server, 0 for the console.
+    pub stdout: u32,
     /// Handles that mean something to this program alone.
     pub extra: [Handle; MAX_EXTRA],
 }
 
-const _: () = assert!(size_of::<StartInfo>() == 7 * 8 + (10 + MAX_EXTRA) * 4);
+const _: () = assert!(size_of::<StartInfo>() == 7 * 8 + (10 + 2 + MAX_EXTRA) * 4);
 
 impl StartInfo {
     /// No handles and no arguments.
@@ -105,13 +109,15 @@ impl StartInfo {
         files: Handle::NONE,
         memstat: Handle::NONE,
         system: Handle::NONE,
+        stdin: 0,
+        stdout: 0,
         extra: [Handle::NONE; MAX_EXTRA],
     };
 
     /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: the structure is `repr(C)` and has no padding: seven words, ten and eight handles.
+        // SAFETY: the structure is `repr(C)` and has no padding: seven words, ten handles, two numbers, and six handles.
         unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
     }
 }
@@ -179,6 +185,8 @@ pub(crate) extern "C" fn forked(pid: u64) {
         procd: self::procd(),
         supervisor: supervisor(),
         console: console(),
+        stdin: stdin(),
+        stdout: stdout(),
         ..StartInfo::EMPTY
     });
 }
@@ -331,6 +339,14 @@ pub fn memstat() -> Handle {
 getter! {
     /// The system object.
     system: Handle, init read(offset_of!(InitInfo, system)), none Handle::NONE
+}
+getter! {
+    /// The number of the standard input at the file server, 0 for the console.
+    stdin: u32, init 0, none 0
+}
+getter! {
+    /// The number of the standard output at the file server, 0 for the console.
+    stdout: u32, init 0, none 0
 }
 getter! {
     /// Handles that mean something to this program alone.

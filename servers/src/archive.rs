@@ -28,8 +28,8 @@ pub fn find<'a, const N: usize>(archive: &'a [u8], paths: [&str; N]) -> [Option<
     found
 }
 
-/// The longest path in bytes.
-pub const MAX_PATH: usize = libipc::services::files::MAX_PATH;
+/// The longest path in bytes: what an archive has room for.
+const MAX_PATH: usize = 100;
 
 /// A path in its one form: components separated by `/`, without any at the beginning or the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,15 +55,10 @@ impl Path {
         Some(Path(clean))
     }
 
-    /// The first component below this directory on the way to `file`, if it lies below.
+    /// The text.
     #[must_use]
-    pub fn child<'a>(&self, file: &'a Path) -> Option<&'a str> {
-        let rest = if self.0.is_empty() {
-            &file.0
-        } else {
-            file.0.strip_prefix(self.0.as_str())?.strip_prefix('/')?
-        };
-        rest.split('/').next()
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -108,14 +103,5 @@ pub(crate) mod tests {
         assert_eq!(entries(&[]).count(), 0);
         assert_eq!(entries(&[0; 700]).count(), 0);
         assert_eq!(entries(&[0xa5; 4096]).count(), 0);
-    }
-
-    #[test]
-    fn children_are_first_components() {
-        let path = |text| Path::new(text).unwrap();
-        assert_eq!(path("/").child(&path("bin/a")), Some("bin"));
-        assert_eq!(path("bin").child(&path("bin/a")), Some("a"));
-        assert_eq!(path("bi").child(&path("bin/a")), None);
-        assert_eq!(path("bin/a").child(&path("bin/a")), None);
     }
 }

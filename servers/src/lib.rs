@@ -2,17 +2,19 @@
 //!
 //! Each server is a pure core that host tests drive, a [`Service`](libipc::server::Service) around
 //! it that speaks its protocol, and a file in `src/bin` that gives it its handles and its loop.
-//! Tables have fixed sizes: what clients ask for never makes a server grow.
+//! Tables have fixed sizes: what clients ask for never makes a server grow. Files do, within limits.
 //!
 //! | server | has | does |
 //! | --- | --- | --- |
 //! | [`init`] | everything | starts the others, then the shell or one program; ends the machine |
 //! | [`console`] | ports and interrupt of COM1 | text out, edited lines in |
-//! | [`files`] | the boot archive | reads by path |
+//! | [`files`] | the boot archive; the counters | files, directories, pipes |
 //! | [`memstat`] | the counters | passes them on |
 //! | [`names`] | nothing | endpoints by name |
 //! | [`procd`] | the right to create spaces | processes |
 #![cfg_attr(target_os = "none", no_std)]
+
+extern crate alloc;
 
 pub mod archive;
 pub mod console;

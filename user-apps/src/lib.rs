@@ -8,4 +8,6 @@ pub mod bench;
 pub mod cache;
 pub mod pipe;
 pub mod scenario;
+pub mod shell;
 pub mod store;
+pub mod tool;

@@ -4,7 +4,7 @@
 //! own copy at the same addresses.
 
 use core::alloc::Layout;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use spin::mutex::SpinMutex;
 use talc::TalcLock;
@@ -24,6 +24,13 @@ static HEAP: TalcLock<SpinMutex<(), YieldRelax>, Grow> = TalcLock::new(Grow);
 /// Bytes of the heap.
 static LEN: AtomicUsize = AtomicUsize::new(0);
 
+/// Whether it grows by memory that is there.
+static IS_BACKED: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn back() {
+    IS_BACKED.store(true, Ordering::Relaxed);
+}
+
 #[derive(Debug)]
 struct Grow;
 
@@ -37,6 +44,10 @@ unsafe impl Source for Grow {
         let step = old.clamp(*STEP.start(), *STEP.end());
         let len = want.checked_next_multiple_of(step).ok_or(())?;
         let start = memory::map(len).map_err(|_| ())?;
+        if IS_BACKED.load(Ordering::Relaxed) && memory::make_shared(start, len).is_err() {
+            memory::unmap(start, len);
+            return Err(());
+        }
         LEN.store(old + len, Ordering::Relaxed);
         // SAFETY: the range was mapped just before, for the heap alone, and stays mapped.
         unsafe { talc.claim(start as *mut u8, len) }

@@ -69,6 +69,14 @@ macro_rules! program {
     };
 }
 
+/// From here on the heap grows only by memory that is there: without free frames an allocation fails, rather than that a later
+/// write to it is a fault. For servers that go on when there are none; what they use of the heap must fit
+/// into what it grows by then, or be asked for by `try_reserve`.
+pub fn back_heap() {
+    #[cfg(target_os = "none")]
+    heap::back();
+}
+
 /// Runs a program. Not for calling: [`program!`](crate::program) does.
 #[cfg(target_os = "none")]
 #[doc(hidden)]

@@ -34,6 +34,20 @@ pub enum Refusal {
     Taken,
     /// The server could not do its own part.
     Broken,
+    /// The sender has nothing open under this number.
+    NotOpen,
+    /// It is a directory, where a file is wanted.
+    IsDirectory,
+    /// It is a file, where a directory is wanted.
+    NotDirectory,
+    /// The directory is not empty.
+    NotEmpty,
+    /// It can never be changed.
+    ReadOnly,
+    /// The files are too large, or too many: those of the sender, or of all.
+    NoSpace,
+    /// Nobody reads what is written any more.
+    ReaderGone,
 }
 
 impl fmt::Display for Refusal {
@@ -48,6 +62,13 @@ impl fmt::Display for Refusal {
             Refusal::NotExecutable => "not a program",
             Refusal::Taken => "name taken",
             Refusal::Broken => "server failure",
+            Refusal::NotOpen => "not open",
+            Refusal::IsDirectory => "is a directory",
+            Refusal::NotDirectory => "not a directory",
+            Refusal::NotEmpty => "directory not empty",
+            Refusal::ReadOnly => "read-only",
+            Refusal::NoSpace => "no space left",
+            Refusal::ReaderGone => "nobody reads it any more",
         })
     }
 }

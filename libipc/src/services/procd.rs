@@ -8,6 +8,7 @@ use core::mem::MaybeUninit;
 
 use abi::{Commit, Handle};
 
+use super::files::{STDIN, STDOUT};
 use super::{Error, Refusal};
 use crate::Argument;
 use crate::server::Answer;
@@ -15,13 +16,20 @@ use crate::service::{Caller, Contents, Parcel, Reply};
 use crate::start::MAX_ARGS;
 
 /// The process server.
-#[crate::service(version = 1, max_bytes = MAX_ARGS)]
+#[crate::service(version = 2, max_bytes = MAX_ARGS)]
 pub trait Procd {
-    /// Starts a program as a child of the caller, in a space of this class; its pid.
+    /// Starts a program as a child of the caller, in a space of this class, with these of the caller's open files as its
+    /// standard streams; its pid.
     ///
     /// # Errors
-    /// `NotFound`, `NotExecutable`, `NoMemory`, `Full`, `BadRequest` for a malformed block.
-    fn spawn(&mut self, caller: Caller, class: Commit, args: &[u8]) -> Result<u64, Refusal>;
+    /// `NotFound`, `NotExecutable`, `NoMemory`, `Full`, `BadRequest` for a malformed block; `NotOpen`.
+    fn spawn(
+        &mut self,
+        caller: Caller,
+        class: Commit,
+        streams: Streams,
+        args: &[u8],
+    ) -> Result<u64, Refusal>;
 
     /// Starts a copy of the caller as its child, which goes on at this place, with its pid in `rdi`; its pid.
     ///
@@ -122,6 +130,32 @@ impl From<Given> for Handle {
     }
 }
 
+/// Which open files a process has as its standard streams: their numbers at the file server, and 0 for the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Argument)]
+pub struct Streams {
+    /// What it reads.
+    pub stdin: u32,
+    /// What it prints to.
+    pub stdout: u32,
+}
+
+impl Streams {
+    /// Both are the console.
+    pub const CONSOLE: Streams = Streams {
+        stdin: 0,
+        stdout: 0,
+    };
+
+    /// The same files by the numbers that they have for the process that is given them.
+    #[must_use]
+    pub const fn handed_down(self) -> Self {
+        Streams {
+            stdin: if self.stdin == 0 { 0 } else { STDIN },
+            stdout: if self.stdout == 0 { 0 } else { STDOUT },
+        }
+    }
+}
+
 /// A word.
 impl Argument for Commit {
     const NR_WORDS: usize = 1;
@@ -173,6 +207,8 @@ pub enum Reason {
     Killed = 9,
     /// An access that the page table does not allow.
     BadAccess = 11,
+    /// What it printed went to a pipe that nobody reads any more.
+    ReaderGone = 13,
 }
 
 impl Reason {

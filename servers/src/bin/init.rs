@@ -15,7 +15,7 @@ use libipc::service::{Caller, MAX_VALUES, again};
 use libipc::services::console::ConsoleClient;
 use libipc::services::init::{self, Init, InitServer, Named, WHO_ENDS};
 use libipc::services::names::{Name, NamesClient};
-use libipc::services::procd::{INIT_PID, ProcdClient};
+use libipc::services::procd::{INIT_PID, ProcdClient, Streams};
 use libipc::services::{self, Refusal};
 use libipc::thread::{self, Supervisor};
 use libipc::{
@@ -277,7 +277,7 @@ fn let_servers_be_ended(own: &Endpoint, clients: &Clients) -> Result<(), service
 
 fn start_program(info: &InitInfo, procd: &ProcdClient) -> Result<u64, services::Error> {
     let block = program(command_line(info)).ok_or(Refusal::BadRequest)?;
-    procd.spawn(Commit::Overcommit, &block)
+    procd.spawn(Commit::Overcommit, Streams::CONSOLE, &block)
 }
 
 fn command_line(info: &InitInfo) -> &[u8] {

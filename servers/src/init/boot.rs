@@ -5,7 +5,7 @@
 //! | memstat | the counters | starts again |
 //! | names | keeping names at init | starts again, with the names |
 //! | console | COM1's ports and interrupt line, ^C to procd | starts again, without the text and the input that waited |
-//! | files | the boot archive | starts again, with the archive as it was |
+//! | files | the boot archive; the counters | starts again, with the archive as it was; what was written is gone, and all that was open |
 //! | procd | creating spaces; all other servers, to pass on; telling init of ended children | is the end: the processes die with it |
 //!
 //! Endpoints are init's, and outlive the servers: clients keep their handles. Who waited for an answer is told that the server
@@ -320,6 +320,7 @@ impl Machine {
                     procd.copy_to(space, Rights::NOTIFY, procd::INTERRUPT_BIT)?;
             }
             Server::Files => {
+                info.system = self.system.copy_to(space, Rights::OBSERVE, 0)?;
                 info.archive = ARCHIVE;
                 info.archive_len = self.archive.len() as u64;
                 let from = self.archive.as_ptr() as u64;

@@ -17,7 +17,7 @@ use libipc::services::console::ConsoleClient;
 use libipc::services::files::FilesClient;
 use libipc::services::memstat::MemstatClient;
 use libipc::services::names::NamesClient;
-use libipc::services::procd::Thing;
+use libipc::services::procd::{Streams, Thing};
 use libipc::start::{StartInfo, split_args};
 use libipc::thread::PRIORITY;
 use libipc::{Commit, Endpoint, Error, Handle, Rights, ShareMode, Space, System, Thread};
@@ -37,6 +37,10 @@ pub struct Process {
     thread: Option<Thread>,
     /// Whether it can have registered names.
     pub knows_names: bool,
+    /// Whether it can have files open.
+    pub knows_files: bool,
+    /// Which standard streams it started with.
+    pub streams: Streams,
     /// The handles that it started with.
     standard: Standard,
 }
@@ -97,7 +101,18 @@ impl Process {
             inbox: None,
             thread: None,
             knows_names: false,
+            knows_files: false,
+            streams: Streams::CONSOLE,
             standard: Standard::default(),
+        }
+    }
+
+    /// The same, which has started with these of its parent's open files.
+    fn with_streams(self, streams: Streams) -> Self {
+        Process {
+            knows_files: streams != Streams::CONSOLE,
+            streams: streams.handed_down(),
+            ..self
         }
     }
 
@@ -105,6 +120,7 @@ impl Process {
     pub fn exec(&mut self, next: Process) -> Space {
         self.standard = next.standard;
         self.thread = next.thread;
+        self.streams = next.streams;
         core::mem::replace(&mut self.space, next.space)
     }
 
@@ -132,12 +148,14 @@ impl Maker {
         vacancy: Vacancy,
         terms: Terms<'_>,
         parent: u64,
+        streams: Streams,
         args: &[u8],
     ) -> Result<(Process, Name), Refusal> {
         let path = split_args(args).next().ok_or(Refusal::BadRequest)?;
         let process = self.in_new_space(vacancy.slot, terms, |maker, space| {
-            maker.program(vacancy.pid, parent, path, args, space)
+            maker.program(vacancy.pid, parent, path, args, space, streams)
         })?;
+        let process = process.with_streams(streams);
         Ok((process, name(path)))
     }
 
@@ -159,6 +177,7 @@ impl Maker {
             thread.start(entry)?;
             Ok((standard, thread))
         })
+        .map(|process| process.with_streams(original.streams))
     }
 
     /// Makes a process in an empty space, for this slot. If that fails the space is killed: by then it may have a handle to
@@ -199,6 +218,7 @@ impl Maker {
             Thing::Memstat => self.memstat.as_endpoint(),
         };
         process.knows_names |= thing == Thing::Names;
+        process.knows_files |= thing == Thing::Files;
         server.copy_to(&process.space, Rights::SEND, pid)
     }
 
@@ -225,17 +245,25 @@ impl Maker {
         path: &str,
         args: &[u8],
         space: &Space,
+        streams: Streams,
     ) -> Result<(Standard, Thread), Refusal> {
+        let passing;
         let program = match self.programs.find(path) {
             Some(program) => program,
             None => {
                 let program = Program::load(path, &self.files, &self.system, &mut self.stage)?;
-                self.programs.keep(program)
+                if program.is_constant {
+                    self.programs.keep(program)
+                } else {
+                    passing = program;
+                    &passing
+                }
             }
         };
         let ip = program.loaded.entry;
         copy_memory(&program.space, &program.loaded.memory, space)?;
         let (standard, thread) = self.furnish(pid, space)?;
+        let streams = streams.handed_down();
         let mut info = StartInfo {
             pid,
             ppid,
@@ -243,6 +271,8 @@ impl Maker {
             procd: standard.procd,
             supervisor: standard.procd,
             console: standard.console,
+            stdin: streams.stdin,
+            stdout: streams.stdout,
             ..StartInfo::EMPTY
         };
         let entry = loader::place_stack(space, &mut info, args, ip, &mut self.stage)?;

@@ -24,7 +24,7 @@ use libipc::server::Answer;
 use libipc::service::{Caller, Reply, again};
 use libipc::services::Refusal;
 use libipc::services::procd as protocol;
-use libipc::services::procd::{Ended, Given, INIT_PID, Reason, Thing};
+use libipc::services::procd::{Ended, Given, INIT_PID, Reason, Streams, Thing};
 use libipc::{Commit, Endpoint, Rights, Space};
 
 use launch::{Maker, Process, Terms, death_bit};
@@ -62,10 +62,18 @@ impl Procd {
         }
     }
 
-    fn try_spawn(&mut self, pid: u64, class: Commit, args: &[u8]) -> Result<u64, Refusal> {
-        let vacancy = self.table.vacancy()?;
+    fn try_spawn(
+        &mut self,
+        pid: u64,
+        class: Commit,
+        streams: Streams,
+        args: &[u8],
+    ) -> Result<u64, Refusal> {
         let terms = Terms::New(class);
-        let (process, name) = self.maker.spawn(vacancy, terms, pid, args)?;
+        let vacancy = self.table.vacancy()?;
+        self.hand_down(pid, vacancy.pid, streams)?;
+        let made = self.maker.spawn(vacancy, terms, pid, streams, args);
+        let (process, name) = made.inspect_err(|_| self.take_back(vacancy.pid, streams))?;
         self.table.add(vacancy, pid, name, process);
         Ok(vacancy.pid)
     }
@@ -76,7 +84,11 @@ impl Procd {
         // The child has nothing of its own but its number.
         let args = [vacancy.pid, 0, 0];
         let entry = Entry { args, ..entry };
-        let process = self.maker.fork(vacancy, original, entry)?;
+        let streams = original.streams;
+        self.hand_down(pid, vacancy.pid, streams)?;
+        let original = self.table.get(pid).ok_or(Refusal::Denied)?;
+        let made = self.maker.fork(vacancy, original, entry);
+        let process = made.inspect_err(|_| self.take_back(vacancy.pid, streams))?;
         let name = self.table.name(pid).unwrap_or_default();
         self.table.add(vacancy, pid, name, process);
         Ok(vacancy.pid)
@@ -86,15 +98,37 @@ impl Procd {
         let running = self.table.running().find(|&(running, ..)| running == pid);
         let (_, slot, process) = running.ok_or(Refusal::Denied)?;
         let terms = Terms::Like(&process.space);
+        let streams = process.streams;
         let parent = self.table.parent(pid).unwrap_or(INIT_PID);
         let (next, name) = self
             .maker
-            .spawn(Vacancy { slot, pid }, terms, parent, args)?;
+            .spawn(Vacancy { slot, pid }, terms, parent, streams, args)?;
         if let Some((process, old_name)) = self.table.get_mut(pid) {
             *old_name = name;
             let _ = process.exec(next).kill();
+            // Its other files are closed: what has become of it does not know of them, and cannot have asked for any yet.
+            if process.knows_files {
+                let _ = self.hand_down(pid, pid, streams);
+            }
         }
         Ok(())
+    }
+
+    /// Opens standard streams for a process that is about to start: until it can ask for files, it waits for this server.
+    fn hand_down(&self, parent: u64, child: u64, streams: Streams) -> Result<(), Refusal> {
+        let Streams { stdin, stdout } = streams;
+        if parent != child && streams == Streams::CONSOLE {
+            return Ok(());
+        }
+        let files = &self.maker.files;
+        Ok(files.hand_down(parent, child, stdin, stdout)?)
+    }
+
+    /// Undoes it for a process that could not be started.
+    fn take_back(&self, child: u64, streams: Streams) {
+        if streams != Streams::CONSOLE {
+            let _ = self.maker.files.forget(child);
+        }
     }
 
     fn try_kill(&mut self, pid: u64, victim: u64) -> Result<(), Refusal> {
@@ -130,6 +164,9 @@ impl Procd {
             // If the name server dies meanwhile, the next one still knows the names.
             let _ = again(|| self.maker.names.forget(pid));
         }
+        if process.knows_files {
+            let _ = self.maker.files.forget(pid);
+        }
         drop(process);
         while let Some((waiter, outcome)) = self.table.take_ready() {
             // A thread that was killed while it waited has not heard: the next one may.
@@ -162,8 +199,14 @@ impl Procd {
 }
 
 impl protocol::Procd for Procd {
-    fn spawn(&mut self, caller: Caller, class: Commit, args: &[u8]) -> Result<u64, Refusal> {
-        self.with_memory(|procd| procd.try_spawn(caller.badge, class, args))
+    fn spawn(
+        &mut self,
+        caller: Caller,
+        class: Commit,
+        streams: Streams,
+        args: &[u8],
+    ) -> Result<u64, Refusal> {
+        self.with_memory(|procd| procd.try_spawn(caller.badge, class, streams, args))
     }
 
     fn fork(&mut self, caller: Caller, ip: u64, sp: u64, fs_base: u64) -> Result<u64, Refusal> {

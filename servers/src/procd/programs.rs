@@ -1,13 +1,12 @@
 //! Programs that were started before, laid out in spaces where nothing runs.
 //!
-//! To start one again is to share such a space copy-on-write, like a fork of a process that has not begun. Files never
-//! change, so what is kept is never wrong; how much is kept is bounded, and given up when memory is short.
+//! To start one again is to share such a space copy-on-write, like a fork of a process that has not begun. Only programs whose
+//! files never change are kept, so what is kept is never wrong; how much is bounded, and given up when memory is short.
 
 use libipc::services::Refusal;
-use libipc::services::files::FilesClient;
+use libipc::services::files::{FilesClient, MAX_PATH, Opened, Options};
 use libipc::{PageBuffer, Space, System};
 
-use crate::archive::MAX_PATH;
 use crate::loader::{self, Loaded, Stage};
 
 /// Most programs that are kept.
@@ -16,6 +15,8 @@ const MAX_PROGRAMS: usize = 16;
 /// A program.
 pub struct Program {
     path: heapless::String<MAX_PATH>,
+    /// Whether its file never changes: then it can be kept.
+    pub is_constant: bool,
     /// Where it is, without a stack.
     pub space: Space,
     /// What is where in the space.
@@ -33,28 +34,37 @@ impl Program {
         system: &System,
         stage: &mut Stage,
     ) -> Result<Self, Refusal> {
-        let image = read(path, files)?;
+        let (image, is_constant) = read(path, files)?;
         let space = system.create_space(None)?;
         let loaded = loader::load(&image, &space, stage)?;
         // The file server has refused longer paths.
         let path = path.try_into().map_err(|_| Refusal::BadRequest)?;
         Ok(Program {
             path,
+            is_constant,
             space,
             loaded,
         })
     }
 }
 
-/// A whole file, at the beginning of a page.
-fn read(path: &str, files: &FilesClient) -> Result<PageBuffer, Refusal> {
-    let file = files.open(path)?;
-    let mut image = PageBuffer::new(file.size)?;
-    let len = files.read_at(file, 0, &mut image)?;
-    if len == file.size {
-        Ok(image)
-    } else {
-        Err(Refusal::Broken)
+/// A whole file, at the beginning of a page, and whether it never changes.
+fn read(path: &str, files: &FilesClient) -> Result<(PageBuffer, bool), Refusal> {
+    let file = files.open(Options::READ, path)?;
+    let image = read_opened(&file, files);
+    let closed = files.close(file.id);
+    let image = image?;
+    closed?;
+    Ok((image, file.is_constant))
+}
+
+fn read_opened(file: &Opened, files: &FilesClient) -> Result<PageBuffer, Refusal> {
+    let size = file.size as usize;
+    let mut image = PageBuffer::new(size)?;
+    match files.read_at(file.id, 0, size, &mut image)? {
+        len if len == size => Ok(image),
+        // It was cut off meanwhile.
+        _ => Err(Refusal::NotExecutable),
     }
 }
 
@@ -73,7 +83,7 @@ impl Programs {
         self.kept.iter().find(|program| program.path == path)
     }
 
-    /// Keeps a program.
+    /// Keeps a program whose file never changes.
     pub fn keep(&mut self, program: Program) -> &Program {
         let place = match self.kept.push(program) {
             Ok(()) => self.kept.len() - 1,
@@ -106,6 +116,7 @@ mod tests {
         std::fmt::Write::write_fmt(&mut path, format_args!("/bin/{number}")).unwrap();
         Program {
             path,
+            is_constant: true,
             space: Space::from_raw(Handle(number)),
             loaded: Loaded {
                 entry: number.into(),

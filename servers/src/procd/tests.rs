@@ -10,7 +10,7 @@ use libipc::server::Service;
 use libipc::service::{Mismatch, mismatch};
 use libipc::services::Error;
 use libipc::services::console::ConsoleClient;
-use libipc::services::files::{FilesClient, FilesServer};
+use libipc::services::files::{FilesClient, FilesServer, Options};
 use libipc::services::init::InitClient;
 use libipc::services::memstat::MemstatClient;
 use libipc::services::names::{NamesClient, NamesServer};
@@ -20,6 +20,8 @@ use libipc::{Commit, ErrorCode, Handle, System};
 use super::programs::Programs;
 use super::*;
 use crate::files::Files;
+use crate::files::clients::Limits;
+use crate::files::memory::{Machine, Memory, Mover};
 use crate::loader::Stage;
 use crate::loader::plan::tests::small_program;
 use crate::names::Names;
@@ -41,7 +43,9 @@ fn procd() -> Rc<RefCell<ProcdServer<Procd>>> {
         ("bin/self", &program),
         ("bin/small", &small_program()),
     ]);
-    let files = Rc::new(RefCell::new(FilesServer::new(Files::new(archive.leak()))));
+    let memory = Memory::new(Machine::new(Mover::start().unwrap()));
+    let files = Files::new(archive.leak(), memory, Limits::of_machine(1 << 20)).unwrap();
+    let files = Rc::new(RefCell::new(FilesServer::new(files)));
     fake::serve(Handle(3), 0, files);
     crate::init::keeper::tests::serve(Handle(8));
     let names = Names::new(InitClient::new(Endpoint::from_raw(Handle(8)))).unwrap();
@@ -200,7 +204,7 @@ fn hostile_requests_are_errors() {
     }
     let spawn = Message::new(ProcdClient::SPAWN);
     assert_eq!(refusal(spawn, &[]), Some(Refusal::BadRequest));
-    assert_eq!(refusal(spawn, b"\0\0\0"), Some(Refusal::NotFound));
+    assert_eq!(refusal(spawn, b"\0\0\0"), Some(Refusal::IsDirectory));
     assert_eq!(refusal(spawn, &[b'x'; 3072]), Some(Refusal::BadRequest));
     assert_eq!(refusal(spawn, &[0xff; 100]), Some(Refusal::BadRequest));
     assert_eq!(refusal(spawn, b"/bin/nothing\0"), Some(Refusal::NotFound));
@@ -223,7 +227,11 @@ fn hostile_requests_are_errors() {
         let reply = init.as_endpoint().call(Message::new(label)).unwrap();
         assert_eq!(Refusal::from_label(reply.label()), Some(Refusal::Denied));
     }
-    assert!(FilesClient::borrow(Handle(3)).open("/bin/x").is_ok());
+    assert!(
+        FilesClient::borrow(Handle(3))
+            .open(Options::READ, "/bin/x")
+            .is_ok()
+    );
 }
 
 fn count(asked: &[fake::Asked], call: Call) -> usize {
@@ -237,7 +245,7 @@ fn programs_are_read_once() {
     let spawn = || {
         let _ = fake::asked();
         as_process(pid)
-            .spawn(Commit::Overcommit, b"/bin/small\0")
+            .spawn(Commit::Overcommit, Streams::CONSOLE, b"/bin/small\0")
             .unwrap();
         fake::asked()
     };
@@ -255,7 +263,9 @@ fn a_space_is_strict_before_anything_is_mapped_in_it() {
     let pid = add(&procd, INIT_PID);
     let spawn = |class| {
         let _ = fake::asked();
-        as_process(pid).spawn(class, b"/bin/small\0").unwrap();
+        as_process(pid)
+            .spawn(class, Streams::CONSOLE, b"/bin/small\0")
+            .unwrap();
         fake::asked()
     };
     assert_eq!(count(&spawn(Commit::Overcommit), Call::SpaceSet), 0);
@@ -299,7 +309,7 @@ fn deaths_and_faults_are_told_by_the_slot_and_the_pid() {
     let parent = add(&procd, INIT_PID);
     let _ = fake::asked();
     let pid = as_process(parent)
-        .spawn(Commit::Overcommit, b"/bin/small\0")
+        .spawn(Commit::Overcommit, Streams::CONSOLE, b"/bin/small\0")
         .unwrap();
     let asked = fake::asked();
     let own = |call| asked.iter().find(|asked| asked.call == call).unwrap().args;
@@ -315,7 +325,7 @@ fn deaths_and_faults_are_told_by_the_slot_and_the_pid() {
 fn programs_are_given_up_when_memory_is_short() {
     let procd = procd();
     let pid = add(&procd, INIT_PID);
-    let spawn = || as_process(pid).spawn(Commit::Overcommit, b"/bin/small\0");
+    let spawn = || as_process(pid).spawn(Commit::Overcommit, Streams::CONSOLE, b"/bin/small\0");
     let is_kept = || {
         procd
             .borrow()
@@ -402,7 +412,7 @@ fn a_process_that_asks_gets_the_thread_that_was_started() {
     let procd = procd();
     let parent = add(&procd, INIT_PID);
     let pid = as_process(parent)
-        .spawn(Commit::Overcommit, b"/bin/small\0")
+        .spawn(Commit::Overcommit, Streams::CONSOLE, b"/bin/small\0")
         .unwrap();
     let asked = fake::asked();
     let start = asked.iter().find(|asked| asked.call == Call::ThreadStart);

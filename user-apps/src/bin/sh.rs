@@ -5,26 +5,32 @@
 
 extern crate alloc;
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
+use libipc::fs::{self, File};
 use libipc::services::Error;
 use libipc::services::console::MAX_LINE;
-use libipc::services::files::FilesClient;
 use libipc::services::memstat::MemstatClient;
-use libipc::services::procd::{Ended, ProcdClient};
+use libipc::services::procd::{Ended, ProcdClient, Reason};
 use libipc::{Commit, io, print, println, process, raw, start};
+use user_apps::shell::{Command, Line, Output, parse};
 
 libipc::program!(run);
 
 const HELP: &str = "\
 PROGRAM [ARGS] [&]   run a program of /bin, or by path; with & without waiting for it
+A | B                what A prints is what B reads
+A < FILE             A reads a file
+A > FILE, A >> FILE  what A prints goes to a file, instead of or behind what is in it
 strict PROGRAM [ARGS] [&]  the same, with all the memory that it asks for promised to it
-ls [DIRECTORY]       list files, of /bin if not told otherwise
 ps                   list processes
 memstat              show the machine's memory
 kill PID             end a process that was started from here
 exit [STATUS]        leave
-^C ends the program that runs, ^D leaves";
+^C ends the program that runs, ^D leaves
+ls /bin lists the programs, among them cat cp echo ls mkdir mv rm wc for files";
 
 fn run() -> i32 {
     let began = raw::ticks();
@@ -35,11 +41,11 @@ fn run() -> i32 {
     let mut line = [0; MAX_LINE];
     loop {
         report_ended();
-        print!("$ ");
+        prompt();
         let len = match io::read_line(&mut line) {
             Ok(Some(len)) => len,
             Ok(None) => {
-                println!();
+                end_prompt();
                 return 0;
             }
             Err(error) => {
@@ -51,66 +57,156 @@ fn run() -> i32 {
             println!("sh: not text");
             continue;
         };
-        let words: Vec<&str> = text.split_ascii_whitespace().collect();
-        match words.as_slice() {
-            [] => {}
-            ["exit"] => return 0,
-            ["exit", status] => match status.parse() {
-                Ok(status) => return status,
-                Err(_) => println!("sh: {status} is not a number"),
-            },
-            [command, args @ ..] => {
-                if let Err(error) = execute(command, args) {
-                    println!("sh: {command}: {error}");
+        match parse(text) {
+            Ok(line) => {
+                if let Some(status) = execute(&line) {
+                    return status;
                 }
             }
+            Err(wrong) => println!("sh: {wrong}"),
         }
     }
 }
 
-fn execute(command: &str, args: &[&str]) -> Result<(), Error> {
-    match (command, args) {
-        ("help", []) => println!("{HELP}"),
-        ("ls", []) => list("/bin")?,
-        ("ls", [directory]) => list(directory)?,
-        ("ps", []) => processes()?,
-        ("memstat", []) => memory()?,
-        ("kill", [pid]) => match pid.parse() {
-            Ok(pid) => process::kill(pid)?,
-            Err(_) => println!("sh: {pid} is not a number"),
+/// A script has none.
+fn prompt() {
+    if start::stdin() == 0 {
+        print!("$ ");
+    }
+}
+
+fn end_prompt() {
+    if start::stdin() == 0 {
+        println!();
+    }
+}
+
+/// Does what a line says; returns the exit status if that is to leave.
+fn execute(line: &Line) -> Option<i32> {
+    let [first, ..] = &line.commands[..] else {
+        return None;
+    };
+    let words: Vec<&str> = first.words.iter().map(String::as_str).collect();
+    let outcome = match (&words[..], &line.commands[..]) {
+        (["exit"], _) => return Some(0),
+        (["exit", status], _) => match status.parse() {
+            Ok(status) => return Some(status),
+            Err(_) => not_a_number(status),
         },
-        ("strict", [program, args @ ..]) => run_program(Commit::Strict, program, args)?,
-        (program, args) => run_program(Commit::Overcommit, program, args)?,
+        (["help"], [_]) => {
+            println!("{HELP}");
+            Ok(())
+        }
+        (["ps"], [_]) => processes(),
+        (["memstat"], [_]) => memory(),
+        (["kill", pid], _) => match pid.parse() {
+            Ok(pid) => process::kill(pid),
+            Err(_) => not_a_number(pid),
+        },
+        _ => {
+            run_pipeline(line);
+            Ok(())
+        }
+    };
+    if let Err(error) = outcome {
+        println!("sh: {}: {error}", words[0]);
+    }
+    None
+}
+
+fn not_a_number(word: &str) -> Result<(), Error> {
+    println!("sh: {word} is not a number");
+    Ok(())
+}
+
+/// Runs programs, each of which writes to the next one, and waits for them unless it is told not to.
+fn run_pipeline(line: &Line) {
+    let mut pids = Vec::new();
+    let started = start_all(&line.commands, &mut pids);
+    if let Err((what, error)) = started {
+        // Those that run find their pipes closed.
+        println!("sh: {what}: {error}");
+    } else if line.is_background {
+        println!("[{}]", pids.last().unwrap_or(&0));
+        return;
+    }
+    if let Err(error) = wait_for_all(&pids) {
+        println!("sh: {error}");
+    }
+}
+
+/// Starts the programs of a pipeline. An error says what it is about.
+fn start_all<'a>(commands: &'a [Command], pids: &mut Vec<u64>) -> Result<(), (&'a str, Error)> {
+    let mut from_last = None;
+    for (i, command) in commands.iter().enumerate() {
+        let (to_next, from_this) = if i + 1 < commands.len() {
+            let (reader, writer) = fs::pipe().map_err(|error| ("pipe", error))?;
+            (Some(writer), Some(reader))
+        } else {
+            (None, None)
+        };
+        pids.push(start(command, from_last, to_next)?);
+        from_last = from_this;
     }
     Ok(())
 }
 
-/// Runs a program, with `&` as its last argument without waiting for it.
-fn run_program(class: Commit, program: &str, args: &[&str]) -> Result<(), Error> {
-    match args {
-        [args @ .., "&"] => println!("[{}]", spawn(class, program, args)?),
-        args => foreground(class, program, args)?,
+/// Starts a program. What is redirected is not the pipe's.
+fn start(
+    command: &Command,
+    input: Option<File>,
+    output: Option<File>,
+) -> Result<u64, (&str, Error)> {
+    fn about<'a>(what: &'a str) -> impl Fn(Error) -> (&'a str, Error) {
+        move |error| (what, error)
     }
-    Ok(())
+    let input = match &command.input {
+        Some(path) => Some(File::open(path).map_err(about(path))?),
+        None => input,
+    };
+    let output = match &command.output {
+        // Processes that the program starts write to the same file: each behind the others.
+        Some(Output::To(path)) => {
+            File::create(path).map_err(about(path))?;
+            Some(File::append(path).map_err(about(path))?)
+        }
+        Some(Output::AtEndOf(path)) => Some(File::append(path).map_err(about(path))?),
+        None => output,
+    };
+    let is_strict = command.words.len() > 1 && command.words[0] == "strict";
+    let (class, words) = match is_strict {
+        true => (Commit::Strict, &command.words[1..]),
+        false => (Commit::Overcommit, &command.words[..]),
+    };
+    let program = words[0].as_str();
+    let path = match program.contains('/') {
+        true => String::from(program),
+        false => format!("/bin/{program}"),
+    };
+    let args: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+    let streams = fs::streams(input.as_ref(), output.as_ref());
+    process::spawn_between(class, streams, &path, &args).map_err(about(program))
 }
 
-/// Starts a program of `/bin`, or by path.
-fn spawn(class: Commit, program: &str, args: &[&str]) -> Result<u64, Error> {
-    if program.contains('/') {
-        return process::spawn_with(class, program, args);
-    }
-    process::spawn_with(class, &alloc::format!("/bin/{program}"), args)
-}
-
-/// Runs a program to its end, or to ^C.
-fn foreground(class: Commit, program: &str, args: &[&str]) -> Result<(), Error> {
+/// Waits for all programs of a pipeline, from the last to the first: ^C ends all of them.
+fn wait_for_all(pids: &[u64]) -> Result<(), Error> {
     let procd = ProcdClient::borrow(start::procd());
-    let pid = spawn(class, program, args)?;
-    procd.foreground(pid)?;
-    let ended = process::wait(pid)?;
+    let mut last_status = None;
+    for (i, &pid) in pids.iter().enumerate().rev() {
+        // One that has ended already cannot be interrupted.
+        let _ = procd.foreground(pid);
+        let Ended { status, .. } = process::wait(pid)?;
+        if status == Reason::Interrupt.status() {
+            for &other in &pids[..i] {
+                let _ = process::kill(other);
+            }
+        }
+        last_status.get_or_insert(status);
+    }
     procd.foreground(0)?;
-    if ended.status != 0 {
-        println!("[status {}]", ended.status);
+    match last_status {
+        None | Some(0) => {}
+        Some(status) => println!("[status {status}]"),
     }
     Ok(())
 }
@@ -119,25 +215,6 @@ fn foreground(class: Commit, program: &str, args: &[&str]) -> Result<(), Error> 
 fn report_ended() {
     while let Ok(Some(Ended { pid, status })) = process::try_wait() {
         println!("[{pid}] ended, status {status}");
-    }
-}
-
-fn list(directory: &str) -> Result<(), Error> {
-    let files = FilesClient::borrow(start::files());
-    let mut names = [0; 1024];
-    let mut skip = 0;
-    loop {
-        let (count, len) = files.list_into(directory, skip, &mut names)?;
-        if count == 0 {
-            return Ok(());
-        }
-        for name in start::split_args(&names[..len]) {
-            match files.open(&alloc::format!("{directory}/{name}")) {
-                Ok(file) => println!("{:>9}  {name}", file.size),
-                Err(_) => println!("{:>9}  {name}/", ""),
-            }
-        }
-        skip += count;
     }
 }
 

@@ -89,11 +89,13 @@ impl Subject {
             families: &[
                 "send_cow_2MiB",
                 "send_cow_32MiB",
+                "send_cow_64MiB",
                 "send_cow_1GiB",
                 "first_write",
                 "rewrite",
                 "reserve_1TiB",
                 "generation_fault",
+                "file_read_64MiB",
             ],
             // Two messages of 1 GiB, all of which is written.
             mem: "2304M",

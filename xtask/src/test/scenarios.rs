@@ -165,6 +165,40 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ..USUAL
     },
     Scenario {
+        name: "shell_redirects",
+        input: "echo one > /f\necho two words >> /f\nwc < /f > /g\ncat /f /g\necho new > f\ncat f\nls /\nexit\n",
+        check: |output| {
+            contains(output, "one\ntwo words\n       2        3       14 \n")?;
+            contains(output, "$ cat f\nnew\n")?;
+            contains(output, "         4  f\n")
+        },
+        ..USUAL
+    },
+    Scenario {
+        name: "shell_pipes",
+        input: "echo a b c | cat | wc\ncat /bin/sh | ls /boot\nnone | wc\nls | none\necho a |\nexit 4\n",
+        status: 4,
+        check: |output| {
+            contains(output, "       1        3        6 \n")?;
+            contains(output, "kernel.sym")?;
+            contains(output, "sh: none: not found")?;
+            contains(output, "sh: a command is missing")
+        },
+        ..USUAL
+    },
+    Scenario {
+        name: "shell_works_on_files",
+        input: "mkdir /d\ncp /bin/hello /d\n/d/hello\nmv /d/hello /d/greet\n/d/greet\nls /d\nrm /d\nrm /d/greet /d\nls /d\nrm /bin/sh\nexit\n",
+        check: |output| {
+            contains(output, "hello from process")?;
+            contains(output, "greet\n")?;
+            contains(output, "rm: /d: directory not empty\n[status 1]")?;
+            contains(output, "ls: /d: not found\n[status 1]")?;
+            contains(output, "rm: /bin/sh: read-only")
+        },
+        ..USUAL
+    },
+    Scenario {
         name: "no_line_is_lost",
         program: &["chatter", "4", "500"],
         check: chatter,

@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+mod files;
 mod forks;
 mod generations;
 mod messages;
@@ -25,7 +26,8 @@ fn run() -> Result<(), Error> {
     reserve();
     generations::run()?;
     forks::run()?;
-    messages::run()
+    messages::run()?;
+    files::run()
 }
 
 /// Reserves a terabyte, and gives it back untouched.

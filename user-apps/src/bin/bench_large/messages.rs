@@ -12,11 +12,11 @@ use user_apps::bench::{Rounds, measure_with, rounds_of};
 use user_apps::scenario::memory::{PAGE, peek, poke};
 use user_apps::scenario::twin::{Gift, Twin, system};
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// What a lowest-level page table covers.
-const TABLE: u64 = 2 * MIB;
+pub(crate) const TABLE: u64 = 2 * MIB;
 
 /// An operation.
 struct Operation {
@@ -26,7 +26,7 @@ struct Operation {
     offset: u64,
 }
 
-const OPERATIONS: [Operation; 3] = [
+const OPERATIONS: [Operation; 4] = [
     // Not congruent modulo 1 GiB: the tables of 2 MiB go over one by one.
     Operation {
         name: "send_cow_2MiB",
@@ -36,6 +36,12 @@ const OPERATIONS: [Operation; 3] = [
     Operation {
         name: "send_cow_32MiB",
         len: 32 * MIB,
+        offset: TABLE,
+    },
+    // What `file_read_64MiB` is to be compared with.
+    Operation {
+        name: "send_cow_64MiB",
+        len: 64 * MIB,
         offset: TABLE,
     },
     Operation {
@@ -151,10 +157,10 @@ fn serve(endpoint: Handle, buffer: &PageBuffer) {
 }
 
 /// The sum of a word of every `step` bytes.
-fn sum(at: u64, len: u64, step: u64) -> u64 {
+pub(crate) fn sum(at: u64, len: u64, step: u64) -> u64 {
     places(at, len, step).map(peek).fold(0, u64::wrapping_add)
 }
 
-fn places(at: u64, len: u64, step: u64) -> impl Iterator<Item = u64> {
+pub(crate) fn places(at: u64, len: u64, step: u64) -> impl Iterator<Item = u64> {
     (at..at + len).step_by(step as usize)
 }

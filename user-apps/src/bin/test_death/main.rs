@@ -245,7 +245,7 @@ fn lesson_17_every_state_gives_back_every_frame() {
     let system = system();
     let endpoint = endpoint();
     let gifts = [Gift(endpoint.handle(), Rights::SEND, 0)];
-    type Body = fn([Handle; 8]);
+    type Body = fn([Handle; libipc::start::MAX_EXTRA]);
     let states: [(ThreadState, Body); 4] = [
         (ThreadState::Runnable, |_| {
             loop {

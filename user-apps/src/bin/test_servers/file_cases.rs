@@ -1,8 +1,9 @@
 //! The file server: contents, offsets, directories.
 
 use super::*;
+use libipc::fs;
 use libipc::service::Mismatch;
-use libipc::services::files::{File, FilesClient};
+use libipc::services::files::FilesClient;
 use libipc::services::{Error, Refusal};
 use libipc::{PAGE_SIZE, PageBuffer, start};
 use user_apps::scenario::assert_err;
@@ -18,7 +19,7 @@ pub(crate) fn files_are_found_and_read() {
         "//bin//test_servers",
         "/bin/./test_servers",
     ] {
-        assert_eq!(open(spelling), open(OWN_PATH));
+        assert_eq!(fs::metadata(spelling), fs::metadata(OWN_PATH));
     }
     let symbols = read_all("/boot/kernel.sym");
     assert!(symbols.starts_with(b"ffffffff8"), "kernel symbols");
@@ -26,70 +27,57 @@ pub(crate) fn files_are_found_and_read() {
 
 pub(crate) fn files_are_read_from_any_offset() {
     let whole = read_all(OWN_PATH);
-    let file = open(OWN_PATH);
-    let files = FilesClient::borrow(start::files());
+    let file = File::open(OWN_PATH).expect("open");
     let mut rng = Rng::new(2);
     let mut buffer = PageBuffer::new(5 * PAGE_SIZE).expect("buffer");
     for _ in 0..200 {
-        let offset = rng.below(file.size as u64 + 100) as usize;
+        let offset = rng.below(whole.len() as u64 + 100) as usize;
         let wanted = rng.below(5 * PAGE_SIZE as u64) as usize;
-        let expected = wanted.min(file.size.saturating_sub(offset));
+        let expected = wanted.min(whole.len().saturating_sub(offset));
         buffer.fill(0xee);
         assert_eq!(
-            files.read_at(file, offset, &mut buffer[..wanted]),
+            file.read_at(offset as u64, &mut buffer[..wanted]),
             Ok(expected)
         );
         assert!(expected == 0 || buffer[..expected] == whole[offset..offset + expected]);
         assert!(buffer[expected..].iter().all(|&byte| byte == 0xee));
     }
-    assert_eq!(files.read_at(file, usize::MAX, &mut buffer), Ok(0));
+    assert_eq!(file.read_at(u64::MAX, &mut buffer), Ok(0));
 }
 
 pub(crate) fn files_that_are_not_there_are_refused() {
+    let refused = |path, refusal| {
+        assert_err(File::open(path).map(|_| ()), Error::Refused(refusal));
+    };
+    refused("/bin/nothing", Refusal::NotFound);
+    refused("/bin/test_server", Refusal::NotFound);
+    refused("", Refusal::IsDirectory);
+    refused("/bin", Refusal::IsDirectory);
+    refused("/bin/test_servers/x", Refusal::NotDirectory);
+    let long = [b'x'; 600];
+    let long = |len| core::str::from_utf8(&long[..len]).expect("ASCII");
+    refused(long(300), Refusal::BadRequest);
+    let malformed = Error::Mismatch(Mismatch::Malformed);
+    assert_err(File::open(long(600)).map(|_| ()), malformed);
     let files = FilesClient::borrow(start::files());
-    for path in [
-        "/bin/nothing",
-        "",
-        "/",
-        "/bin",
-        "/bin/test_servers/x",
-        "/bin/test_server",
-    ] {
-        assert_err(files.open(path), Error::Refused(Refusal::NotFound));
-    }
-    let long = [b'x'; 200];
-    let long = core::str::from_utf8(&long).expect("ASCII");
-    let up = files.open("/bin/../bin/test_servers");
-    assert_err(up, Error::Refused(Refusal::BadRequest));
-    assert_err(files.open(long), Error::Mismatch(Mismatch::Malformed));
-    let mut buffer = [0; 8];
-    for number in [100_000, u64::MAX] {
-        let file = File { number, size: 8 };
-        let read = files.read_at(file, 0, &mut buffer);
-        assert_err(read, Error::Refused(Refusal::NotFound));
+    for number in [0, 3, 63, u32::MAX] {
+        let read = files.read_at(number, 0, 8, &mut [0; 8]);
+        assert_err(read, Error::Refused(Refusal::NotOpen));
     }
 }
 
 pub(crate) fn directories_are_listed() {
-    let files = FilesClient::borrow(start::files());
-    let mut buffer = [0; 64];
-    let mut skip = 0;
     let mut found = 0;
-    loop {
-        let (count, len) = files.list_into("/bin", skip, &mut buffer).expect("list");
-        if count == 0 {
-            break;
-        }
-        let names = buffer[..len]
-            .split(|&byte| byte == 0)
-            .filter(|name| !name.is_empty());
-        for name in names {
-            skip += 1;
-            found += usize::from(name == b"test_servers" || name == b"hello");
-        }
-    }
+    fs::read_dir("/bin", |entry| {
+        let size = fs::metadata(&alloc::format!("/bin/{}", entry.name))?.size;
+        assert_eq!(entry.size, size);
+        found += usize::from(["test_servers", "hello"].contains(&entry.name));
+        Ok::<_, Error>(())
+    })
+    .expect("list");
     assert_eq!(found, 2);
-    assert_eq!(files.list_into("/nothing", 0, &mut buffer), Ok((0, 0)));
+    let nothing = fs::read_dir("/nothing", |_| Ok::<_, Error>(()));
+    assert_err(nothing, Error::Refused(Refusal::NotFound));
 }
 
 /// Text that runs and text in the file are the same bytes.

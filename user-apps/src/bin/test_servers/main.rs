@@ -1,13 +1,15 @@
 //! The servers: what they promise, and that nonsense gets a refusal and hurts nobody.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+extern crate alloc;
+
 mod file_cases;
 mod nonsense;
 
 use libipc::abi::{Error as KernelError, Handle};
+use libipc::fs::File;
 use libipc::service::{Mismatch, mismatch};
 use libipc::services::console::{ConsoleClient, SHORT};
-use libipc::services::files::{File, FilesClient};
 use libipc::services::memstat::{Memory, MemstatClient};
 use libipc::services::names::NamesClient;
 use libipc::services::procd::{ProcdClient, Reason};
@@ -51,17 +53,11 @@ fn server(handle: Handle) -> Borrowed<'static, Endpoint> {
     Endpoint::borrow(handle)
 }
 
-fn open(path: &str) -> File {
-    FilesClient::borrow(start::files())
-        .open(path)
-        .expect("open")
-}
-
 fn read_all(path: &str) -> PageBuffer {
-    let file = open(path);
-    let mut buffer = PageBuffer::new(file.size).expect("buffer");
-    let len = FilesClient::borrow(start::files()).read_at(file, 0, &mut buffer);
-    assert_eq!(len, Ok(file.size));
+    let file = File::open(path).expect("open");
+    let size = file.metadata().expect("metadata").size as usize;
+    let mut buffer = PageBuffer::new(size).expect("buffer");
+    assert_eq!(file.read_at(0, &mut buffer), Ok(size));
     buffer
 }
 
