@@ -278,7 +278,8 @@ fn spawned_programs_get_their_arguments() {
         process::spawn("/bin/nothing", &[]),
         Error::Refused(Refusal::NotFound),
     );
-    assert_err(process::spawn("", &[]), Error::Refused(Refusal::NotFound));
+    let nameless = process::spawn("", &[]);
+    assert_err(nameless, Error::Refused(Refusal::IsDirectory));
     assert_err(
         process::spawn("/boot/kernel.sym", &["x"]),
         Error::Refused(Refusal::NotExecutable),
