@@ -38,7 +38,7 @@ impl Kernel {
             return Err(gone);
         };
         let buffer = receiver.regs.buffer().map_err(Fault::OfReceiver)?;
-        let (fault, priority) = (sender.fault(), sender.priority);
+        let fault = sender.fault();
         let (client, server) = (sender.space, receiver.space);
         debug_assert_eq!(receiver.answering, 0, "the answer is not deferred");
 
@@ -62,7 +62,8 @@ impl Kernel {
             receiver.regs.r8 = receiver.answering;
             receiver.regs.rdi = badge;
             receiver.regs.set_words(words);
-            receiver.borrow_priority(priority);
+            // As it is now: a handle that has left may have changed it.
+            receiver.borrow_priority(sender.priority);
             sender.state = State::AwaitingReply { server: to };
             if fault.is_none() {
                 sender.regs.r8 = accepted;

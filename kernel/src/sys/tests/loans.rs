@@ -451,6 +451,30 @@ fn a_thread_with_a_fault_lends_like_a_sender() {
 }
 
 #[test]
+fn a_message_lends_what_its_sender_has_when_all_of_it_has_arrived() {
+    let mut town = Town::new();
+    let (server, high, other) = (town.add(1), town.add(9), town.add(1));
+    let to_itself = town.way_to(server, server);
+    let endpoint = town.endpoint(server);
+    let receive = town.machine.install(other, endpoint, Rights::RECV);
+    town.serve(server, high);
+    // Queued where it serves, it lends to itself, and goes on with that when nobody else lends.
+    let gift = town.machine.install(server, Object::System, Rights::COPY);
+    let tag = Tag::new(0).with_handles(1).moving_handles().0;
+    town.machine
+        .set_words(server.thread, [0, 0, gift.0.into(), 0]);
+    let sent = [0, tag, 0, 0, 0, 0];
+    let sent = town.machine.call(server, Call::Send, to_itself, sent);
+    assert!(sent.is_none());
+    town.machine.kernel.kill_space(high.space);
+    assert_eq!(town.priority(server), 9);
+    // That ends when it is received, before the handle has moved.
+    town.machine.ok(other, Call::Recv, receive, NOTHING);
+    assert_eq!((town.priority(server), town.priority(other)), (1, 1));
+    town.machine.finish();
+}
+
+#[test]
 fn who_is_bound_to_a_long_message_lends_and_takes_back() {
     let mut town = Town::new();
     let (server, low, other) = (town.add(12), town.add(1), town.add(1));
