@@ -12,7 +12,7 @@ use core::{cell::Cell, hint, mem, ptr::NonNull};
 use cowslip_abi::Access;
 use kernel::{
     mm::{Flush, FlushPages, Frame, phys::FRAME_SIZE},
-    object::{Fault, Here, Kernel, Registers, Special, Thread, Way},
+    object::{Fault, Here, Id, Kernel, Registers, Special, Thread, Way},
     sync::{self, Door, Held, Lock, Rank, Shared},
     sys, vm,
 };
@@ -142,8 +142,7 @@ pub extern "C" fn fast_send_bytes() -> Resumed {
 
 /// The same for a message with bytes, wherever they are.
 pub extern "C" fn fast_send_pages() -> Resumed {
-    alone(Way::Send, |kernel| {
-        settle();
+    alone(Way::Send, true, |kernel| {
         kernel.here().fast_send_pages(clock::ticks, switch_fast)
     })
 }
@@ -151,7 +150,7 @@ pub extern "C" fn fast_send_pages() -> Resumed {
 /// The same for a message with handles: an ordinary one has one, which moves. The word with the
 /// handle is in the frame, before and after.
 pub extern "C" fn fast_send_handle() -> Resumed {
-    alone(Way::Send, |kernel| {
+    alone(Way::Send, false, |kernel| {
         kernel.fast_send_handle(clock::ticks, switch_fast)
     })
 }
@@ -197,8 +196,7 @@ pub extern "C" fn fast_reply_recv_bytes() -> Resumed {
 
 /// The same as [`fast_send_pages`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_pages() -> Resumed {
-    alone(Way::Receive, |kernel| {
-        settle();
+    alone(Way::Receive, true, |kernel| {
         kernel
             .here()
             .fast_reply_recv_pages(clock::ticks, switch_fast)
@@ -207,7 +205,7 @@ pub extern "C" fn fast_reply_recv_pages() -> Resumed {
 
 /// The same as [`fast_send_handle`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_handle() -> Resumed {
-    alone(Way::Receive, |kernel| {
+    alone(Way::Receive, false, |kernel| {
         kernel.fast_reply_recv_handle(clock::ticks, switch_fast)
     })
 }
@@ -279,10 +277,14 @@ fn share_second(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
     }
 }
 
-/// Does what a thread asks of an endpoint, and has the kernel alone. What waits may come before this.
+/// Does what a thread asks of an endpoint, and has the kernel alone; if it uses page tables, after having settled. What waits may come
+/// before this.
 #[inline(always)]
-fn alone(way: Way, call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
+fn alone(way: Way, uses_tables: bool, call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
     let mut guard = lock();
+    if uses_tables {
+        settle();
+    }
     guard.current()?;
     if guard.here().knows_way(way) || guard.here().find_way(way) {
         call(&mut guard)
@@ -322,9 +324,9 @@ fn switch_fast(next: &Thread) -> NonNull<Registers> {
 
 /// A thread made one of the calls on memory: returns its own registers, with the result.
 pub extern "C" fn memory_call() -> Resumed {
-    let mut guard = match KERNEL.retake(PerCpu::number()) {
-        Some(guard) if !KERNEL.has_several_sharers() => guard,
-        again => match memory_call_or_take(again) {
+    let mut guard = match retake_only() {
+        Some(guard) => guard,
+        None => match memory_call_or_take() {
             // SAFETY: so it has been taken, and for this guard.
             None => unsafe { KERNEL.taken() },
             resumed => return resumed,
@@ -335,12 +337,12 @@ pub extern "C" fn memory_call() -> Resumed {
 }
 
 /// Makes such a call apart from the kernel, if there are other CPUs. `None`: it is to be made alone, and the kernel has been taken
-/// for that. Nothing that waits may come before this; the CPU may have the kernel again.
+/// for that. Nothing that waits may come before this.
 #[cold]
 #[inline(never)]
-fn memory_call_or_take(again: Option<Guard>) -> Resumed {
+fn memory_call_or_take() -> Resumed {
     let registers = NonNull::new(PerCpu::get().registers());
-    let is_made = apart(again, sys::LockedCall::of, |call| call.make().is_some());
+    let is_made = apart(sys::LockedCall::of, |call| call.make().is_some());
     if !is_made {
         take_after_others();
         return None;
@@ -365,11 +367,14 @@ pub extern "C" fn unmap_page() -> Resumed {
     })
 }
 
-/// Takes the kernel again if no other CPU shares it.
+/// Takes the kernel again if there is no other CPU.
 #[inline(always)]
 fn retake_only() -> Option<Guard> {
-    let again = KERNEL.retake(PerCpu::number());
-    again.filter(|_| !KERNEL.has_several_sharers())
+    if KERNEL.has_several_sharers() {
+        None
+    } else {
+        KERNEL.retake(PerCpu::number())
+    }
 }
 
 /// A thread shares a page: if that maps shared memory once more, returns its own registers.
@@ -392,16 +397,14 @@ pub extern "C" fn system_call() -> *const Registers {
 /// registers of whoever runs next; none, if the thread goes on as if nothing had happened.
 pub extern "C" fn page_fault(error: u64) -> Resumed {
     let address = Cr2::read_raw();
-    let guard = match KERNEL.retake(PerCpu::number()) {
-        Some(guard) if !KERNEL.has_several_sharers() => {
+    let guard = match retake_only() {
+        Some(guard) => {
             // SAFETY: nobody takes a thread from a CPU that has not waited.
             unsafe { hint::assert_unchecked(guard.threads.pinned().is_some()) };
             guard
         }
-        again => {
-            if resolve_or_take(again, address, error) {
-                return None;
-            }
+        None if resolve_or_take(address, error) => return None,
+        None => {
             // SAFETY: so it has been taken, and for this guard.
             let guard = unsafe { KERNEL.taken() };
             if guard.current().is_none() {
@@ -431,15 +434,15 @@ fn fault_of_nobody(mut guard: Guard, error: u64) -> Resumed {
 }
 
 /// Resolves a page fault apart from the kernel, if there are other CPUs. `false`: it is to be done alone, and the kernel has been taken
-/// for that. Nothing that waits may come before this; the CPU may have the kernel again.
+/// for that. Nothing that waits may come before this.
 #[cold]
 #[inline(never)]
-fn resolve_or_take(again: Option<Guard>, address: u64, error: u64) -> bool {
+fn resolve_or_take(address: u64, error: u64) -> bool {
     let is_users = error & (USER | RESERVED) == USER;
     let resolve = |table: &vm::Locked<'_>| {
         is_users && vm::fault(&MM, table, address, access(error)) == vm::Fault::Resolved
     };
-    let is_resolved = apart(again, sys::lock_own, resolve);
+    let is_resolved = apart(sys::lock_own, resolve);
     if !is_resolved {
         take_after_others();
     }
@@ -447,14 +450,9 @@ fn resolve_or_take(again: Option<Guard>, address: u64, error: u64) -> bool {
 }
 
 /// Does something to page tables apart from the kernel, if there are other CPUs: `lock` gets hold of what it takes, in the kernel, and
-/// `act` does it when the CPU has come out. Returns whether it is done. Nothing that waits may come before this; the CPU may have the
-/// kernel again, and does not have it afterwards.
+/// `act` does it when the CPU has come out. Returns whether it is done. Nothing that waits may come before this.
 #[inline(always)]
-fn apart<T>(
-    again: Option<Guard>,
-    lock: impl FnOnce(&Here<'static>) -> Option<T>,
-    act: impl FnOnce(&T) -> bool,
-) -> bool {
+fn apart<T>(lock: impl FnOnce(&Here<'static>) -> Option<T>, act: impl FnOnce(&T) -> bool) -> bool {
     if !KERNEL.has_several_sharers() {
         return false;
     }
@@ -462,7 +460,7 @@ fn apart<T>(
     // SAFETY: the kernel is shared, or ours alone, and no other CPU has this seat. Page tables that are locked then may be used for longer:
     // whoever has the kernel alone waits for those who work apart before he uses a page table, or ends a space whose table is locked.
     let here = |kernel: *mut Kernel| unsafe { Here::share(kernel, PerCpu::seat()) };
-    let locked = match again {
+    let locked = match KERNEL.retake(PerCpu::number()) {
         Some(mut guard) => {
             let locked = lock(&here(&raw mut *guard));
             apart = guard.apart(PerCpu::number());
@@ -520,18 +518,22 @@ pub extern "C" fn from_user() -> *const Registers {
         return leave(guard);
     };
     match vector {
-        DEVICE_NOT_AVAILABLE => {
-            // If there may be a frame now, the thread uses them again.
-            if !fpu::first_use(cpu, kernel, id) && !kernel.make_room() {
-                // SAFETY: as above.
-                let ip = unsafe { (*cpu.registers()).rip };
-                sys::fault_out_of_memory(kernel, ip);
-            }
-        }
+        DEVICE_NOT_AVAILABLE => use_fpu(cpu, kernel, id),
         ..FIRST_INTERRUPT => sys::exception(kernel, vector),
         _ => interrupt(cpu, kernel, vector),
     }
     leave(guard)
+}
+
+/// The running thread used vector registers that it does not have yet.
+#[inline(never)]
+fn use_fpu(cpu: &PerCpu, kernel: &mut Kernel, id: Id<Thread>) {
+    // If there may be a frame now, the thread uses them again.
+    if !fpu::first_use(cpu, kernel, id) && !kernel.make_room() {
+        // SAFETY: the entry code has saved the registers there, and nobody else uses them.
+        let ip = unsafe { (*cpu.registers()).rip };
+        sys::fault_out_of_memory(kernel, ip);
+    }
 }
 
 /// The kernel was interrupted, which it is only while idle or between two steps, or has faulted, which
@@ -623,12 +625,10 @@ fn leave(mut guard: Guard) -> *const Registers {
     {
         // The same place means the same thread: after the end of one, there is something to decide.
         if PerCpu::get().registers().cast_const() == &raw const thread.regs {
-            let registers = &raw const thread.regs;
-            return work_off_before(registers, guard);
+            return &thread.regs;
         }
         if !thread.special.contains(Special::LONG) {
-            let registers = switch(PerCpu::get(), kernel, thread);
-            return work_off_before(registers, guard);
+            return switch(PerCpu::get(), kernel, thread);
         }
     }
     reschedule(guard)
@@ -654,7 +654,10 @@ fn reschedule(mut guard: Guard) -> *const Registers {
             }
             Some(thread) => {
                 let registers = switch(cpu, kernel, thread);
-                return work_off_before(registers, guard);
+                if KERNEL.has_several_sharers() && !kernel.mm.dead.is_empty() {
+                    work_off(guard);
+                }
+                return registers;
             }
             None => {}
         }
@@ -679,17 +682,7 @@ fn reschedule(mut guard: Guard) -> *const Registers {
     }
 }
 
-/// Lets go of the kernel before a thread goes on with these registers. If there are other CPUs, some of what is dead is worked off
-/// first.
-#[inline(always)]
-fn work_off_before(registers: *const Registers, guard: Guard) -> *const Registers {
-    if KERNEL.has_several_sharers() && !guard.mm.dead.is_empty() {
-        work_off(guard);
-    }
-    registers
-}
-
-/// Works off some dead tables, apart from the kernel.
+/// Lets go of the kernel, and works off some dead tables.
 #[cold]
 #[inline(never)]
 fn work_off(guard: Guard) {

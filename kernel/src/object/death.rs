@@ -102,7 +102,7 @@ impl Kernel {
     /// Finds frames for somebody who found none. Returns whether it is worth to try again: some were worked off, or another CPU
     /// may have given some back.
     pub fn make_room(&self) -> bool {
-        let has_settled = self.platform.settle();
+        let has_settled = self.settle_memory();
         vm::make_room(self.mm) || has_settled
     }
 
@@ -194,14 +194,17 @@ impl Kernel {
         let table = self.spaces.get(id).map(|space| &space.table);
         if table.is_some_and(PageTable::is_locked) {
             // Another CPU maps memory there, say, for a thread of another space.
-            self.platform.settle();
+            self.settle_memory();
         }
         let Some(space) = self.spaces.remove(self.mm, id) else {
             return;
         };
         self.platform.retire(space.table.root());
         space.table.destroy(self.mm);
-        if !self.platform.has_others() {
+        if self.platform.has_others() {
+            // Whoever lets go of the kernel works it off; with the next thread there is one who does.
+            self.cpus.here_mut().reschedule = true;
+        } else {
             vm::reap(self.mm);
         }
         if let Some((endpoint, bits)) = space.death {

@@ -22,7 +22,7 @@ pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
             | InfoTopic::Promise
             | InfoTopic::Audit
     ) {
-        kernel.platform.settle();
+        kernel.settle_memory();
     }
     let values = match topic {
         InfoTopic::Clock => Values::of([
@@ -164,7 +164,7 @@ fn thread(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
 
 pub(super) fn log(kernel: &mut Kernel, request: &Request) -> Answer {
     request.machine(kernel, Object::System, Rights::OBSERVE)?;
-    kernel.platform.settle();
+    kernel.settle_memory();
     let [text, len, ..] = request.args;
     let text = ByteRange::from_user(text, len, MAX_LOG)?;
     let table = &kernel.spaces.get(request.space).ok_or(Error::Died)?.table;

@@ -28,7 +28,7 @@ pub(super) fn space_create(kernel: &mut Kernel, request: &Request) -> Answer {
 }
 
 pub(super) fn space_set(kernel: &mut Kernel, request: &Request) -> Answer {
-    kernel.platform.settle();
+    kernel.settle_memory();
     let route = request.space(kernel, Rights::MAP)?;
     let (id, space) = kernel.space_at(route)?;
     let [field, value, ..] = request.args;
@@ -259,7 +259,7 @@ fn at_once(kernel: &mut Kernel, request: &Request) -> Result<bool, Error> {
 
 /// The same, a step at a time.
 pub(super) fn in_steps(kernel: &mut Kernel, request: &Request) -> Answer {
-    kernel.platform.settle();
+    kernel.settle_memory();
     let mut long = kernel.long(request.thread);
     let mm = kernel.mm;
     let result = match Call::from_number(request.number) {

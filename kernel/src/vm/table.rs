@@ -73,7 +73,7 @@ impl PageTable {
     /// Lets the caller use the page table, among others that use other ones at the same time. `None`: somebody else
     /// uses it. Nobody waits for one, so locks may be taken in any order.
     ///
-    /// Who has all page tables alone needs no lock.
+    /// Who has all page tables alone needs no lock. Who has one may keep it [apart](crate::sync::Apart) from the kernel.
     pub fn try_lock(&self) -> Option<Locked<'_>> {
         // Only then: what is dropped unlocks.
         self.lock.claim().then(|| Locked(self))
