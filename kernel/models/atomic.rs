@@ -301,4 +301,16 @@ impl AtomicU32 {
         }
         self.set_if_other(|found| found | value, order)
     }
+
+    /// The same; and a thread that drops a guard because the model has failed changes nothing.
+    pub fn fetch_and(&self, value: u32, order: Ordering) -> u32 {
+        if thread::panicking() {
+            return value;
+        }
+        let value = value.to_u64();
+        if is_weak(Weakness::Atomicity) {
+            return self.in_two_steps(order, |found| found & value);
+        }
+        self.set_if_other(|found| found & value, order)
+    }
 }

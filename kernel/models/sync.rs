@@ -10,7 +10,7 @@ mod lock;
 mod mailbox;
 
 pub use claim::{Claimed, Keep};
-pub use lock::{Door, Doors, Entrance, Guard, Lock, Shared};
+pub use lock::{Apart, Door, Doors, Entrance, Guard, Lock, Shared};
 pub use mailbox::Mailboxes;
 
 /// The most CPUs that a model has.

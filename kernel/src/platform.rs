@@ -26,6 +26,13 @@ pub trait Platform: Sync {
     /// complete, and it may be taken from the CPU.
     fn halt(&self, cpu: usize);
 
+    /// Whether other CPUs run threads too, so that what can be done beside them is not to be done by who has the kernel alone.
+    fn has_others(&self) -> bool;
+
+    /// Returns once no other CPU works on page tables or frames [apart](crate::sync::Apart) from the kernel, which the caller has
+    /// alone. Whether one did: then it may have given frames back.
+    fn settle(&self) -> bool;
+
     /// Returns once no CPU uses the page table at `root` any more, nor caches anything of it.
     fn retire(&self, root: Frame);
 

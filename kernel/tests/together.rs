@@ -1,7 +1,7 @@
 //! Spaces that share tables, used by several CPUs at once.
 //!
 //! Each thread is a CPU, and has some of the spaces for a while. It reads and writes their pages, changes what is
-//! mapped, forks them into whichever space is vacant, its own or another's, and works off what is dead; all of that under
+//! mapped, ends them, forks them into whichever space is vacant, its own or another's, and works off what is dead; all of that under
 //! the locks of the spaces that it needs, and no other. So tables of all levels have several names, and those who have them fault on
 //! them at the same time. A model that copies at every fork says what must be read. In between everything is counted again.
 
@@ -92,6 +92,14 @@ impl Space {
 
     fn clear(&mut self, mm: &Mm) -> Result<(), Error> {
         self.table.unmap(mm, 0, USER_END)?;
+        self.pages.fill(Page::Empty);
+        Ok(())
+    }
+
+    /// Ends the space. Another one begins in its place.
+    fn end(&mut self, mm: &Mm) -> Result<(), Error> {
+        let next = PageTable::new(mm, &[0; 256])?;
+        std::mem::replace(&mut self.table, next).destroy(mm);
         self.pages.fill(Page::Empty);
         Ok(())
     }
@@ -220,6 +228,7 @@ fn act(mm: &Mm, spaces: &[Mutex<Space>], cpu: usize, seed: u64) {
                 continue;
             }
             8 if space.is_vacant() => space.fill(mm),
+            14 => space.end(mm),
             8..14 => {
                 let value = seed << 32 | (cpu * NR_STEPS + step + 1) as u64;
                 allow_out_of_memory(space.write(mm, number, value), Fault::OutOfMemory);

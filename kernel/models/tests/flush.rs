@@ -25,6 +25,9 @@ const SPACE: u64 = 1;
 const OLD: u64 = 1;
 const FRESH: u64 = 2;
 
+/// Why every CPU can share the lock.
+const NOBODY_ALONE: &str = "nobody has it alone";
+
 /// What may be left out or done in another order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -96,11 +99,8 @@ impl<'m> Cpu<'m> {
     /// Goes over to another root, as with a message.
     fn switch(&self, root: u64) {
         let lock = &self.machine.lock;
-        let shared = match self.fault {
-            Fault::DoesNotRead => lock.share_to_replace(self.number),
-            _ => lock.share(lock.door(self.number)),
-        };
-        assert!(shared.is_some(), "nobody has it alone");
+        let reads = self.fault != Fault::DoesNotRead;
+        let _reading = reads.then(|| lock.share(lock.door(self.number)).expect(NOBODY_ALONE));
         self.use_root(root);
     }
 
@@ -200,8 +200,9 @@ impl<'m> Cpu<'m> {
     /// Puts another frame into the table, and frees the old one.
     fn remap(&self, nr_cpus: usize) {
         let lock = &self.machine.lock;
-        let shared = lock.share_to_replace(self.number);
-        assert!(shared.is_some(), "nobody has it alone");
+        let shared = lock.share(lock.door(self.number)).expect(NOBODY_ALONE);
+        let apart = shared.apart();
+        drop(shared);
         let free = || self.machine.old_is_free.store(1, Release);
         match self.fault {
             Fault::FreesFirst => {
@@ -220,6 +221,7 @@ impl<'m> Cpu<'m> {
                 free();
             }
         }
+        drop(apart);
         self.machine.is_done.store(1, Release);
     }
 

@@ -9,7 +9,7 @@ use kernel_models::{
         Ordering::{Acquire, Release},
     },
     check, new_lock,
-    sync::{Claimed, Guard, Lock},
+    sync::{Apart, Claimed, Guard, Lock},
 };
 use loom::thread;
 
@@ -285,7 +285,13 @@ enum Haste {
     DoesNotWait,
 }
 
-/// CPU 1 reads so many times, while CPU 0 replaces what it reads; both share the lock.
+/// Goes in, and out again to work apart, where nobody has the lock alone.
+fn go_apart<T>(lock: &Lock<T>, cpu: usize) -> Apart<'_> {
+    let shared = lock.share(lock.door(cpu)).expect("nobody has it alone");
+    shared.apart()
+}
+
+/// CPU 1 reads so many times, and shares the lock for that, while CPU 0 replaces what it reads, apart.
 fn one_replaces(nr_reads: usize, haste: Haste) {
     let lock = new_lock((), 2);
     let replaced = Arc::new(Replaced {
@@ -303,8 +309,7 @@ fn one_replaces(nr_reads: usize, haste: Haste) {
             }
         })
     };
-    let shared = lock.share_to_replace(0);
-    assert!(shared.is_some(), "nobody has it alone");
+    let apart = go_apart(&lock, 0);
     let wait = || {
         let patience = Patience::default();
         lock.wait_for_readers(0, || patience.wait());
@@ -318,7 +323,7 @@ fn one_replaces(nr_reads: usize, haste: Haste) {
     }
     // It is somebody else's now.
     replaced.pages[0].set(7);
-    drop(shared);
+    drop(apart);
     reader.join().unwrap();
 }
 
@@ -366,9 +371,8 @@ fn waiting_for_readers_must_acquire() {
 fn two_that_replace_do_not_wait_for_each_other() {
     check(3, || {
         let lock = new_lock((), 2);
+        let _apart = [0, 1].map(|cpu| go_apart(&lock, cpu));
         let replace = |lock: &Lock<()>, cpu| {
-            let shared = lock.share_to_replace(cpu);
-            assert!(shared.is_some(), "nobody has it alone");
             lock.wait_for_readers(cpu, || panic!("nobody reads"));
         };
         let other = {
@@ -378,6 +382,153 @@ fn two_that_replace_do_not_wait_for_each_other() {
         replace(&lock, 0);
         other.join().unwrap();
     });
+}
+
+/// In which way CPU 0 goes wrong, which has the lock alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rush {
+    None,
+    /// It uses what was claimed as if nobody could be using it.
+    DoesNotSettle,
+    /// It settles, and takes the lock then.
+    SettlesFirst,
+}
+
+/// What is locked: something that is used by who has the lock alone, and something that is used by who has claimed it, also
+/// apart from the lock.
+#[derive(Default)]
+struct Parts {
+    objects: Watched,
+    claimed: Claimed,
+    table: Watched,
+}
+
+/// CPU 1 claims the table, lets go of the lock, and works on the table, while CPU 0 has the lock alone and uses first the objects and
+/// then the table. `shares`: CPU 1 shares the lock before, or it has it alone.
+fn one_works_apart(shares: bool, rush: Rush) {
+    let parts = Parts::default();
+    let _ = parts.claimed.is_claimed();
+    let lock = new_lock(parts, 2);
+    let worker = {
+        let lock = Arc::clone(&lock);
+        thread::spawn(move || {
+            // SAFETY: what is used of it was claimed, or the lock is this CPU's alone.
+            let parts = |place: *mut Parts| unsafe { &*place };
+            let (apart, parts) = if shares {
+                let Some(shared) = lock.share(lock.door(1)) else {
+                    return;
+                };
+                let parts = parts(shared.as_ptr());
+                assert!(parts.claimed.claim());
+                (shared.apart(), parts)
+            } else {
+                let mut guard = self::lock(&lock, 1);
+                let parts = parts(&raw mut *guard);
+                parts.objects.set(1);
+                assert!(parts.claimed.claim());
+                (guard.apart(1), parts)
+            };
+            parts.table.set(parts.table.get() + 1);
+            parts.claimed.release();
+            drop(apart);
+        })
+    };
+    let settle = || {
+        let patience = Patience::default();
+        lock.settle(0, || patience.wait());
+    };
+    if rush == Rush::SettlesFirst {
+        settle();
+    }
+    let guard = self::lock(&lock, 0);
+    // Nobody waits for the worker for that.
+    guard.objects.set(2);
+    if rush == Rush::None {
+        settle();
+    }
+    guard.table.set(guard.table.get() + 1);
+    assert!(!guard.claimed.is_claimed());
+    drop(guard);
+    worker.join().unwrap();
+}
+
+#[test]
+fn who_has_it_alone_settles_before_it_uses_what_was_claimed_apart() {
+    check(4, || one_works_apart(true, Rush::None));
+    check(4, || one_works_apart(false, Rush::None));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn who_has_it_alone_must_settle() {
+    check(4, || one_works_apart(true, Rush::DoesNotSettle));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn who_had_it_alone_must_be_settled_with_too() {
+    check(4, || one_works_apart(false, Rush::DoesNotSettle));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn who_settles_must_have_it_alone() {
+    check(4, || one_works_apart(true, Rush::SettlesFirst));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn settling_must_acquire() {
+    Weakness::Acquire.prevails();
+    check(4, || one_works_apart(true, Rush::None));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn coming_back_must_release() {
+    Weakness::Release.prevails();
+    check(4, || one_works_apart(true, Rush::None));
+}
+
+/// CPU 0 replaces what CPU 1 reads, which is the only other one, and ceases to share the lock and comes back meanwhile. Who
+/// replaces something looks first whether there are others at all.
+fn the_other_one_comes_back(says_that_it_is_apart: bool) {
+    let lock = new_lock((), 2);
+    let replaced = Arc::new(Replaced {
+        place: AtomicU64::known(0),
+        pages: Default::default(),
+    });
+    let apart = says_that_it_is_apart.then(|| go_apart(&lock, 0));
+    let other = {
+        let (lock, replaced) = (Arc::clone(&lock), Arc::clone(&replaced));
+        thread::spawn(move || {
+            self::lock(&lock, 1).admit(1, false);
+            self::lock(&lock, 1).admit(1, true);
+            let shared = lock.share(lock.door(1)).expect("nobody has it alone");
+            let number = replaced.place.load(Acquire);
+            replaced.pages[number as usize].get();
+            drop(shared);
+        })
+    };
+    replaced.place.store(1, Release);
+    if lock.has_several_sharers() {
+        let patience = Patience::default();
+        lock.wait_for_readers(0, || patience.wait());
+    }
+    replaced.pages[0].set(7);
+    drop(apart);
+    other.join().unwrap();
+}
+
+#[test]
+fn who_works_apart_is_not_told_that_there_are_no_others() {
+    check(3, || the_other_one_comes_back(true));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn who_works_apart_must_say_so() {
+    check(3, || the_other_one_comes_back(false));
 }
 
 /// Two threads of one space fault: one of them gets the lock of its page table.

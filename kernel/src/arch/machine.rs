@@ -41,6 +41,14 @@ impl Platform for Machine {
         trap::halt(cpu);
     }
 
+    fn has_others(&self) -> bool {
+        trap::has_others()
+    }
+
+    fn settle(&self) -> bool {
+        trap::settle()
+    }
+
     fn retire(&self, root: Frame) {
         trap::retire(root);
     }

@@ -259,11 +259,11 @@ pub fn retire_others(root: Frame) {
     ask_users(|used| used == root.addr(), || Request::Retire(root));
 }
 
-/// Asks the CPUs for something whose page table is such a one. This one has the kernel alone, or shares it, so no other begins
-/// or ceases to run threads meanwhile.
+/// Asks the CPUs for something whose page table is such a one. This one has the kernel alone, or works apart; then others begin and
+/// cease to run threads meanwhile.
 ///
-/// A CPU notes the root before it loads it, and loading it waits until the note can be seen. So either
-/// it is seen here, or the CPU sees the tables as they are now.
+/// A CPU says that it runs threads, and notes the root, before it loads that, and loading it waits until both can be seen. So either
+/// they are seen here, or the CPU sees the tables as they are now. One that has ceased to run threads answers as well.
 fn ask_users(uses: impl Fn(PhysAddr) -> bool, request: impl FnOnce() -> Request) {
     core::sync::atomic::fence(SeqCst);
     let me = PerCpu::number();

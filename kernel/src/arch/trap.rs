@@ -4,15 +4,16 @@
 //! The kernel's objects are behind one lock. Ordinary messages, notifications, page faults and calls on memory share it with
 //! other CPUs; every other entry takes it alone, and so does one that does not get what it needs. It is free while a CPU is idle or between two
 //! steps of a long call, the only times when interrupts are on in the kernel. What other CPUs ask for is answered
-//! without it.
+//! without it. Where there are other CPUs, page faults are resolved and dead tables worked off [apart](sync::Apart) from it; so who has it
+//! alone settles before it uses page tables.
 
 use core::{cell::Cell, hint, mem, ptr::NonNull};
 
 use cowslip_abi::Access;
 use kernel::{
     mm::{Flush, FlushPages, Frame, phys::FRAME_SIZE},
-    object::{Fault, Here, Kernel, Registers, Special, Thread, Way},
-    sync::{self, Held, Lock, Rank},
+    object::{Fault, Here, Id, Kernel, Registers, Special, Thread, Way},
+    sync::{self, Door, Held, Lock, Rank, Shared},
     sys, vm,
 };
 use x86_64::{
@@ -141,7 +142,7 @@ pub extern "C" fn fast_send_bytes() -> Resumed {
 
 /// The same for a message with bytes, wherever they are.
 pub extern "C" fn fast_send_pages() -> Resumed {
-    alone(Way::Send, |kernel| {
+    alone(Way::Send, true, |kernel| {
         kernel.here().fast_send_pages(clock::ticks, switch_fast)
     })
 }
@@ -149,7 +150,7 @@ pub extern "C" fn fast_send_pages() -> Resumed {
 /// The same for a message with handles: an ordinary one has one, which moves. The word with the
 /// handle is in the frame, before and after.
 pub extern "C" fn fast_send_handle() -> Resumed {
-    alone(Way::Send, |kernel| {
+    alone(Way::Send, false, |kernel| {
         kernel.fast_send_handle(clock::ticks, switch_fast)
     })
 }
@@ -195,7 +196,7 @@ pub extern "C" fn fast_reply_recv_bytes() -> Resumed {
 
 /// The same as [`fast_send_pages`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_pages() -> Resumed {
-    alone(Way::Receive, |kernel| {
+    alone(Way::Receive, true, |kernel| {
         kernel
             .here()
             .fast_reply_recv_pages(clock::ticks, switch_fast)
@@ -204,7 +205,7 @@ pub extern "C" fn fast_reply_recv_pages() -> Resumed {
 
 /// The same as [`fast_send_handle`] for a reply that is followed by a receive.
 pub extern "C" fn fast_reply_recv_handle() -> Resumed {
-    alone(Way::Receive, |kernel| {
+    alone(Way::Receive, false, |kernel| {
         kernel.fast_reply_recv_handle(clock::ticks, switch_fast)
     })
 }
@@ -276,10 +277,14 @@ fn share_second(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
     }
 }
 
-/// Does what a thread asks of an endpoint, and has the kernel alone. What waits may come before this.
+/// Does what a thread asks of an endpoint, and has the kernel alone; if it uses page tables, after having settled. What waits may come
+/// before this.
 #[inline(always)]
-fn alone(way: Way, call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
+fn alone(way: Way, uses_tables: bool, call: impl FnOnce(&mut Kernel) -> Resumed) -> Resumed {
     let mut guard = lock();
+    if uses_tables {
+        settle();
+    }
     guard.current()?;
     if guard.here().knows_way(way) || guard.here().find_way(way) {
         call(&mut guard)
@@ -319,7 +324,7 @@ fn switch_fast(next: &Thread) -> NonNull<Registers> {
 
 /// A thread made one of the calls on memory: returns its own registers, with the result.
 pub extern "C" fn memory_call() -> Resumed {
-    let mut guard = match KERNEL.retake(PerCpu::number()) {
+    let mut guard = match retake_only() {
         Some(guard) => guard,
         None => match memory_call_or_take() {
             // SAFETY: so it has been taken, and for this guard.
@@ -327,35 +332,55 @@ pub extern "C" fn memory_call() -> Resumed {
             resumed => return resumed,
         },
     };
+    settle();
     sys::memory_call(&mut guard).map(NonNull::from)
 }
 
-/// Carries out such a call at the same time as other CPUs. `None`: it is to be done alone, and the kernel has been taken for
-/// that. Nothing that waits may come before this.
+/// Makes such a call apart from the kernel, if there are other CPUs. `None`: it is to be made alone, and the kernel has been taken
+/// for that. Nothing that waits may come before this.
 #[cold]
 #[inline(never)]
 fn memory_call_or_take() -> Resumed {
-    replace_or_take(|mut here| {
-        let regs = sys::memory_call_among_others(&mut here)?;
-        Some(NonNull::from(regs))
-    })
+    let registers = NonNull::new(PerCpu::get().registers());
+    let is_made = apart(sys::LockedCall::of, |call| call.make().is_some());
+    if !is_made {
+        take_after_others();
+        return None;
+    }
+    // SAFETY: nobody takes a thread from a CPU that has not waited for the kernel since it has shared it, and nobody else uses the
+    // registers of one that runs.
+    unsafe { (*registers?.as_ptr()).rax = 0 };
+    registers
 }
 
-/// A thread maps a page: if that takes no more than an entry, and no other CPU may be in the kernel, returns its own registers.
+/// A thread maps a page: if that takes no more than an entry, and there is no other CPU, returns its own registers.
 pub extern "C" fn map_page() -> Resumed {
-    let again = KERNEL.retake(PerCpu::number());
-    fast(again, |kernel| sys::map_page(kernel).map(NonNull::from))
+    fast(retake_only(), |kernel| {
+        sys::map_page(kernel).map(NonNull::from)
+    })
 }
 
 /// The same for a thread that unmaps a page.
 pub extern "C" fn unmap_page() -> Resumed {
-    let again = KERNEL.retake(PerCpu::number());
-    fast(again, |kernel| sys::unmap_page(kernel).map(NonNull::from))
+    fast(retake_only(), |kernel| {
+        sys::unmap_page(kernel).map(NonNull::from)
+    })
+}
+
+/// Takes the kernel again if there is no other CPU.
+#[inline(always)]
+fn retake_only() -> Option<Guard> {
+    if KERNEL.has_several_sharers() {
+        None
+    } else {
+        KERNEL.retake(PerCpu::number())
+    }
 }
 
 /// A thread shares a page: if that maps shared memory once more, returns its own registers.
 pub extern "C" fn share_page() -> Resumed {
     fast(lock_for_thread(), |kernel| {
+        settle();
         sys::share_page(kernel).map(NonNull::from)
     })
 }
@@ -372,7 +397,7 @@ pub extern "C" fn system_call() -> *const Registers {
 /// registers of whoever runs next; none, if the thread goes on as if nothing had happened.
 pub extern "C" fn page_fault(error: u64) -> Resumed {
     let address = Cr2::read_raw();
-    let guard = match KERNEL.retake(PerCpu::number()) {
+    let guard = match retake_only() {
         Some(guard) => {
             // SAFETY: nobody takes a thread from a CPU that has not waited.
             unsafe { hint::assert_unchecked(guard.threads.pinned().is_some()) };
@@ -385,6 +410,7 @@ pub extern "C" fn page_fault(error: u64) -> Resumed {
             if guard.current().is_none() {
                 return NonNull::new(leave(guard).cast_mut());
             }
+            settle();
             guard
         }
     };
@@ -407,38 +433,60 @@ fn fault_of_nobody(mut guard: Guard, error: u64) -> Resumed {
     NonNull::new(leave(guard).cast_mut())
 }
 
-/// Resolves a page fault at the same time as other CPUs. `false`: it is to be done alone, and the kernel has been taken for
-/// that. Nothing that waits may come before this.
+/// Resolves a page fault apart from the kernel, if there are other CPUs. `false`: it is to be done alone, and the kernel has been taken
+/// for that. Nothing that waits may come before this.
 #[cold]
 #[inline(never)]
 fn resolve_or_take(address: u64, error: u64) -> bool {
-    let resolved = replace_or_take(|here| {
-        let is_users = error & (USER | RESERVED) == USER;
-        (is_users && sys::resolve(&here, address, access(error))).then_some(())
-    });
-    resolved.is_some()
-}
-
-/// Does something to page tables at the same time as other CPUs, if there are any. `None`: it is to be done alone, and the
-/// kernel has been taken for that. Nothing that waits may come before this, and the thread may be gone before it is done.
-#[inline(always)]
-fn replace_or_take<R>(call: impl FnOnce(Here<'_>) -> Option<R>) -> Option<R> {
-    let mut done = None;
-    if KERNEL.has_several_sharers() {
-        let shared = loop {
-            if let Some(shared) = KERNEL.share_to_replace(PerCpu::number()) {
-                break shared;
-            }
-            // As in `prepare`.
-            KERNEL.open(PerCpu::number(), smp::wait_a_little);
-        };
-        // SAFETY: the kernel is shared, and no other CPU has this seat.
-        done = call(unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) });
-    }
-    if done.is_none() {
+    let is_users = error & (USER | RESERVED) == USER;
+    let resolve = |table: &vm::Locked<'_>| {
+        is_users && vm::fault(&MM, table, address, access(error)) == vm::Fault::Resolved
+    };
+    let is_resolved = apart(sys::lock_own, resolve);
+    if !is_resolved {
         take_after_others();
     }
-    done
+    is_resolved
+}
+
+/// Does something to page tables apart from the kernel, if there are other CPUs: `lock` gets hold of what it takes, in the kernel, and
+/// `act` does it when the CPU has come out. Returns whether it is done. Nothing that waits may come before this.
+#[inline(always)]
+fn apart<T>(lock: impl FnOnce(&Here<'static>) -> Option<T>, act: impl FnOnce(&T) -> bool) -> bool {
+    if !KERNEL.has_several_sharers() {
+        return false;
+    }
+    let apart;
+    // SAFETY: the kernel is shared, or ours alone, and no other CPU has this seat. Page tables that are locked then may be used for longer:
+    // whoever has the kernel alone waits for those who work apart before he uses a page table, or ends a space whose table is locked.
+    let here = |kernel: *mut Kernel| unsafe { Here::share(kernel, PerCpu::seat()) };
+    let locked = match KERNEL.retake(PerCpu::number()) {
+        Some(mut guard) => {
+            let locked = lock(&here(&raw mut *guard));
+            apart = guard.apart(PerCpu::number());
+            locked
+        }
+        None => {
+            let shared = go_in();
+            let locked = lock(&here(shared.as_ptr()));
+            apart = shared.apart();
+            locked
+        }
+    };
+    let is_done = locked.is_some_and(|locked| act(&locked));
+    drop(apart);
+    is_done
+}
+
+/// Waits until no CPU has the kernel alone, and shares it. The running thread may be gone then.
+fn go_in() -> Shared<'static, Kernel, &'static Door> {
+    loop {
+        if let Some(shared) = KERNEL.share(KERNEL.door(PerCpu::number())) {
+            return shared;
+        }
+        // As in `prepare`.
+        KERNEL.open(PerCpu::number(), smp::wait_a_little);
+    }
 }
 
 /// Reports a fault of the running thread; returns the registers of whoever runs next.
@@ -470,17 +518,22 @@ pub extern "C" fn from_user() -> *const Registers {
         return leave(guard);
     };
     match vector {
-        DEVICE_NOT_AVAILABLE => {
-            if !fpu::first_use(cpu, kernel, id) {
-                // SAFETY: as above.
-                let ip = unsafe { (*cpu.registers()).rip };
-                sys::fault_out_of_memory(kernel, ip);
-            }
-        }
+        DEVICE_NOT_AVAILABLE => use_fpu(cpu, kernel, id),
         ..FIRST_INTERRUPT => sys::exception(kernel, vector),
         _ => interrupt(cpu, kernel, vector),
     }
     leave(guard)
+}
+
+/// The running thread used vector registers that it does not have yet.
+#[inline(never)]
+fn use_fpu(cpu: &PerCpu, kernel: &mut Kernel, id: Id<Thread>) {
+    // If there may be a frame now, the thread uses them again.
+    if !fpu::first_use(cpu, kernel, id) && !kernel.make_room() {
+        // SAFETY: the entry code has saved the registers there, and nobody else uses them.
+        let ip = unsafe { (*cpu.registers()).rip };
+        sys::fault_out_of_memory(kernel, ip);
+    }
 }
 
 /// The kernel was interrupted, which it is only while idle or between two steps, or has faulted, which
@@ -599,11 +652,17 @@ fn reschedule(mut guard: Guard) -> *const Registers {
                 guard = lock();
                 continue;
             }
-            Some(thread) => return switch(cpu, kernel, thread),
+            Some(thread) => {
+                let registers = switch(cpu, kernel, thread);
+                if KERNEL.has_several_sharers() && !kernel.mm.dead.is_empty() {
+                    work_off(guard);
+                }
+                return registers;
+            }
             None => {}
         }
-        if !(kernel.reap() && vm::reap(kernel.mm)) {
-            drop(guard);
+        if !(kernel.reap() && kernel.mm.dead.is_empty()) {
+            work_off(guard);
             poll_interrupts();
             guard = lock();
             continue;
@@ -621,6 +680,15 @@ fn reschedule(mut guard: Guard) -> *const Registers {
         guard = lock_after_others();
         guard.admit(PerCpu::number(), true);
     }
+}
+
+/// Lets go of the kernel, and works off some dead tables.
+#[cold]
+#[inline(never)]
+fn work_off(guard: Guard) {
+    let _apart = guard.apart(PerCpu::number());
+    drop(guard);
+    vm::reap(&MM);
 }
 
 /// Lets the interrupts in that have arrived.
@@ -662,6 +730,23 @@ pub fn running() -> u64 {
 /// the way from one table to another.
 pub fn wait_for_readers() {
     KERNEL.wait_for_readers(PerCpu::number(), smp::wait_a_little);
+}
+
+/// Whether other CPUs run threads, too.
+pub fn has_others() -> bool {
+    KERNEL.has_several_sharers()
+}
+
+/// Waits until no other CPU works on page tables or frames apart from the kernel, which this CPU has alone. Returns whether one did.
+#[inline]
+pub fn settle() -> bool {
+    KERNEL.has_several_sharers() && settle_others()
+}
+
+#[cold]
+#[inline(never)]
+fn settle_others() -> bool {
+    KERNEL.settle(PerCpu::number(), smp::wait_a_little)
 }
 
 /// Makes every CPU leave a page table that is about to go away.

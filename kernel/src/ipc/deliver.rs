@@ -158,6 +158,7 @@ impl Kernel {
         if len == 0 {
             return Ok(true);
         }
+        self.settle_memory();
         let source = self.spaces.get(from).ok_or(Fault::OfSender(Error::Died))?;
         let target = self.spaces.get(to).ok_or(Fault::OfSender(Error::Died))?;
         let passage = Passage {

@@ -189,6 +189,14 @@ impl Kernel {
         self.cpus.online |= 1 << number;
     }
 
+    /// Waits until no other CPU works [apart](crate::sync::Apart) from the kernel. Whether one did. Before whoever has the kernel alone uses
+    /// page tables, or counts frames.
+    #[inline]
+    pub(crate) fn settle_memory(&self) -> bool {
+        let is_only_one = self.cpus.online.is_power_of_two();
+        !is_only_one && self.platform.settle()
+    }
+
     /// The thread that runs on a CPU.
     pub(super) fn running_on(&self, number: usize) -> Option<&Thread> {
         self.threads.get(self.threads.pinned_on(number)?)

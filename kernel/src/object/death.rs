@@ -8,7 +8,7 @@
 
 use cowslip_abi::{Error, Rights};
 
-use crate::vm;
+use crate::vm::{self, PageTable};
 
 use super::loans::LINKS;
 use super::{Endpoint, HandleEntry, Id, Kernel, Object, Space, State, Thread};
@@ -113,6 +113,13 @@ impl Kernel {
         }
     }
 
+    /// Finds frames for somebody who found none. Returns whether it is worth to try again: some were worked off, or another CPU
+    /// may have given some back.
+    pub fn make_room(&self) -> bool {
+        let has_settled = self.settle_memory();
+        vm::make_room(self.mm) || has_settled
+    }
+
     /// Tells those who wait at dead endpoints, and tears down doomed spaces, and goes on with what dies by
     /// that, for a while. Returns whether nothing is left; whoever looks for the next thread to run goes
     /// on with the rest.
@@ -198,12 +205,22 @@ impl Kernel {
     /// Removes a space that has nothing any more, and for which nobody waits.
     fn tear_down(&mut self, id: Id<Space>) {
         self.leave_owner(id);
+        let table = self.spaces.get(id).map(|space| &space.table);
+        if table.is_some_and(PageTable::is_locked) {
+            // Another CPU maps memory there, say, for a thread of another space.
+            self.settle_memory();
+        }
         let Some(space) = self.spaces.remove(self.mm, id) else {
             return;
         };
         self.platform.retire(space.table.root());
         space.table.destroy(self.mm);
-        vm::reap(self.mm);
+        if self.platform.has_others() {
+            // Whoever lets go of the kernel works it off; with the next thread there is one who does.
+            self.cpus.here_mut().reschedule = true;
+        } else {
+            vm::reap(self.mm);
+        }
         if let Some((endpoint, bits)) = space.death {
             self.raise(endpoint, bits);
         }

@@ -2,7 +2,8 @@
 //!
 //! Nothing is made, destroyed or queued then. A CPU uses what is its own ([`Cpu`], the running thread), reads what
 //! nobody changes meanwhile (who has which handles), and [claims](Claims) whatever else it needs. A page table is changed by who
-//! has [locked](crate::vm::PageTable::try_lock) it; messages [read](crate::vm::copy_in_place) it all the same.
+//! has [locked](crate::vm::PageTable::try_lock) it, [apart](crate::sync::Apart) from the kernel; messages
+//! [read](crate::vm::copy_in_place) it all the same.
 
 use core::ops::Deref;
 
@@ -67,7 +68,8 @@ impl Here<'_> {
     ///
     /// # Safety
     ///
-    /// As long as it is used, the kernel is not used but by CPUs that share it in this way, each with its own seat.
+    /// As long as it is used, the kernel is not used but by CPUs that share it in this way, each with its own seat. As long as a page
+    /// table is used that was locked meanwhile, nobody else uses it, and its space stays.
     #[inline(always)]
     pub unsafe fn share(kernel: *mut Kernel, seat: Seat) -> Self {
         // SAFETY: as the caller promises.

@@ -6,9 +6,12 @@
 //! known as a big-reader lock; only that those who share it may change what they have
 //! [claimed](super::Claimed).
 //!
-//! Not even a claim is needed to *read* something that others replace while they share the lock, if each of them then
+//! What takes long and needs only what was claimed is done [apart](Apart): the CPU says so at its door, comes out, and goes on. Nobody
+//! waits for it who wants the lock alone, until he wants what may be claimed that way, and [settles](Lock::settle).
+//!
+//! Not even a claim is needed to *read* something that others replace meanwhile, by whoever shares the lock, if each of them then
 //! [waits for those who read](Lock::wait_for_readers) before what it has replaced is used for something else. This is known as
-//! quiescent-state reclamation; the door says whether its CPU reads.
+//! quiescent-state reclamation: who reads is inside, and who replaces is apart.
 //!
 //! ```text
 //!             enter                     shut, by who has it alone
@@ -99,12 +102,12 @@ impl Door {
     pub const BARRED: u32 = 1 << 0;
     /// In the word: nobody is inside, and it is not shut.
     pub const OPEN: u32 = 0;
-    /// Its CPU is inside, and may read what others replace.
-    const READING: u32 = Self::BARRED;
-    /// Its CPU is inside, and uses nothing but what it has claimed and what nobody replaces.
-    const REPLACING: u32 = 1 << 2 | Self::BARRED;
+    /// Its CPU is inside.
+    const INSIDE: u32 = Self::BARRED;
     /// Shut by another CPU.
     const SHUT: u32 = 1 << 1 | Self::BARRED;
+    /// Its CPU works [apart](Apart), whether it is open or shut.
+    const APART: u32 = 1 << 3;
 
     /// A door that is shut.
     #[must_use]
@@ -115,30 +118,22 @@ impl Door {
 
     /// Shuts it, unless its CPU is inside. Returns whether it is shut.
     fn shut(&self) -> bool {
-        match self
-            .0
-            .compare_exchange(Self::OPEN, Self::SHUT, Acquire, Relaxed)
-        {
+        let apart = self.0.load(Relaxed) & Self::APART;
+        let (open, shut) = (Self::OPEN | apart, Self::SHUT | apart);
+        match self.0.compare_exchange(open, shut, Acquire, Relaxed) {
             Ok(_) => true,
-            Err(word) => word == Self::SHUT,
+            Err(word) => word & !Self::APART == Self::SHUT,
         }
     }
 
-    /// Goes in to replace what others may be reading, if the door is open.
-    fn enter_to_replace(&self) -> bool {
-        self.0
-            .compare_exchange(Self::OPEN, Self::REPLACING, Acquire, Relaxed)
-            .is_ok()
+    /// Whether its CPU works apart.
+    fn is_apart(&self) -> bool {
+        self.0.load(Acquire) & Self::APART != 0
     }
 
-    /// Whether its CPU, which asks, is inside to replace something.
-    fn is_replacing(&self) -> bool {
-        self.0.load(Relaxed) == Self::REPLACING
-    }
-
-    /// Whether its CPU is inside and may read what others replace.
+    /// Whether its CPU is inside, and may read what others replace.
     fn is_reading(&self) -> bool {
-        self.0.load(Acquire) == Self::READING
+        self.0.load(Acquire) == Self::INSIDE
     }
 }
 
@@ -153,7 +148,28 @@ impl Entrance for &Door {
 
     #[inline(always)]
     fn leave(&self) {
-        self.0.store(Door::OPEN, Release);
+        self.0.fetch_and(Door::APART, Release);
+    }
+}
+
+/// A CPU that had the lock goes on with what it has claimed, though it has the lock no longer, until this is dropped. It looks at nothing
+/// else that is locked, and does not go in again.
+///
+/// It is no reader, and [waits](Lock::wait_for_readers) for those who read what it replaces.
+#[must_use = "others wait for the CPU until this is dropped"]
+pub struct Apart<'l>(&'l Door);
+
+impl<'l> Apart<'l> {
+    fn begin(door: &'l Door) -> Self {
+        // What the CPU has claimed is seen with that by who shuts the door.
+        door.0.fetch_or(Door::APART, Relaxed);
+        Self(door)
+    }
+}
+
+impl Drop for Apart<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_and(!Door::APART, Release);
     }
 }
 
@@ -171,7 +187,7 @@ impl<T> Lock<T> {
     }
 }
 
-impl<T, D: Doors> Lock<T, D> {
+impl<T, D> Lock<T, D> {
     /// The same with these doors, which are no other lock's.
     #[must_use]
     pub const fn with_doors(value: T, doors: D) -> Self {
@@ -184,7 +200,9 @@ impl<T, D: Doors> Lock<T, D> {
             value: UnsafeCell::new(value),
         }
     }
+}
 
+impl<T: ?Sized, D: Doors> Lock<T, D> {
     /// The door of a CPU.
     pub fn door(&self, cpu: usize) -> &Door {
         self.doors.of(cpu)
@@ -193,7 +211,7 @@ impl<T, D: Doors> Lock<T, D> {
     /// Shares the lock, for the CPU whose entrance this is. It has been [admitted](Guard::admit), and neither shares nor has
     /// the lock. `None`: the door is shut, and the CPU can [open](Self::open) it.
     ///
-    /// It may read what others replace, and does not wait for any of them meanwhile.
+    /// It may read what others replace, and waits for nobody meanwhile.
     #[inline(always)]
     pub fn share<E: Entrance>(&self, entrance: E) -> Option<Shared<'_, T, E>> {
         // Only then: what is dropped leaves.
@@ -204,23 +222,13 @@ impl<T, D: Doors> Lock<T, D> {
         })
     }
 
-    /// The same for a CPU that replaces what others may be reading, and [waits](Self::wait_for_readers) for them. It
-    /// has claimed what it reads of the like itself.
-    pub fn share_to_replace(&self, cpu: usize) -> Option<Shared<'_, T, &Door>> {
-        let door = self.door(cpu);
-        door.enter_to_replace().then(|| Shared {
-            value: &self.value,
-            entrance: door,
-            _held: Held::new(Rank::Kernel),
-        })
-    }
-
-    /// Waits until each other CPU was seen not to [read](Self::share): then none of them looks any more at what this CPU
-    /// has replaced before. It does `wait` again and again.
+    /// Waits until each other CPU was seen not to [read](Self::share): then none of them looks any more at what this CPU, which
+    /// works [apart](Apart), has replaced before. It does `wait` again and again.
     ///
-    /// A CPU that reads waits for nobody, so this ends, also if two wait at once. Nobody reads what one has alone.
+    /// A CPU that reads waits for nobody, so this ends, also if two wait at once. Nobody reads what one has alone, so that one does not
+    /// wait.
     pub fn wait_for_readers(&self, cpu: usize, mut wait: impl FnMut()) {
-        if !self.door(cpu).is_replacing() {
+        if !self.door(cpu).is_apart() {
             return;
         }
         // As in `Entrance::enter`, the other way round.
@@ -230,6 +238,21 @@ impl<T, D: Doors> Lock<T, D> {
                 wait();
             }
         });
+    }
+
+    /// Waits until no other CPU works [apart](Apart), for one that has the lock alone: so none begins. It does `wait` again and
+    /// again. Returns whether it had to.
+    ///
+    /// A CPU that works apart waits for readers, of which there are none meanwhile, and for nobody who has the lock.
+    pub fn settle(&self, cpu: usize, mut wait: impl FnMut()) -> bool {
+        let mut has_waited = false;
+        self.each_other_door(cpu, |door| {
+            while door.is_apart() {
+                has_waited = true;
+                wait();
+            }
+        });
+        has_waited
     }
 
     /// Takes the lock for a CPU if nobody has it alone, that CPU had it last, and no other has shared it since.
@@ -269,6 +292,7 @@ impl<T, D: Doors> Lock<T, D> {
         self.while_waiting(cpu, || {
             self.take_state(cpu, &mut wait);
             self.shut_others(cpu, &mut wait);
+            self.count_sharers();
         });
     }
 
@@ -316,6 +340,19 @@ impl<T, D: Doors> Lock<T, D> {
         });
     }
 
+    /// Notes whether several may share the lock, for who has it alone. One that works apart may rely on what it was told before,
+    /// that there are others.
+    fn count_sharers(&self) {
+        let sharers = self.sharers.load(Relaxed);
+        let mut all = sharers;
+        let mut several = sharers.count_ones() > 1;
+        while let Some(number) = all.checked_ilog2() {
+            several |= self.doors.of(number as usize).is_apart();
+            all &= !(1 << number);
+        }
+        self.several.store(several.into(), Relaxed);
+    }
+
     /// The doors of all others that may share the lock.
     #[inline(always)]
     fn each_other_door(&self, cpu: usize, mut visit: impl FnMut(&Door)) {
@@ -346,7 +383,12 @@ impl<T: ?Sized, D> Lock<T, D> {
     }
 }
 
-impl<T: ?Sized, D> Guard<'_, T, D> {
+impl<'l, T: ?Sized, D: Doors> Guard<'l, T, D> {
+    /// Lets this CPU, whose number is given, go on apart when it gives the lock back.
+    pub fn apart(&self, cpu: usize) -> Apart<'l> {
+        Apart::begin(self.lock.door(cpu))
+    }
+
     /// Lets a CPU share the lock, or does so no longer.
     pub fn admit(&mut self, cpu: usize, may_share: bool) {
         let before = self.lock.sharers.load(Relaxed);
@@ -357,8 +399,7 @@ impl<T: ?Sized, D> Guard<'_, T, D> {
         };
         // Nobody else changes them meanwhile.
         self.lock.sharers.store(sharers, Relaxed);
-        let several = sharers.count_ones() > 1;
-        self.lock.several.store(several.into(), Relaxed);
+        self.lock.count_sharers();
     }
 }
 
@@ -394,6 +435,13 @@ impl<T: ?Sized, E: Entrance> Shared<'_, T, E> {
     #[inline(always)]
     pub fn as_ptr(&self) -> *mut T {
         self.value.get()
+    }
+}
+
+impl<'l, T: ?Sized> Shared<'l, T, &'l Door> {
+    /// Lets this CPU go on apart when it has come out. It reads nothing any more that others replace.
+    pub fn apart(&self) -> Apart<'l> {
+        Apart::begin(self.entrance)
     }
 }
 

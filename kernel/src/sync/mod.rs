@@ -20,7 +20,7 @@ pub mod order;
 use core::sync::atomic;
 
 pub use claim::{Claimed, Keep};
-pub use lock::{Door, Doors, Entrance, Guard, Lock, Shared};
+pub use lock::{Apart, Door, Doors, Entrance, Guard, Lock, Shared};
 pub use mailbox::Mailboxes;
 pub use order::{Held, Ordered, OrderedGuard, Rank};
 

@@ -14,6 +14,16 @@ const MAX_LOG: u64 = 1024;
 
 pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
     let topic = InfoTopic::from_user(request.args[0]).ok_or(Error::BadArgument)?;
+    if matches!(
+        topic,
+        InfoTopic::Memory
+            | InfoTopic::Space
+            | InfoTopic::Commit
+            | InfoTopic::Promise
+            | InfoTopic::Audit
+    ) {
+        kernel.settle_memory();
+    }
     let values = match topic {
         InfoTopic::Clock => Values::of([
             kernel.platform.now_ns(),
@@ -154,6 +164,7 @@ fn thread(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
 
 pub(super) fn log(kernel: &mut Kernel, request: &Request) -> Answer {
     request.machine(kernel, Object::System, Rights::OBSERVE)?;
+    kernel.settle_memory();
     let [text, len, ..] = request.args;
     let text = ByteRange::from_user(text, len, MAX_LOG)?;
     let table = &kernel.spaces.get(request.space).ok_or(Error::Died)?.table;

@@ -8,7 +8,9 @@ use super::request::{Request, handle_argument};
 use super::{Answer, Done};
 use crate::mm::{Mm, PerClass};
 use crate::object::{Here, Id, Kernel, Object, Place, Registers, Space, SpaceRoute, Work};
-use crate::vm::{self, Beginning, ByteRange, Effort, NO_BUDGET, PageRange, PageTable, Sharing};
+use crate::vm::{
+    self, Beginning, ByteRange, Effort, Locked, NO_BUDGET, PageRange, PageTable, Sharing,
+};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -31,6 +33,7 @@ pub(super) fn space_create(kernel: &mut Kernel, request: &Request) -> Answer {
 }
 
 pub(super) fn space_set(kernel: &mut Kernel, request: &Request) -> Answer {
+    kernel.settle_memory();
     let route = request.space(kernel, Rights::MAP)?;
     let (id, space) = kernel.space_at(route)?;
     let [field, value, ..] = request.args;
@@ -79,32 +82,49 @@ pub fn memory_call(kernel: &mut Kernel) -> Option<&Registers> {
     Some(regs)
 }
 
-/// The same, at the same time as other CPUs. `None`: it takes more, or the page tables are in use elsewhere, or something is
-/// wrong with the call, and nothing has happened.
-pub fn memory_call_among_others<'h>(here: &'h mut Here<'_>) -> Option<&'h Registers> {
-    let request = Request::by(here.running.id()?, here.running.get()?);
-    Sharer { here, request }.at_once()?;
-    let regs = &mut here.running.get_mut()?.regs;
-    regs.rax = 0;
-    Some(regs)
-}
-
-/// A call on memory whose CPU shares the kernel.
-struct Sharer<'h, 'k> {
-    here: &'h Here<'k>,
+/// Such a call whose page tables are locked, so that it can be made [apart](crate::sync::Apart) from the kernel.
+pub struct LockedCall<'k> {
+    mm: &'static Mm,
     request: Request,
+    table: Locked<'k>,
+    /// The source of a `share`, if it is another one.
+    source: Option<Locked<'k>>,
 }
 
-impl Sharer<'_, '_> {
-    fn at_once(&self) -> Option<()> {
+impl<'k> LockedCall<'k> {
+    /// Locks what the call of the running thread is about. `None`: it is in use elsewhere, or something is wrong with the call.
+    pub fn of(here: &Here<'k>) -> Option<Self> {
+        let request = Request::by(here.running.id()?, here.running.get()?);
+        let table = named_table(here, &request, request.handle, Rights::MAP)?;
+        let source = if request.number == Call::Share as u32 {
+            source_table(here, &request)?
+        } else {
+            table
+        };
+        let is_other = source.root() != table.root();
+        Some(Self {
+            mm: here.mm,
+            request,
+            table: table.try_lock()?,
+            source: if is_other {
+                Some(source.try_lock()?)
+            } else {
+                None
+            },
+        })
+    }
+
+    /// Makes the call, for which 0 is to be returned. `None`: it takes more than one step, or something is wrong with it, and nothing
+    /// has happened.
+    pub fn make(&self) -> Option<()> {
         const MAP: u32 = Call::Map as u32;
         const UNMAP: u32 = Call::Unmap as u32;
         const PROTECT: u32 = Call::Protect as u32;
         const SHARE: u32 = Call::Share as u32;
-        let (mm, request) = (self.here.mm, &self.request);
+        let Self {
+            mm, request, table, ..
+        } = self;
         let [addr, len, ..] = request.args;
-        let table = self.table(request.handle, Rights::MAP)?;
-        let _locked = table.try_lock()?;
         match request.number {
             MAP => {
                 let (range, perm) = range_and_perm(request, u64::MAX).ok()?;
@@ -122,34 +142,22 @@ impl Sharer<'_, '_> {
                 let is_done = table.protect_within(mm, limit, addr, len, perm).ok()?;
                 is_done.then_some(())
             }
-            SHARE => self.fork_into(table),
+            SHARE => self.fork(),
             _ => None,
         }
     }
 
-    /// A `share` that is copy-on-write, and where all pages keep their rights. The destination is locked.
-    fn fork_into(&self, dst: &PageTable) -> Option<()> {
-        let [from_space, from, to, len, mode, perm] = self.request.args;
+    /// A `share` that is copy-on-write, and where all pages keep their rights.
+    fn fork(&self) -> Option<()> {
+        let [_, from, to, len, mode, perm] = self.request.args;
         if mode != ShareMode::CopyOnWrite as u64 || perm != 0 {
             return None;
         }
-        let from_space = handle_argument(from_space).ok()?;
-        let src = if from_space.is_none() {
-            &self.home()?.table
-        } else {
-            self.table(from_space, Rights::READ)?
-        };
-        let is_other = src.root() != dst.root();
-        let _locked = if is_other {
-            Some(src.try_lock()?)
-        } else {
-            None
-        };
         let sharing = Sharing {
-            mm: self.here.mm,
-            dst,
+            mm: self.mm,
+            dst: &self.table,
             to: PageRange::from_user(to, len, u64::MAX).ok()?.addr(),
-            src,
+            src: self.source.as_ref().unwrap_or(&self.table),
             from: PageRange::from_user(from, len, u64::MAX).ok()?.addr(),
             len,
             mode: ShareMode::CopyOnWrite,
@@ -157,21 +165,30 @@ impl Sharer<'_, '_> {
         };
         sharing.at_once().ok()?.then_some(())
     }
+}
 
-    /// The caller's space.
-    fn home(&self) -> Option<&Space> {
-        self.here.spaces.get(self.request.space)
+/// The page table of the space that a handle of the caller names, which has these rights.
+fn named_table<'k>(
+    here: &Here<'k>,
+    request: &Request,
+    handle: Handle,
+    rights: Rights,
+) -> Option<&'k PageTable> {
+    let home = here.spaces.get(request.space)?;
+    let (_, entry) = home.handles.find(handle)?;
+    match entry.object {
+        Object::Space(id) if entry.rights.contains(rights) => Some(&here.spaces.get(id)?.table),
+        _ => None,
     }
+}
 
-    /// The page table of the space that a handle of the caller names, which has these rights.
-    fn table(&self, handle: Handle, rights: Rights) -> Option<&PageTable> {
-        let (_, entry) = self.home()?.handles.find(handle)?;
-        match entry.object {
-            Object::Space(id) if entry.rights.contains(rights) => {
-                Some(&self.here.spaces.get(id)?.table)
-            }
-            _ => None,
-        }
+/// That of the space from which a `share` takes.
+fn source_table<'k>(here: &Here<'k>, request: &Request) -> Option<&'k PageTable> {
+    let handle = handle_argument(request.args[0]).ok()?;
+    if handle.is_none() {
+        Some(&here.spaces.get(request.space)?.table)
+    } else {
+        named_table(here, request, handle, Rights::READ)
     }
 }
 
@@ -258,6 +275,7 @@ fn at_once(kernel: &mut Kernel, request: &Request) -> Result<bool, Error> {
 
 /// The same, a step at a time.
 pub(super) fn in_steps(kernel: &mut Kernel, request: &Request) -> Answer {
+    kernel.settle_memory();
     let mut long = kernel.long(request.thread);
     let mm = kernel.mm;
     let result = match Call::from_number(request.number) {

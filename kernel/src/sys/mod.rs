@@ -14,14 +14,13 @@ mod schedule;
 mod threads;
 mod traps;
 
-pub use memory::{map_page, memory_call, memory_call_among_others, share_page, unmap_page};
+pub use memory::{LockedCall, map_page, memory_call, share_page, unmap_page};
 pub use schedule::{Next, next, tick};
-pub use traps::{exception, fault_out_of_memory, interrupt, page_fault, report, resolve};
+pub use traps::{exception, fault_out_of_memory, interrupt, lock_own, page_fault, report};
 
 use cowslip_abi::{Call, Error, Handle};
 
 use crate::object::Kernel;
-use crate::vm;
 use request::{Request, Values};
 
 /// What a system call did.
@@ -50,7 +49,7 @@ pub fn syscall(kernel: &mut Kernel) {
         None => Err(Error::UnknownCall),
     };
     // Such a call has changed nothing, and memory is not out before all that is dead is worked off.
-    if matches!(answer, Err(Error::NoMemory)) && vm::make_room(kernel.mm) {
+    if matches!(answer, Err(Error::NoMemory)) && kernel.make_room() {
         answer = Ok(Done::Again);
     }
     if matches!(answer, Ok(Done::Again)) {

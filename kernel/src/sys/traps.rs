@@ -3,9 +3,10 @@
 use cowslip_abi::{Access, FaultKind, FoundEntry};
 
 use crate::object::{Fault, Here, Kernel};
-use crate::vm;
+use crate::vm::{self, Locked};
 
-/// A page fault of the running thread, in user mode. `None`: it is resolved, and the thread goes on.
+/// A page fault of the running thread, in user mode, for who has the kernel alone and has [settled](crate::platform::Platform::settle).
+/// `None`: it is resolved, and the thread goes on.
 #[inline(always)]
 pub fn page_fault(kernel: &Kernel, address: u64, access: Access) -> Option<Fault> {
     let thread = kernel.threads.pinned()?;
@@ -14,7 +15,7 @@ pub fn page_fault(kernel: &Kernel, address: u64, access: Access) -> Option<Fault
         vm::Fault::Resolved => return None,
         vm::Fault::Denied(found) => (FaultKind::Page, found),
         // The thread accesses it again.
-        vm::Fault::OutOfMemory if vm::make_room(kernel.mm) => return None,
+        vm::Fault::OutOfMemory if kernel.make_room() => return None,
         vm::Fault::OutOfMemory => {
             let found = space.table.lookup(kernel.mm, address).found();
             (FaultKind::OutOfMemory, found)
@@ -28,16 +29,11 @@ pub fn page_fault(kernel: &Kernel, address: u64, access: Access) -> Option<Fault
     })
 }
 
-/// Resolves a page fault of the running thread, in user mode, at the same time as other CPUs. `false`: that is not
-/// possible, or its space is in use elsewhere, and nothing has happened.
-pub fn resolve(here: &Here<'_>, address: u64, access: Access) -> bool {
-    try_resolve(here, address, access) == Some(vm::Fault::Resolved)
-}
-
-fn try_resolve(here: &Here<'_>, address: u64, access: Access) -> Option<vm::Fault> {
+/// Locks the page table of the running thread's space, for a CPU that shares the kernel. `None`: it is in use elsewhere, or there is
+/// no such thread.
+pub fn lock_own<'k>(here: &Here<'k>) -> Option<Locked<'k>> {
     let space = here.spaces.get(here.running.get()?.space)?;
-    let _locked = space.table.try_lock()?;
-    Some(vm::fault(here.mm, &space.table, address, access))
+    space.table.try_lock()
 }
 
 /// Another processor exception of the running thread, in user mode.

@@ -24,7 +24,8 @@
 //!
 //! What a space may come to need is [charged](mod@commit) when it is mapped, and in strict spaces set aside.
 //!
-//! Callers [lock](PageTable::try_lock) the spaces that they pass, or have all of them alone. Nobody else changes what belongs to one space
+//! Callers [lock](PageTable::try_lock) the spaces that they pass, or have all of them alone, having
+//! [settled](crate::platform::Platform::settle). Nobody else changes what belongs to one space
 //! only, then, but the hardware (accessed and dirty bits). What several spaces name, tables and pages, others may copy and
 //! give up at any time, each under the lock of its own space; nobody changes it but that W goes away. Who gives
 //! something up does so after a flush, and the flush is over when [copies in place](copy_in_place), which need no lock, are done that

@@ -1,5 +1,7 @@
 //! An address space's page table: making it, looking into it, taking it apart.
 
+use core::{marker::PhantomPinned, ops::Deref};
+
 use cowslip_abi::Commit;
 
 use crate::{
@@ -27,6 +29,8 @@ pub struct PageTable {
     root: Frame,
     charge: Charge,
     lock: Claimed,
+    /// Who has locked it may use it while another CPU has what it is a part of.
+    _is_shared: PhantomPinned,
 }
 
 /// The [lock](PageTable::try_lock) of a page table, until this is dropped.
@@ -62,16 +66,23 @@ impl PageTable {
             root,
             charge: Charge::new(),
             lock: Claimed::new(),
+            _is_shared: PhantomPinned,
         })
     }
 
     /// Lets the caller use the page table, among others that use other ones at the same time. `None`: somebody else
     /// uses it. Nobody waits for one, so locks may be taken in any order.
     ///
-    /// Who has all page tables alone needs no lock.
+    /// Who has all page tables alone needs no lock. Who has one may keep it [apart](crate::sync::Apart) from the kernel.
     pub fn try_lock(&self) -> Option<Locked<'_>> {
         // Only then: what is dropped unlocks.
         self.lock.claim().then(|| Locked(self))
+    }
+
+    /// Whether somebody uses it.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.lock.is_claimed()
     }
 
     /// The root: what CR3 points at, and what names the space in a [`Flush`].
@@ -156,6 +167,14 @@ impl PageTable {
             left: nr_user_entries(ROOT),
             class: self.class(),
         });
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = PageTable;
+
+    fn deref(&self) -> &PageTable {
+        self.0
     }
 }
 

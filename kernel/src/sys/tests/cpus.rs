@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use cowslip_abi::{Call, Error, Handle, Rights, ThreadField};
+use cowslip_abi::{Call, Error, Handle, InfoTopic, Perm, Rights, SpaceField, ThreadField};
 
-use super::machine::{Machine, Program};
+use super::machine::{BUFFER, Machine, Program};
 use crate::object::{Id, Object, State, Thread};
 use crate::sys;
 
@@ -268,5 +268,120 @@ fn timers_go_off_on_the_cpu_that_set_them() {
     machine.platform.now_ns.store(100, Ordering::Relaxed);
     sys::tick(&mut machine.kernel);
     assert_eq!(machine.kernel.next_deadline(), None);
+    machine.finish();
+}
+
+/// A machine with two CPUs, of which the second works apart from the kernel.
+fn one_apart(nr_frames: usize) -> Machine {
+    let machine = Machine::with_cpus(nr_frames, 2);
+    machine.platform.has_others.store(true, Ordering::Relaxed);
+    machine.platform.nr_apart.store(1, Ordering::Relaxed);
+    machine
+}
+
+fn is_apart(machine: &Machine) -> bool {
+    machine.platform.nr_apart.load(Ordering::Relaxed) != 0
+}
+
+#[test]
+fn who_has_the_kernel_alone_settles_before_it_uses_page_tables_or_counts_frames() {
+    const MEMORY: [u64; 6] = [0x4000_0000, 4096, Perm::RW.bits(), 0, 0, 0];
+    let about = |topic: InfoTopic| [topic as u64, 0, 0, 0, 0, 0];
+    let mut machine = one_apart(512);
+    let program = machine.program();
+    let own = machine.install(program, Object::Space(program.space), Rights::all());
+    let system = machine.install(program, Object::System, Rights::all());
+    let calls = [
+        (Call::Map, own, MEMORY),
+        (Call::Protect, own, MEMORY),
+        (Call::Unmap, own, MEMORY),
+        (
+            Call::SpaceSet,
+            own,
+            [SpaceField::Budget as u64, 100, 0, 0, 0, 0],
+        ),
+        (Call::Info, own, about(InfoTopic::Space)),
+        (Call::Info, own, about(InfoTopic::Commit)),
+        (Call::Info, system, about(InfoTopic::Memory)),
+        (Call::Info, system, about(InfoTopic::Promise)),
+        (Call::Info, system, about(InfoTopic::Audit)),
+        (Call::Log, system, [BUFFER, 8, 0, 0, 0, 0]),
+    ];
+    for (call, handle, args) in calls {
+        machine.platform.nr_apart.store(1, Ordering::Relaxed);
+        machine.ok(program, call, handle, args);
+        assert!(!is_apart(&machine), "{call:?} {args:x?}");
+    }
+    machine.finish();
+}
+
+#[test]
+fn who_passes_bytes_settles_and_who_passes_none_does_not() {
+    let mut machine = one_apart(512);
+    let (server, client) = (machine.program(), machine.program());
+    let (receive, send) = machine.service(server, client, 7);
+    for len in [0, 8] {
+        let buffer = [0, 0, 0, 0, BUFFER, 4096];
+        assert!(machine.call(server, Call::Recv, receive, buffer).is_none());
+        let message = [0, 0, BUFFER, len, BUFFER, 4096];
+        assert!(machine.call(client, Call::Send, send, message).is_none());
+        assert_eq!(is_apart(&machine), len == 0);
+        let token = machine.kernel.threads.get(server.thread).unwrap().regs.r8;
+        let reply = [token, 0, 0, 0, 0, 0];
+        machine.ok(server, Call::Reply, Handle::NONE, reply);
+    }
+    machine.finish();
+}
+
+#[test]
+fn memory_is_not_out_before_those_have_come_back_who_work_apart() {
+    let mut machine = one_apart(512);
+    let program = machine.program();
+    let system = machine.install(program, Object::System, Rights::all());
+    let mm = machine.kernel.mm;
+    let mut frames: Vec<_> = std::iter::from_fn(|| mm.frames.alloc()).collect();
+    // Whoever worked apart has given back what it did not need.
+    machine.begin(program, Call::SpaceCreate, system, NOTHING);
+    assert!(!is_apart(&machine));
+    frames.drain(..4).for_each(|frame| mm.frames.free(frame));
+    machine.step(program.thread);
+    assert!(machine.result(program.thread).unwrap().is_ok());
+    // Nobody works apart, and nothing is left.
+    frames.extend(std::iter::from_fn(|| mm.frames.alloc()));
+    let out = machine.error(program, Call::SpaceCreate, system, NOTHING);
+    assert_eq!(out, Error::NoMemory);
+    frames.into_iter().for_each(|frame| mm.frames.free(frame));
+    machine.finish();
+}
+
+#[test]
+fn what_dies_beside_other_cpus_is_left_to_be_worked_off_apart() {
+    let mut machine = one_apart(512);
+    let (dead, alive) = (machine.program(), machine.program());
+    machine.kernel.kill_space(dead.space);
+    assert!(!machine.kernel.mm.dead.is_empty());
+    let system = machine.install(alive, Object::System, Rights::all());
+    // Who asks how much is free waits for it.
+    machine.ok(
+        alive,
+        Call::Info,
+        system,
+        [InfoTopic::Memory as u64, 0, 0, 0, 0, 0],
+    );
+    assert!(machine.kernel.mm.dead.is_empty());
+    machine.finish();
+}
+
+#[test]
+fn a_space_does_not_end_while_another_cpu_uses_its_page_table() {
+    let mut machine = one_apart(512);
+    let (first, second) = (machine.program(), machine.program());
+    machine.kernel.kill_space(first.space);
+    assert!(is_apart(&machine), "nobody uses its page table");
+    let table = &machine.kernel.spaces.get(second.space).unwrap().table;
+    // The other CPU will have come back when it is waited for.
+    std::mem::forget(table.try_lock());
+    machine.kernel.kill_space(second.space);
+    assert!(!is_apart(&machine));
     machine.finish();
 }

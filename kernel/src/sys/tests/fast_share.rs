@@ -190,12 +190,16 @@ fn is_done_short(kernel: &mut Kernel, step: Step) -> bool {
     is_done
 }
 
-/// Whether it could be done at the same time as other CPUs, though there are none.
+/// Whether it could be done apart from the kernel, though there are no other CPUs.
 fn is_done_among_others(kernel: &mut Kernel) -> bool {
     let seat = kernel.seat(0);
     // SAFETY: the kernel is borrowed, and nobody else uses it.
-    let mut here = unsafe { Here::share(kernel, seat) };
-    sys::memory_call_among_others(&mut here).is_some()
+    let here = unsafe { Here::share(kernel, seat) };
+    let is_done = sys::LockedCall::of(&here).is_some_and(|call| call.make().is_some());
+    if is_done {
+        kernel.threads.pinned_mut().unwrap().regs.rax = 0;
+    }
+    is_done
 }
 
 /// The pager gives its first page to its client, which has room for it.

@@ -1,7 +1,7 @@
 //! A machine for tests: simulated memory, a clock that tests set, and threads that make calls.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cowslip_abi::{Access, Call, Error, Handle, MessageKind, Perm, Rights, Tag};
 
@@ -35,6 +35,10 @@ pub(super) struct FakePlatform {
     pub kicked: AtomicU64,
     /// The CPUs that were made to wait for the kernel, a bit each.
     pub halted: AtomicU64,
+    /// Whether other CPUs run threads.
+    pub has_others: AtomicBool,
+    /// How many CPUs work apart, until one is waited for.
+    pub nr_apart: AtomicU64,
 }
 
 impl Platform for FakePlatform {
@@ -55,6 +59,12 @@ impl Platform for FakePlatform {
     }
     fn halt(&self, cpu: usize) {
         self.halted.fetch_or(1 << cpu, Ordering::Relaxed);
+    }
+    fn has_others(&self) -> bool {
+        self.has_others.load(Ordering::Relaxed)
+    }
+    fn settle(&self) -> bool {
+        self.nr_apart.swap(0, Ordering::Relaxed) != 0
     }
     fn retire(&self, _root: Frame) {}
     fn interrupt_exists(&self, line: u32) -> bool {

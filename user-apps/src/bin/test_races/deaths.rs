@@ -5,7 +5,10 @@ use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use libipc::abi::{Error, Handle, ThreadState};
 use libipc::services::procd::Reason;
 use libipc::thread::{Running, Supervisor, spawn};
-use libipc::{Endpoint, Incoming, Message, PageBuffer, Received, Rights, Thread, process};
+use libipc::{
+    Endpoint, Incoming, Message, PageBuffer, Perm, Received, Rights, ShareMode, Space, Thread,
+    process,
+};
 use user_apps::scenario::memory::PAGE;
 use user_apps::scenario::peer::{child, status_of, thread, until, until_state};
 use user_apps::scenario::rng::Rng;
@@ -183,6 +186,51 @@ pub(crate) fn two_kills_race_an_exit() {
 /// What a thread does that may be killed at any moment: nothing that holds a lock of the program.
 fn end_soon(seed: u64) {
     linger(&mut Rng::new(seed), 500);
+}
+
+/// A space ends while two threads share memory with it, map and unmap there.
+pub(crate) fn a_kill_races_calls_on_the_memory_of_the_dying() {
+    static SPACE: AtomicU32 = AtomicU32::new(0);
+    static ROUND: AtomicU64 = AtomicU64::new(0);
+    static DIED: AtomicU64 = AtomicU64::new(0);
+    const CALLERS: u64 = 2;
+    Space::own()
+        .map(SCRATCH, 4 * PAGE, Perm::RW)
+        .expect("memory");
+    (0..4).for_each(|page| word(SCRATCH + page * PAGE).store(page, SeqCst));
+    let callers: [Running; CALLERS as usize] = core::array::from_fn(|who| {
+        thread(move || {
+            for round in 1.. {
+                meet("a round", || ROUND.load(SeqCst) >= round);
+                let space = Space::borrow(Handle(SPACE.load(SeqCst)));
+                let error = loop {
+                    if let Err(error) = change_memory(&space, who as u64 * TABLE) {
+                        break error;
+                    }
+                };
+                assert_eq!(error, Error::Died);
+                DIED.fetch_add(1, SeqCst);
+            }
+        })
+    });
+    let (mut rng, system) = (Rng::new(13), system());
+    for round in rounds(5000) {
+        let space = system.create_space(None).expect("space");
+        SPACE.store(space.handle().0, SeqCst);
+        ROUND.store(round, SeqCst);
+        linger(&mut rng, 5000);
+        space.kill().expect("it does not end by itself");
+        meet("the callers", || DIED.load(SeqCst) == round * CALLERS);
+    }
+    drop(callers);
+}
+
+/// Shares pages with a space, from this address on, maps another one, and takes all of them away.
+fn change_memory(space: &Space, at: u64) -> Result<(), Error> {
+    let cow = ShareMode::CopyOnWrite;
+    space.share(&Space::own(), SCRATCH, at, 4 * PAGE, cow, None)?;
+    space.map(at + 4 * PAGE, PAGE, Perm::RW)?;
+    space.unmap(at, 5 * PAGE)
 }
 
 /// Eight threads call an endpoint that goes away, at any moment between the first and the last.
