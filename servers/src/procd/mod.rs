@@ -80,16 +80,14 @@ impl Procd {
 
     fn try_fork(&mut self, pid: u64, entry: Entry) -> Result<u64, Refusal> {
         let vacancy = self.table.vacancy()?;
-        let original = self.table.get(pid).ok_or(Refusal::Denied)?;
+        let (original, name) = self.table.get_named(pid).ok_or(Refusal::Denied)?;
         // The child has nothing of its own but its number.
         let args = [vacancy.pid, 0, 0];
         let entry = Entry { args, ..entry };
         let streams = original.streams;
         self.hand_down(pid, vacancy.pid, streams)?;
-        let original = self.table.get(pid).ok_or(Refusal::Denied)?;
         let made = self.maker.fork(vacancy, original, entry);
         let process = made.inspect_err(|_| self.take_back(vacancy.pid, streams))?;
-        let name = self.table.name(pid).unwrap_or_default();
         self.table.add(vacancy, pid, name, process);
         Ok(vacancy.pid)
     }

@@ -138,7 +138,17 @@ impl<P> Table<P> {
             .map(|(_, _, made_of)| made_of)
     }
 
-    /// What a running process is made of, and its name, to be changed.
+    /// What a running process is made of, and its name.
+    #[must_use]
+    pub fn get_named(&self, pid: u64) -> Option<(&P, Name)> {
+        let process = self.find(pid)?;
+        match &process.state {
+            State::Running(made_of) => Some((made_of, process.name)),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
     pub fn get_mut(&mut self, pid: u64) -> Option<(&mut P, &mut Name)> {
         self.processes_mut()
             .find_map(|process| match &mut process.state {
