@@ -14,7 +14,7 @@
 use cowslip_abi::Error;
 
 use super::loans::LINKS;
-use super::{Id, Kernel, State, Thread};
+use super::{Id, Kernel, Special, State, Thread};
 use crate::mm::{Mm, OutOfMemory, PerClass};
 use crate::vm::{Beginning, SpaceStats};
 
@@ -166,6 +166,12 @@ impl Kernel {
             thread.long_mut();
         }
         self.cpus.here_mut().reschedule = true;
+    }
+
+    /// Whether the running thread is in the middle of a call. If none runs here any more, perhaps.
+    pub(crate) fn may_have_begun(&self) -> bool {
+        let running = self.threads.pinned();
+        running.is_none_or(|thread| thread.special.contains(Special::LONG))
     }
 
     /// Ends a call, whether it is finished or not: what was set aside goes back, and so does who is

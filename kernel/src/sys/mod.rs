@@ -54,7 +54,7 @@ pub fn syscall(kernel: &mut Kernel) {
     }
     if matches!(answer, Ok(Done::Again)) {
         kernel.make_again(request.thread);
-    } else {
+    } else if kernel.may_have_begun() {
         kernel.end_long(request.thread);
     }
     // The caller runs still, unless it has made an end of itself.

@@ -113,7 +113,11 @@ impl Toys {
         if matches!(call, Some(Call::ThreadExit)) {
             return;
         }
-        let args: Args = core::array::from_fn(|_| self.word(rng));
+        let mut args: Args = core::array::from_fn(|_| self.word(rng));
+        // Nor is it wrong to sleep until a time that nobody lives to see; but this one has passed.
+        if matches!(call, Some(Call::Yield)) {
+            args[0] = args[0].min(1);
+        }
         let handle = self.handle(rng);
         // The process's own memory is its own to lose.
         let own_memory = matches!(call, Some(Call::Share)) && args[0] == 0;

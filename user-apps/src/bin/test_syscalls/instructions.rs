@@ -188,8 +188,8 @@ pub(crate) fn single_steps_across_a_call_reach_the_supervisor() {
 /// The last instruction of the last user page is a call: it returns to where nothing is.
 pub(crate) fn a_call_at_the_end_of_user_memory_returns_to_nothing() {
     let last = 0x7fff_ffff_e000;
-    // mov eax, 18 (yield); syscall
-    let code = [0xb8, 18, 0, 0, 0, 0x0f, 0x05];
+    // xor edi, edi; mov eax, 18 (yield); syscall
+    let code = [0x31, 0xff, 0xb8, 18, 0, 0, 0, 0x0f, 0x05];
     map_code(last, PAGE as usize - code.len(), &code).expect("code");
     let report = run(jump, last + PAGE - code.len() as u64);
     assert_eq!(report.kind, FaultKind::Page);

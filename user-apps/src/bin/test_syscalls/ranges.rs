@@ -107,7 +107,7 @@ pub(crate) fn message_buffers_are_checked() {
         }
         for tag in [
             Tag::new(0).with_handles(5).0,
-            1 << 37,
+            1 << 38,
             1 << 40,
             1 << 41,
             1 << 44,
@@ -118,7 +118,7 @@ pub(crate) fn message_buffers_are_checked() {
             refused(Call::Reply, Handle::NONE, args, Error::BadArgument);
             refused(Call::ReplyRecv, endpoint, args, Error::BadArgument);
         }
-        refused(Call::Recv, endpoint, [0, 2, 0, 0, 0, 0], Error::BadArgument);
+        refused(Call::Recv, endpoint, [0, 4, 0, 0, 0, 0], Error::BadArgument);
         refused(
             Call::Recv,
             endpoint,

@@ -99,6 +99,7 @@ fn flags_after_call(flags: u64) -> u64 {
             after = out(reg) after,
             flags = in(reg) flags,
             inout("rax") Call::Yield as u64 => _,
+            in("rdi") 0_u64,
             out("rcx") _, out("r11") _,
         );
     }
