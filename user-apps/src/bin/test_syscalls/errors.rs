@@ -1,8 +1,8 @@
 //! The error tables of the calls, line by line.
 
-use libipc::abi::{Call, Error, Handle, Rights};
+use libipc::abi::{Call, Error, FaultVerdict, Handle, Rights};
 use libipc::object::copy_handle;
-use libipc::{Endpoint, Space, System, Thread, start};
+use libipc::{Endpoint, Received, Space, System, Thread, start};
 use user_apps::scenario::frames::available;
 use user_apps::scenario::memory::{PAGE, SCRATCH, map};
 use user_apps::scenario::syscall::{NOTHING, arg, call, number, refused};
@@ -247,20 +247,19 @@ pub(crate) fn threads_start_once_at_user_addresses() {
             refused(Call::ThreadSet, Handle::NONE, [1, bad, 0, 0, 0, 0], error);
         }
     });
-    // Two threads, so that the space does not die with the first one's fault.
-    let waiting = rich.space.create_thread(None, 0).expect("thread");
-    call(
-        Call::ThreadStart,
-        waiting.handle(),
-        [0x1000, 0x2000, 0, 0, 0, 0],
-    )
-    .expect("start");
-    refused(
-        Call::ThreadStart,
-        waiting.handle(),
-        [0x1000, 0x2000, 0, 0, 0, 0],
-        Error::BadState,
-    );
+    // It faults at once, and stays where it faults, as somebody looks after it.
+    let started = rich.space.create_thread(Some((&rich.endpoint, 0)), 1);
+    let started = started.expect("thread");
+    let handle = started.handle();
+    let args = [0x1000, 0x2000, 0, 0, 0, 0];
+    call(Call::ThreadStart, handle, args).expect("start");
+    refused(Call::ThreadStart, handle, args, Error::BadState);
+    let Ok(Received::Fault(fault)) = rich.endpoint.recv(&mut []) else {
+        panic!("no fault")
+    };
+    refused(Call::ThreadStart, handle, args, Error::BadState);
+    fault.decide(FaultVerdict::Kill).expect("verdict");
+    refused(Call::ThreadStart, handle, args, Error::Died);
 }
 
 /// Badges of supervisors and deaths go by the rule for those of copies.
