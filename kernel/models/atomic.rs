@@ -292,6 +292,20 @@ impl AtomicU64 {
     }
 }
 
+impl AtomicUsize {
+    /// As in `core`; and a thread that drops a guard because the model has failed changes nothing.
+    pub fn fetch_sub(&self, value: usize, order: Ordering) -> usize {
+        if thread::panicking() {
+            return value;
+        }
+        let value = value.to_u64();
+        if is_weak(Weakness::Atomicity) {
+            return self.in_two_steps(order, |found| found - value);
+        }
+        usize::of_u64(self.loom().fetch_sub(value, of_both(order)))
+    }
+}
+
 impl AtomicU32 {
     /// As in `core`, but what changes nothing does not write, as in [`swap`](Self::swap).
     pub fn fetch_or(&self, value: u32, order: Ordering) -> u32 {

@@ -32,14 +32,13 @@ use loom::{cell::UnsafeCell, model::Builder, thread};
 #[must_use]
 pub fn new_lock<T>(value: T, nr_sharers: usize) -> Arc<sync::Lock<T>> {
     let lock = sync::Lock::new(value);
-    let _ = lock.is_waiting(0);
-    let mut guard = lock.retake(0).expect("it is free");
+    let mut guard = lock.lock(0, || unreachable!("it is free"));
     for cpu in 0..sync::MAX_CPUS {
         guard.admit(cpu, cpu < nr_sharers);
     }
     drop(guard);
     for cpu in 0..nr_sharers {
-        lock.open(cpu, || unreachable!("it is free"));
+        drop(lock.share_later(cpu, lock.door(cpu), || unreachable!("it is free")));
     }
     Arc::new(lock)
 }

@@ -16,6 +16,12 @@ pub use mailbox::Mailboxes;
 /// The most CPUs that a model has.
 pub const MAX_CPUS: usize = 4;
 
+/// How many times a CPU looks whether it can have the lock before that is reserved for it.
+const PATIENCE: u32 = 2;
+
+/// How many times a CPU is found inside before it is called.
+const NR_LOOKS: u32 = 1;
+
 /// What the kernel notes of the order of locks, which has one here.
 pub struct Held;
 

@@ -18,6 +18,8 @@
 //!       mm          frames, reference counts, the direct map
 //! ```
 //!
+//! Below them are `sync`, how CPUs wait for each other, and `trace`, which writes down what all of them do.
+//!
 //! Each layer calls only what stands below it and returns plain data.
 #![cfg_attr(not(test), no_std)]
 
@@ -27,4 +29,5 @@ pub mod object;
 pub mod platform;
 pub mod sync;
 pub mod sys;
+pub mod trace;
 pub mod vm;

@@ -26,8 +26,8 @@ use std::ops::Range;
 use model::{ops, world::World};
 use proptest::{prelude::*, test_runner::RngAlgorithm};
 
-/// How many operations a sequence has. Miri takes about a second for one, so there it is one sequence.
-const LEN: Range<usize> = if cfg!(miri) { 40..41 } else { 1..60 };
+/// How many operations a sequence has. Miri takes some eight seconds for one, so there it is one short sequence.
+const LEN: Range<usize> = if cfg!(miri) { 12..13 } else { 1..60 };
 
 fn config() -> ProptestConfig {
     let mut config = ProptestConfig {

@@ -6,6 +6,7 @@
 //! them at the same time. A model that copies at every fork says what must be read. In between everything is counted again.
 
 use std::{
+    ops::Range,
     sync::{Barrier, Mutex, MutexGuard, TryLockError},
     thread,
 };
@@ -274,17 +275,15 @@ fn finish(mm: &Mm, spaces: Vec<Mutex<Space>>) {
 }
 
 /// A space and its forks, one for each CPU, which all write at the same moment: so tables and pages are copied, and
-/// given up, by all of them at once.
-#[test]
-fn they_copy_the_same_tables_at_once() {
-    const NR_ROUNDS: u64 = if cfg!(miri) { 2 } else { 60 };
-    let sim = SimMemory::new(4096);
+/// given up, by all of them at once. `written` says, for a number of pages, a round and a CPU, which of them it writes to, in order.
+fn all_write_at_once(nr_rounds: usize, written: fn(usize, usize, usize) -> Range<usize>) {
+    let sim = SimMemory::new(8192);
     let mm = sim.mm();
     let pages: Vec<_> = (0..NR_ENTRIES as u64 * 2)
         .map(|number| number * PAGE)
         .filter(|addr| *addr < USER_END)
         .collect();
-    for round in 0..NR_ROUNDS {
+    for round in 0..if cfg!(miri) { 2 } else { nr_rounds } {
         let spaces: Vec<_> = (0..NR_CPUS).map(|_| Space::new(mm)).collect();
         {
             let mut parent = spaces[0].lock().unwrap();
@@ -306,13 +305,14 @@ fn they_copy_the_same_tables_at_once() {
                 scope.spawn(move || {
                     let space = space.lock().unwrap();
                     start.wait();
-                    // The same page in one round, and different ones in the next.
-                    let own = pages[cpu * (round % 2) as usize % pages.len()];
-                    user_write(mm, &space.table, Cpu(0), own, &[cpu as u8 + 2]).unwrap();
-                    for page in pages {
+                    let (own, value) = (written(pages.len(), round, cpu), cpu as u8 + 2);
+                    for page in &pages[own.clone()] {
+                        user_write(mm, &space.table, Cpu(0), *page, &[value]).unwrap();
+                    }
+                    for (number, page) in pages.iter().enumerate() {
                         let mut byte = [0];
                         user_read(mm, &space.table, Cpu(0), *page, &mut byte).unwrap();
-                        let expected = if *page == own { cpu as u8 + 2 } else { 1 };
+                        let expected = if own.contains(&number) { value } else { 1 };
                         assert_eq!(byte[0], expected, "CPU {cpu} at {page:#x}");
                     }
                 });
@@ -323,6 +323,21 @@ fn they_copy_the_same_tables_at_once() {
         drop(guards);
         finish(mm, spaces);
     }
+}
+
+#[test]
+fn they_copy_the_same_tables_at_once() {
+    // The same page in one round, and different ones in the next.
+    all_write_at_once(60, |nr_pages, round, cpu| {
+        let own = cpu * (round % 2) % nr_pages;
+        own..own + 1
+    });
+}
+
+#[test]
+fn they_copy_the_same_runs_at_once() {
+    // All of it, or from somewhere on.
+    all_write_at_once(20, |nr_pages, round, cpu| cpu * round % nr_pages..nr_pages);
 }
 
 #[test]

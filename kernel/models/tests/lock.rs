@@ -150,7 +150,7 @@ fn what_a_cpu_that_waits_to_share_has_done_is_seen() {
             thread::spawn(move || {
                 state.set(7);
                 let patience = Patience::default();
-                lock.open(1, || patience.wait());
+                drop(lock.share_later(1, lock.door(1), || patience.wait()));
             })
         };
         if lock.is_waiting(1) {
@@ -182,19 +182,73 @@ fn waiting_must_release() {
     check(4, || it_waits(true));
 }
 
-/// What a CPU does so many times that shares the lock, and opens its door if it is shut.
+/// How many looks take the patience of a CPU that waits, and reserve the lock.
+const ENOUGH: u64 = 3;
+
+/// CPU 0 gives the lock back while others wait that have looked so many times each, and asks for it again, once for each of them: then
+/// they have all had it.
+fn it_asks_again(nr_others: usize, nr_looks: u64) {
+    let lock = new_lock(Watched::default(), 0);
+    let guard = lock.retake(0).expect("it is free");
+    let others: Vec<_> = (1..=nr_others)
+        .map(|cpu| {
+            let lock = Arc::clone(&lock);
+            let looks = Arc::new(AtomicU64::known(0));
+            let seen = Arc::clone(&looks);
+            let thread = thread::spawn(move || {
+                let patience = Patience::default();
+                let guard = lock.lock(cpu, || {
+                    looks.fetch_add(1, Release);
+                    patience.wait();
+                });
+                guard.set(guard.get() + 1);
+            });
+            (thread, seen)
+        })
+        .collect();
+    for (_, looks) in &others {
+        let patience = Patience::default();
+        while looks.load(Acquire) < nr_looks {
+            patience.wait();
+        }
+    }
+    drop(guard);
+    let ask = || {
+        let again = lock.retake(0);
+        again.unwrap_or_else(|| self::lock(&lock, 0)).get()
+    };
+    (1..nr_others).for_each(|_| _ = ask());
+    assert_eq!(ask(), nr_others as u64);
+    others
+        .into_iter()
+        .for_each(|(other, _)| other.join().unwrap());
+}
+
+#[test]
+fn nobody_has_it_again_before_one_that_has_waited_for_long() {
+    check(4, || it_asks_again(1, ENOUGH));
+}
+
+#[test]
+fn nobody_has_it_twice_before_two_that_have_waited_for_long() {
+    check(1, || it_asks_again(2, ENOUGH));
+}
+
+#[test]
+#[should_panic(expected = "left == right")]
+fn who_has_not_waited_for_long_may_be_overtaken() {
+    check(4, || it_asks_again(1, ENOUGH - 1));
+}
+
+/// What a CPU does so many times that shares the lock, if its door is shut as soon as it can.
 fn share_and_read(lock: &Lock<Watched>, cpu: usize, nr_times: usize) {
     for _ in 0..nr_times {
-        match lock.share(lock.door(cpu)) {
-            Some(shared) => {
-                // SAFETY: loom checks that nobody writes it.
-                unsafe { &*shared.as_ptr() }.get();
-            }
-            None => {
-                let patience = Patience::default();
-                lock.open(cpu, || patience.wait());
-            }
-        }
+        let shared = lock.share(lock.door(cpu)).unwrap_or_else(|| {
+            let patience = Patience::default();
+            lock.share_later(cpu, lock.door(cpu), || patience.wait())
+        });
+        // SAFETY: loom checks that nobody writes it.
+        unsafe { &*shared.as_ptr() }.get();
     }
 }
 

@@ -68,7 +68,70 @@ vector_stubs:
     options(att_syntax)
 );
 
+/// Where the entry code tells of what it does: empty in kernels that do not [trace](super::trace).
+///
+/// `ENTER` stands where the frame has all registers that are not where the caller had them. `LEAVE` stands where the stack has
+/// nothing any more, with what a call returns, and keeps `rax` and what Rust preserves.
+#[cfg(not(feature = "trace"))]
+macro_rules! hooks {
+    () => {
+        r#"
+    .macro ENTER
+    .endm
+    .macro LEAVE result
+    .endm
+        "#
+    };
+}
+
+#[cfg(feature = "trace")]
+macro_rules! hooks {
+    () => {
+        r#"
+    .macro ENTER
+    mov rsp, gs:[{kernel_stack}]
+    call trace_enter
+    mov rsp, gs:[{entry_stack}]
+    mov r11, [rsp + {rflags} - {len}]
+    mov rax, [rsp + {rax} - {len}]
+    mov rdi, [rsp + {rdi} - {len}]
+    mov rsi, [rsp + {rsi} - {len}]
+    mov rdx, [rsp + {rdx} - {len}]
+    mov r8, [rsp + {r8} - {len}]
+    mov r9, [rsp + {r9} - {len}]
+    mov r10, [rsp + {r10} - {len}]
+    .endm
+
+    .macro LEAVE result
+    mov rdi, \result
+    mov rsp, gs:[{kernel_stack}]
+    push rax
+    push rax                        // The stack is aligned at calls.
+    call trace_leave
+    pop rax
+    pop rax
+    .endm
+        "#
+    };
+}
+
+// The names under which the hooks call Rust.
+#[cfg(feature = "trace")]
 global_asm!(
+    r#"
+    .pushsection .text.entry, "ax"
+trace_enter:
+    jmp {enter}
+trace_leave:
+    jmp {leave}
+    .popsection
+    "#,
+    enter = sym super::trace::enter,
+    leave = sym super::trace::leave,
+);
+
+global_asm!(
+    hooks!(),
     r#"
     .macro SAVE_REGISTERS
     push rax
@@ -151,6 +214,7 @@ syscall_entry:
     mov [rsp + {r10} - {len}], r10
     mov [rsp + {rbx} - {len}], rbx
     mov [rsp + {rbp} - {len}], rbp
+    ENTER
     test eax, eax
     jnz 3f
     UNLESS_PLAIN 9f
@@ -163,7 +227,8 @@ syscall_entry:
     mov rbp, [rax + {rbp}]
 
     // rax: the same, where the caller goes on: Rust preserves `rbx` and `rbp`.
-20: LOAD_FOR_SYSRET
+20: LEAVE 0
+    LOAD_FOR_SYSRET
     xor eax, eax
     swapgs
     sysretq
@@ -204,12 +269,14 @@ resume:
     mov r15, [rax + {r15}]
 
     // rax: the same, with the result; the other registers are loaded already.
-5:  LOAD_FOR_SYSRET
+5:  LEAVE [rax+{rax}]
+    LOAD_FOR_SYSRET
     mov rax, [rax + {rax}]
     swapgs
     sysretq
 
-19: mov rsp, rax
+19: LEAVE [rax+{rax}]
+    mov rsp, rax
     LOAD_REGISTERS
     add rsp, 16
     swapgs
@@ -367,6 +434,7 @@ page_fault_entry:
     call {page_fault}
     test rax, rax
     jnz resume
+    LEAVE 0
     mov rsp, gs:[{entry_stack}]
     mov rbp, [rsp + {rbp} - {len}]
     mov rax, [rsp + {rax} - {len}]

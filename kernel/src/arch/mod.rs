@@ -16,4 +16,5 @@ mod segments;
 pub mod serial;
 pub mod smp;
 pub mod symbols;
+pub mod trace;
 pub mod trap;

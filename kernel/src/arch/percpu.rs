@@ -326,6 +326,7 @@ impl Doors for CpuDoors {
 }
 
 /// The door of the CPU that runs this: what [`Door`] does as an entrance, without a register to point at it.
+#[derive(Clone, Copy)]
 pub struct OwnDoor;
 
 impl Entrance for OwnDoor {

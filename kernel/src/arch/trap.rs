@@ -13,7 +13,7 @@ use cowslip_abi::Access;
 use kernel::{
     mm::{Flush, FlushPages, Frame, phys::FRAME_SIZE},
     object::{Fault, Here, Id, Kernel, Registers, Special, Thread, Way},
-    sync::{self, Door, Held, Lock, Rank, Shared},
+    sync::{self, Entrance, Held, Lock, Rank, Shared},
     sys, vm,
 };
 use x86_64::{
@@ -27,7 +27,7 @@ use super::{
     machine::{MM, Machine},
     paging,
     percpu::{CpuDoors, OwnDoor, PerCpu},
-    smp,
+    smp, trace,
 };
 
 const DEVICE_NOT_AVAILABLE: u64 = 7;
@@ -67,7 +67,7 @@ fn lock_after_others() -> Guard {
 #[inline(never)]
 fn take_after_others() {
     let number = PerCpu::number();
-    KERNEL.take(number, smp::wait_a_little);
+    KERNEL.take(number, smp::wait_a_little, smp::kick);
     // SAFETY: it has just been taken.
     let mut guard = unsafe { KERNEL.taken() };
     guard.enter(number);
@@ -228,8 +228,9 @@ pub extern "C" fn fast_recv() -> Resumed {
 /// Does what a thread asks of an endpoint at the same time as other CPUs. Nothing that waits may come before this.
 #[inline(always)]
 fn share(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
+    let mut shared = KERNEL.share(OwnDoor);
     loop {
-        if let Some(shared) = KERNEL.share(OwnDoor) {
+        if let Some(shared) = shared {
             // SAFETY: the kernel is shared, and no other CPU has this seat.
             let here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
             // SAFETY: nobody takes a thread from a CPU that has not waited, and `prepare` looks whether it is still here.
@@ -241,27 +242,30 @@ fn share(way: Way, call: impl FnOnce(Here<'_>) -> Resumed) -> Resumed {
         if !prepare(way) {
             return None;
         }
+        // SAFETY: so the CPU has gone in, and nothing stands for that yet.
+        shared = Some(unsafe { KERNEL.shared(OwnDoor) });
     }
 }
 
 /// Waits until no CPU has the kernel alone, and lets the thread find out where its call goes. Returns whether it is worth to
-/// try again: the thread is still here, and has the right to go there.
+/// try again: the thread is still here, and has the right to go there. Then the CPU shares the kernel, as it could not
+/// say when it gets in again.
 #[cold]
 #[inline(never)]
 fn prepare(way: Way) -> bool {
-    let shared = loop {
-        if let Some(shared) = KERNEL.share(OwnDoor) {
-            break shared;
-        }
-        KERNEL.open(PerCpu::number(), smp::wait_a_little);
-    };
+    let shared = go_in(OwnDoor);
     // SAFETY: as above.
     let mut here = unsafe { Here::share(shared.as_ptr(), PerCpu::seat()) };
     if here.running.id().is_none() {
         PerCpu::get().lose_registers();
         return false;
     }
-    here.knows_way(way) || here.find_way(way)
+    let knows_way = here.knows_way(way) || here.find_way(way);
+    if knows_way {
+        mem::forget(shared);
+        Held::pass_on(Rank::Kernel);
+    }
+    knows_way
 }
 
 /// The same as [`share`] for what is tried second, when the thread may be gone.
@@ -342,9 +346,7 @@ pub extern "C" fn memory_call() -> Resumed {
 #[inline(never)]
 fn memory_call_or_take() -> Resumed {
     let registers = NonNull::new(PerCpu::get().registers());
-    let is_made = apart(sys::LockedCall::of, |call| call.make().is_some());
-    if !is_made {
-        take_after_others();
+    if !apart_or_take(sys::LockedCall::of, |call| call.make().is_some()) {
         return None;
     }
     // SAFETY: nobody takes a thread from a CPU that has not waited for the kernel since it has shared it, and nobody else uses the
@@ -397,6 +399,7 @@ pub extern "C" fn system_call() -> *const Registers {
 /// registers of whoever runs next; none, if the thread goes on as if nothing had happened.
 pub extern "C" fn page_fault(error: u64) -> Resumed {
     let address = Cr2::read_raw();
+    trace::page_fault(address, error);
     let guard = match retake_only() {
         Some(guard) => {
             // SAFETY: nobody takes a thread from a CPU that has not waited.
@@ -442,20 +445,27 @@ fn resolve_or_take(address: u64, error: u64) -> bool {
     let resolve = |table: &vm::Locked<'_>| {
         is_users && vm::fault(&MM, table, address, access(error)) == vm::Fault::Resolved
     };
-    let is_resolved = apart(sys::lock_own, resolve);
-    if !is_resolved {
-        take_after_others();
-    }
-    is_resolved
+    apart_or_take(sys::lock_own, resolve)
 }
 
-/// Does something to page tables apart from the kernel, if there are other CPUs: `lock` gets hold of what it takes, in the kernel, and
-/// `act` does it when the CPU has come out. Returns whether it is done. Nothing that waits may come before this.
+/// Does something to page tables [`apart`] from the kernel, if there are other CPUs. `false`: it is to be done alone, and the kernel has
+/// been taken for that. Nothing that waits may come before this.
+#[inline(always)]
+fn apart_or_take<T>(
+    lock: impl FnOnce(&Here<'static>) -> Option<T>,
+    act: impl FnOnce(&T) -> bool,
+) -> bool {
+    let is_done = KERNEL.has_several_sharers() && apart(lock, act);
+    if !is_done {
+        take_after_others();
+    }
+    is_done
+}
+
+/// Does something to page tables apart from the kernel: `lock` gets hold of what it takes, in the kernel, and `act` does it when the CPU
+/// has come out. Returns whether it is done.
 #[inline(always)]
 fn apart<T>(lock: impl FnOnce(&Here<'static>) -> Option<T>, act: impl FnOnce(&T) -> bool) -> bool {
-    if !KERNEL.has_several_sharers() {
-        return false;
-    }
     let apart;
     // SAFETY: the kernel is shared, or ours alone, and no other CPU has this seat. Page tables that are locked then may be used for longer:
     // whoever has the kernel alone waits for those who work apart before he uses a page table, or ends a space whose table is locked.
@@ -467,7 +477,7 @@ fn apart<T>(lock: impl FnOnce(&Here<'static>) -> Option<T>, act: impl FnOnce(&T)
             locked
         }
         None => {
-            let shared = go_in();
+            let shared = go_in(KERNEL.door(PerCpu::number()));
             let locked = lock(&here(shared.as_ptr()));
             apart = shared.apart();
             locked
@@ -479,14 +489,9 @@ fn apart<T>(lock: impl FnOnce(&Here<'static>) -> Option<T>, act: impl FnOnce(&T)
 }
 
 /// Waits until no CPU has the kernel alone, and shares it. The running thread may be gone then.
-fn go_in() -> Shared<'static, Kernel, &'static Door> {
-    loop {
-        if let Some(shared) = KERNEL.share(KERNEL.door(PerCpu::number())) {
-            return shared;
-        }
-        // As in `prepare`.
-        KERNEL.open(PerCpu::number(), smp::wait_a_little);
-    }
+fn go_in<E: Entrance + Copy>(entrance: E) -> Shared<'static, Kernel, E> {
+    let shared = KERNEL.share(entrance);
+    shared.unwrap_or_else(|| KERNEL.share_later(PerCpu::number(), entrance, smp::wait_a_little))
 }
 
 /// Reports a fault of the running thread; returns the registers of whoever runs next.
@@ -511,6 +516,7 @@ pub extern "C" fn from_user() -> *const Registers {
         apic::end_of_interrupt();
         return cpu.registers();
     }
+    trace::trap(vector);
     let mut guard = lock();
     let kernel = &mut *guard;
     let Some(id) = kernel.current() else {
@@ -671,6 +677,7 @@ fn reschedule(mut guard: Guard) -> *const Registers {
             !kernel.is_stuck(),
             "no thread can run, and nothing will ever wake one"
         );
+        trace::idle();
         // An idle CPU need not be asked to forget anything, nor be waited for.
         use_root(paging::root());
         guard.admit(PerCpu::number(), false);

@@ -17,7 +17,7 @@ use crate::arch::{
     machine::MM,
     paging,
     percpu::{self, PerCpu},
-    power, serial, smp, symbols, trap,
+    power, serial, smp, symbols, trace, trap,
 };
 
 /// Takes over from the door, on the boot stack, and ends in the first program.
@@ -64,6 +64,7 @@ pub fn start(boot: BootInfo) -> ! {
     apic::init();
     let (tsc_hz, timer_hz) = apic::calibrate();
     clock::set_rate(tsc_hz);
+    trace::init();
     info!(
         "time-stamp counter {} kHz, timer {} kHz",
         tsc_hz / 1000,

@@ -10,6 +10,7 @@ use cowslip_abi::{
 
 use super::Progress;
 use crate::object::{HandleEntry, Id, Kernel, Outgoing, Space, Special, State, Thread};
+use crate::trace;
 use crate::vm::{self, ByteRange, CopyError, Passage, Side, Transfer};
 
 /// Why a delivery failed, and to whom it is to be told.
@@ -34,7 +35,12 @@ impl Kernel {
         let gone = Fault::OfSender(Error::Died);
         let sender = self.threads.get(from).ok_or(gone)?;
         let receiver = self.threads.get(to).ok_or(gone)?;
-        let State::Sending { badge, message, .. } = sender.state else {
+        let State::Sending {
+            endpoint,
+            badge,
+            message,
+        } = sender.state
+        else {
             return Err(gone);
         };
         let buffer = receiver.regs.buffer().map_err(Fault::OfReceiver)?;
@@ -62,6 +68,8 @@ impl Kernel {
             receiver.regs.r8 = receiver.answering;
             receiver.regs.rdi = badge;
             receiver.regs.set_words(words);
+            let (number, tag) = (endpoint.number(), receiver.regs.rsi);
+            trace::message(from.number(), to.number(), number, tag, accepted);
             // As it is now: a handle that has left may have changed it.
             receiver.borrow_priority(sender.priority);
             sender.state = State::AwaitingReply { server: to };
@@ -96,6 +104,8 @@ impl Kernel {
                 .with_truncation(truncated, client.special.contains(Special::TRUNCATED));
             client.regs.set_message(tag, message.data.len());
             client.regs.set_words(words);
+            let accepted = message.data.len().min(reply.len());
+            trace::reply(from.number(), to.number(), tag.0, accepted);
         }
         Ok(Progress::Done(truncated))
     }

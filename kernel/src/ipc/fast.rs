@@ -31,8 +31,10 @@ use core::ops::Deref;
 use cowslip_abi::{FaultVerdict, Handle, Tag};
 
 use super::deliver::SENDERS_MARKS;
+use super::fault::tag_of;
 use crate::mm::Mm;
-use crate::object::{Here, Kernel, Registers, Spaces, Special, Thread, Way};
+use crate::object::{Here, Id, Kernel, Registers, Spaces, Special, Thread, Way};
+use crate::trace;
 use crate::vm::{self, ByteRange, Effort, Passage, Transfer};
 
 impl<S: Deref<Target = Spaces>> Here<'_, S> {
@@ -139,7 +141,7 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         if !has_payload::<PAYLOAD>(&sender.regs) {
             return None;
         }
-        let (_, endpoint) = self.endpoints.hinted(sender.route(Way::Send).endpoint)?;
+        let (to, endpoint) = self.endpoints.hinted(sender.route(Way::Send).endpoint)?;
         let mut first = self.threads.claim_berth(endpoint.receivers.first())?;
         let server = first.id()?;
         let receiver = first.get_mut()?;
@@ -154,6 +156,9 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         receiver.regs.rsi = sender.regs.rsi & tag_mask(PAYLOAD);
         receiver.regs.rdx = if PAYLOAD == BYTES { sender.regs.r8 } else { 0 };
         receiver.regs.r8 = token;
+        let (tag, len) = (receiver.regs.rsi, receiver.regs.rdx);
+        let from = Id::word(self.running.id());
+        trace::message(from, server.number(), to.number(), tag, len);
         // Whoever has the token may reply from now on.
         drop(self.running.replace(first.take()?));
         self.running.get().map(switch)
@@ -203,6 +208,8 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
             client.regs.rsi = server.regs.rsi & tag_mask(PAYLOAD);
             client.regs.rdx = if PAYLOAD == BYTES { server.regs.r8 } else { 0 };
             server.wait_after_reply(id, &mut client, now_ticks());
+            let (tag, len) = (client.regs.rsi, client.regs.rdx);
+            trace::reply(Id::word(self.running.id()), client.id().number(), tag, len);
             let server = self.running.replace(client)?;
             let next = self.running.get().map(switch);
             first.put(server);
@@ -215,6 +222,13 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         // four instructions dearer.
         client.set_fault(None);
         server.wait_after_reply(id, &mut client, now_ticks());
+        let verdict = tag_of(FaultVerdict::Resume).0;
+        trace::reply(
+            Id::word(self.running.id()),
+            client.id().number(),
+            verdict,
+            0,
+        );
         let server = self.running.replace(client)?;
         let next = self.running.get().map(resume);
         first.put(server);

@@ -9,7 +9,8 @@
 
 use core::ops::Deref;
 
-use crate::object::{Here, Spaces, Special, State, Thread, Way};
+use crate::object::{Here, Id, Spaces, Special, State, Thread, Way};
+use crate::trace;
 use crate::vm::ByteRange;
 
 impl<S: Deref<Target = Spaces>> Here<'_, S> {
@@ -22,13 +23,14 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         }
         let caller = self.running.get()?;
         let way = caller.route(Way::Notify);
-        let (_, endpoint) = self.endpoints.hinted(way.endpoint)?;
+        let (to, endpoint) = self.endpoints.hinted(way.endpoint)?;
         let mut first = self.threads.claim_berth(endpoint.receivers.first())?;
         let Some(id) = first.id() else {
             if !endpoint.receivers.has_no_others() {
                 return None;
             }
             endpoint.raise(way.badge);
+            trace::notify(to.number(), way.badge);
             return self.running.get();
         };
         let receiver = first.get_mut()?;
@@ -42,6 +44,8 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         let bits = endpoint.take_bits() | way.badge;
         receiver.regs.set_notification(bits);
         receiver.state = State::Runnable;
+        trace::notify(to.number(), way.badge);
+        trace::notified(id.number(), bits);
         // It waits in this CPU's queue, where nobody else looks for it.
         drop(first.take());
         self.running.get()
@@ -63,6 +67,8 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         }
         if endpoint.bits() != 0 {
             regs.set_notification(endpoint.take_bits());
+            let [bits, ..] = regs.words();
+            trace::notified(Id::word(self.running.id()), bits);
             return self.running.get();
         }
         let next = self.cpu.run_queue.first()?;

@@ -11,6 +11,7 @@ use cowslip_abi::{FaultVerdict, MessageKind, Tag};
 use crate::object::{
     Fault, Here, Id, Kernel, Outgoing, Registers, Spaces, Special, State, Supervisor, Thread,
 };
+use crate::trace;
 use crate::vm::ByteRange;
 
 impl Fault {
@@ -26,14 +27,22 @@ impl Fault {
     }
 }
 
+/// The tag under which a verdict goes down in a trace.
+pub(super) const fn tag_of(verdict: FaultVerdict) -> Tag {
+    Tag::new(verdict as u32).with_kind(MessageKind::Fault)
+}
+
 impl<S: Deref<Target = Spaces>> Here<'_, S> {
     /// Reports a fault of the running thread to its supervisor, if that waits for one, however long that takes: then it runs.
     /// Otherwise nothing has happened. Returns what is special about the two.
     #[inline(always)]
     pub fn fast_fault(&mut self, fault: Fault, now_ticks: impl Fn() -> u64) -> Option<Special> {
         let thread = self.running.get_mut()?;
-        let Supervisor { endpoint, badge } = thread.supervisor?;
-        let endpoint = self.endpoints.get(endpoint)?;
+        let Supervisor {
+            endpoint: to,
+            badge,
+        } = thread.supervisor?;
+        let endpoint = self.endpoints.get(to)?;
         let mut first = self.threads.claim_berth(endpoint.receivers.first())?;
         let server = first.id()?;
         let receiver = first.get_mut()?;
@@ -46,6 +55,8 @@ impl<S: Deref<Target = Spaces>> Here<'_, S> {
         receiver.regs.set_message(fault.tag(), 0);
         (receiver.regs.rdi, receiver.regs.r8) = (badge, token);
         receiver.regs.set_words(fault.words(&thread.regs));
+        let from = Id::word(self.running.id());
+        trace::message(from, server.number(), to.number(), fault.tag().0, 0);
         drop(self.running.replace(first.take()?));
         Some(special)
     }
@@ -79,6 +90,7 @@ impl Kernel {
 
     /// Does with a faulted thread, which is in no list, what its supervisor wants.
     pub(super) fn give_verdict(&mut self, id: Id<Thread>, verdict: FaultVerdict) {
+        trace::reply(Id::word(self.current()), id.number(), tag_of(verdict).0, 0);
         let Some(thread) = self.threads.get_mut(id) else {
             return;
         };

@@ -2,31 +2,48 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+use cowslip_abi::TracePages;
+
+#[cfg(feature = "trace")]
+use crate::trace;
+
+/// A number of pages that only grows.
+#[derive(Debug)]
+pub struct Counter {
+    nr_pages: AtomicU64,
+    /// What became of them.
+    #[cfg(feature = "trace")]
+    what: TracePages,
+}
 
 impl Counter {
     /// A counter at zero.
     #[must_use]
-    pub const fn new() -> Self {
-        Self(AtomicU64::new(0))
+    pub const fn new(what: TracePages) -> Self {
+        let _ = what;
+        Self {
+            nr_pages: AtomicU64::new(0),
+            #[cfg(feature = "trace")]
+            what,
+        }
     }
 
-    /// Counts `n` events.
+    /// Counts `n` pages.
     pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
+        self.nr_pages.fetch_add(n, Ordering::Relaxed);
+        #[cfg(feature = "trace")]
+        trace::pages(self.what, n);
     }
 
-    /// The events so far.
+    /// The pages so far.
     #[must_use]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.nr_pages.load(Ordering::Relaxed)
     }
 }
 
 /// Pages since boot, by what happened to them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stats {
     /// Destination pages of a transfer whose bytes were copied.
     pub copied: Counter,
@@ -44,15 +61,14 @@ pub struct Stats {
 
 impl Stats {
     /// All zero.
-    #[must_use]
-    pub const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
-            copied: Counter::new(),
-            remapped: Counter::new(),
-            cow_broken: Counter::new(),
-            reclaimed: Counter::new(),
-            zero_filled: Counter::new(),
-            freed: Counter::new(),
+            copied: Counter::new(TracePages::Copied),
+            remapped: Counter::new(TracePages::Remapped),
+            cow_broken: Counter::new(TracePages::Broken),
+            reclaimed: Counter::new(TracePages::Reclaimed),
+            zero_filled: Counter::new(TracePages::Zeroed),
+            freed: Counter::new(TracePages::Freed),
         }
     }
 }

@@ -8,6 +8,7 @@
 
 use cowslip_abi::{Error, Rights};
 
+use crate::trace;
 use crate::vm::{self, PageTable};
 
 use super::loans::LINKS;
@@ -42,6 +43,7 @@ impl Kernel {
     pub fn raise(&mut self, id: Id<Endpoint>, bits: u64) {
         if let Some(endpoint) = self.endpoints.get_mut(id) {
             endpoint.raise(bits);
+            trace::notify(id.number(), bits);
             if let Some(receiver) = endpoint.receivers.pop(&mut self.threads) {
                 self.take_bits(id, receiver);
                 self.make_runnable(receiver);
@@ -57,6 +59,7 @@ impl Kernel {
         let bits = endpoint.take_bits();
         if let Some(thread) = self.threads.get_mut(receiver) {
             thread.regs.set_notification(bits);
+            trace::notified(receiver.number(), bits);
         }
     }
 
@@ -213,6 +216,7 @@ impl Kernel {
         let Some(space) = self.spaces.remove(self.mm, id) else {
             return;
         };
+        trace::space_ended(id.number());
         self.platform.retire(space.table.root());
         space.table.destroy(self.mm);
         if self.platform.has_others() {
@@ -296,6 +300,7 @@ impl Kernel {
             }
         }
         if let Some(thread) = self.threads.remove(self.mm, id) {
+            trace::thread_ended(id.number());
             self.past_tokens.note(thread.token);
             if let Some(frame) = thread.fpu() {
                 self.mm.frames.free(frame);

@@ -176,14 +176,7 @@ impl Kernel {
 
     /// Ends a call, whether it is finished or not: what was set aside goes back, and so does who is
     /// bound to the thread.
-    #[inline]
     pub(crate) fn end_long(&mut self, id: Id<Thread>) {
-        if self.threads.get(id).and_then(Thread::long).is_some() {
-            self.end_begun(id);
-        }
-    }
-
-    fn end_begun(&mut self, id: Id<Thread>) {
         let partner = self.partner(id);
         let Some(long) = self.threads.get_mut(id).and_then(Thread::take_long) else {
             return;

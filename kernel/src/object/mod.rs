@@ -23,6 +23,7 @@ mod run_queue;
 mod thread;
 mod timers;
 mod token;
+mod waits;
 
 pub use cpus::{Affinity, Cpu, Cpus, Turn};
 pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object, PortRange};
@@ -46,6 +47,7 @@ use cowslip_abi::{Error, Handle, Rights};
 use crate::mm::Mm;
 use crate::platform::Platform;
 use crate::sync::MAX_CPUS;
+use crate::trace;
 use crate::vm::PageTable;
 use queue::{SERVER, UNSETTLED};
 use token::PastTokens;
@@ -235,6 +237,7 @@ impl Kernel {
         match self.spaces.insert(self.mm, space) {
             Ok(id) => {
                 self.join_owner(id);
+                trace::space_created(id.number(), Id::word(owner));
                 Ok(id)
             }
             Err((error, space)) => {
@@ -270,6 +273,8 @@ impl Kernel {
         }
         home.threads.push_back(&mut self.threads, id);
         home.nr_threads += 1;
+        let badge = supervisor.map_or(0, |supervisor| supervisor.badge);
+        trace::thread_created(id.number(), space.number(), badge);
         Ok(id)
     }
 

@@ -62,9 +62,17 @@ impl<T> Id<T> {
         self.bits.get() & PLACE_MASK
     }
 
+    /// The number that programs are told, to tell objects of a kind apart: not 0, never used again, and greater than
+    /// those of all that were created before.
+    #[must_use]
+    #[inline]
+    pub fn number(self) -> u64 {
+        self.bits.get()
+    }
+
     /// A number that is not 0 if there is an id.
     #[inline(always)]
-    pub(super) fn word(id: Option<Self>) -> u64 {
+    pub(crate) fn word(id: Option<Self>) -> u64 {
         id.map_or(0, |id| id.bits.get())
     }
 
@@ -225,6 +233,17 @@ pub struct Pin<T>(UnsafeCell<Option<NonNull<Slot<T>>>>);
 impl<T> Pin<T> {
     const fn new() -> Self {
         Self(UnsafeCell::new(None))
+    }
+
+    /// The [number](Id::number) of the object that is pinned, or 0.
+    ///
+    /// # Safety
+    ///
+    /// Nobody changes the pin meanwhile.
+    #[cfg(feature = "trace")]
+    pub unsafe fn number(&self) -> u64 {
+        // SAFETY: as the caller promises; a pinned slot holds an object.
+        Id::word(unsafe { (*self.0.get()).map(|slot| slot.as_ref().occupant()) })
     }
 }
 

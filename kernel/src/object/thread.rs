@@ -309,9 +309,10 @@ impl Thread {
 
     /// What it is sorted by in a heap of this kind.
     pub(super) fn deadline_ns(&self, kind: usize) -> u64 {
-        match (kind, self.timer) {
-            (TIMER, timer) => timer.map_or(u64::MAX, |timer| timer.deadline_ns),
-            _ => self.wait_end_ns,
+        if kind == TIMER {
+            self.timer.map_or(u64::MAX, |timer| timer.deadline_ns)
+        } else {
+            self.wait_end_ns
         }
     }
 

@@ -21,14 +21,18 @@
 //!                                      open, by its own CPU, while nobody has it alone
 //! ```
 //!
-//! Doors stay shut until their CPUs want to go in again, and [open](Lock::open) them. So whoever had the lock alone last can
+//! Doors stay shut until their CPUs want to go in again, and [open](Lock::share_later) them. So whoever had the lock alone last can
 //! [have it again](Lock::retake) for less: as long as no door was opened, nobody else has had it, and there is
 //! no need to look at what others may have changed.
 //!
 //! The lock is not handed on in the order in which it was asked for: of those who wait, whoever looks first
-//! when it is free gets it, and a door is shut when it is found open. What it guards is kept for a short time only, so nobody
-//! waits for long; and in a virtual machine with more CPUs than the host has, the next in order would often be one that does
-//! not run.
+//! when it is free gets it. In a virtual machine with more CPUs than the host has, the next in order would often be one that does
+//! not run. But nobody waits for ever:
+//!
+//! - Who has looked [many times](PATIENCE) without getting the lock has it *reserved*: then nobody else takes it. If several have, they
+//!   get it one after the other, in the order of their numbers.
+//! - Who finds a door taken [some times](NR_LOOKS) when he shuts it has its CPU *called*, by an interrupt: where that waits, it is not inside.
+//! - Who finds his door shut goes in as he [opens](Lock::share_later) it, before it can be shut again.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
@@ -39,15 +43,17 @@ use super::atomic::{
     fence,
 };
 
-use super::{Held, MAX_CPUS, Rank};
+use super::{Held, MAX_CPUS, NR_LOOKS, PATIENCE, Rank};
 
 /// Something that one CPU has alone, or several share.
 pub struct Lock<T: ?Sized, D = [Door; MAX_CPUS]> {
     /// The number of the CPU that had it alone last, or [`NOBODY`] if a door was opened since; [`TAKEN`] more while it is
-    /// taken.
+    /// taken; and from [`RESERVED`] on the number of the CPU that it is reserved for, and one more.
     state: AtomicUsize,
     /// The CPUs that wait until nobody has it alone, a bit each.
     waiting: AtomicU64,
+    /// Those of them that have waited for long.
+    impatient: AtomicU64,
     /// The CPUs that may share it, a bit each.
     sharers: AtomicU64,
     /// Whether they are several: 1 or 0.
@@ -60,7 +66,9 @@ pub struct Lock<T: ?Sized, D = [Door; MAX_CPUS]> {
 const NOBODY: usize = MAX_CPUS;
 /// Above all of these.
 const TAKEN: usize = 1 << 8;
-const _: () = assert!(NOBODY < TAKEN);
+/// The unit of the number above that.
+const RESERVED: usize = 1 << 9;
+const _: () = assert!(NOBODY < TAKEN && TAKEN < RESERVED);
 
 /// Where a CPU goes in to share the lock: a line of the cache that others write only to shut it.
 #[repr(align(128))]
@@ -118,8 +126,12 @@ impl Door {
 
     /// Shuts it, unless its CPU is inside. Returns whether it is shut.
     fn shut(&self) -> bool {
-        let apart = self.0.load(Relaxed) & Self::APART;
+        let word = self.0.load(Relaxed);
+        let apart = word & Self::APART;
         let (open, shut) = (Self::OPEN | apart, Self::SHUT | apart);
+        if word == Self::INSIDE {
+            return false;
+        }
         match self.0.compare_exchange(open, shut, Acquire, Relaxed) {
             Ok(_) => true,
             Err(word) => word & !Self::APART == Self::SHUT,
@@ -194,6 +206,7 @@ impl<T, D> Lock<T, D> {
         Self {
             state: AtomicUsize::new(0),
             waiting: AtomicU64::new(0),
+            impatient: AtomicU64::new(0),
             sharers: AtomicU64::new(0),
             several: AtomicUsize::new(0),
             doors,
@@ -209,17 +222,48 @@ impl<T: ?Sized, D: Doors> Lock<T, D> {
     }
 
     /// Shares the lock, for the CPU whose entrance this is. It has been [admitted](Guard::admit), and neither shares nor has
-    /// the lock. `None`: the door is shut, and the CPU can [open](Self::open) it.
+    /// the lock. `None`: the door is shut, and the CPU can share the lock [later](Self::share_later).
     ///
     /// It may read what others replace, and waits for nobody meanwhile.
     #[inline(always)]
     pub fn share<E: Entrance>(&self, entrance: E) -> Option<Shared<'_, T, E>> {
         // Only then: what is dropped leaves.
-        entrance.enter().then(|| Shared {
+        // SAFETY: it has just gone in.
+        entrance.enter().then(|| unsafe { self.shared(entrance) })
+    }
+
+    /// Shares the lock for a CPU that did not get in, when nobody has the lock alone. The CPU does `wait` until then, and is found
+    /// waiting.
+    pub fn share_later<E: Entrance>(
+        &self,
+        cpu: usize,
+        entrance: E,
+        wait: impl FnMut(),
+    ) -> Shared<'_, T, E> {
+        self.while_waiting(cpu, || {
+            self.take_state(cpu, NOBODY, wait);
+            // Whoever takes the lock next looks at the door after this.
+            self.doors.of(cpu).0.store(Door::INSIDE, Relaxed);
+            self.state.fetch_sub(TAKEN, Release);
+        });
+        // As in `Entrance::enter`.
+        fence(SeqCst);
+        // SAFETY: it has just gone in.
+        unsafe { self.shared(entrance) }
+    }
+
+    /// What [`share`](Self::share) returns, for a CPU that is inside.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has gone in through this entrance, and nothing stands for that any more: what stood for it was forgotten.
+    #[inline(always)]
+    pub unsafe fn shared<E: Entrance>(&self, entrance: E) -> Shared<'_, T, E> {
+        Shared {
             value: &self.value,
             entrance,
             _held: Held::new(Rank::Kernel),
-        })
+        }
     }
 
     /// Waits until each other CPU was seen not to [read](Self::share): then none of them looks any more at what this CPU, which
@@ -233,7 +277,7 @@ impl<T: ?Sized, D: Doors> Lock<T, D> {
         }
         // As in `Entrance::enter`, the other way round.
         fence(SeqCst);
-        self.each_other_door(cpu, |door| {
+        self.each_other_door(cpu, |_, door| {
             while door.is_reading() {
                 wait();
             }
@@ -246,7 +290,7 @@ impl<T: ?Sized, D: Doors> Lock<T, D> {
     /// A CPU that works apart waits for readers, of which there are none meanwhile, and for nobody who has the lock.
     pub fn settle(&self, cpu: usize, mut wait: impl FnMut()) -> bool {
         let mut has_waited = false;
-        self.each_other_door(cpu, |door| {
+        self.each_other_door(cpu, |_, door| {
             while door.is_apart() {
                 has_waited = true;
                 wait();
@@ -266,9 +310,9 @@ impl<T: ?Sized, D: Doors> Lock<T, D> {
         taken.is_ok().then(|| unsafe { self.taken() })
     }
 
-    /// Takes the lock for a CPU, which does `wait` again and again until it is free.
+    /// Takes the lock for a CPU, which does `wait` again and again until it is free. Others come out by themselves.
     pub fn lock(&self, cpu: usize, wait: impl FnMut()) -> Guard<'_, T, D> {
-        self.take(cpu, wait);
+        self.take(cpu, wait, |_| ());
         // SAFETY: it has just been taken.
         unsafe { self.taken() }
     }
@@ -287,23 +331,12 @@ impl<T: ?Sized, D: Doors> Lock<T, D> {
     }
 
     /// Does what [`lock`](Self::lock) does, and leaves it to the caller to say what follows: until it
-    /// does, the lock stays taken.
-    pub fn take(&self, cpu: usize, mut wait: impl FnMut()) {
+    /// does, the lock stays taken. `call` lets another CPU, which may be going in again and again, come and wait for the lock as well.
+    pub fn take(&self, cpu: usize, mut wait: impl FnMut(), call: impl FnMut(usize)) {
         self.while_waiting(cpu, || {
-            self.take_state(cpu, &mut wait);
-            self.shut_others(cpu, &mut wait);
+            self.take_state(cpu, cpu, &mut wait);
+            self.shut_others(cpu, &mut wait, call);
             self.count_sharers();
-        });
-    }
-
-    /// Opens the door of a CPU, which did not get in, when nobody has the lock alone. The CPU does `wait` until then, and is
-    /// found waiting.
-    pub fn open(&self, cpu: usize, wait: impl FnMut()) {
-        self.while_waiting(cpu, || {
-            self.take_state(NOBODY, wait);
-            // Whoever takes the lock next looks at the door after this.
-            self.doors.of(cpu).0.store(Door::OPEN, Relaxed);
-            self.state.store(NOBODY, Release);
         });
     }
 
@@ -315,25 +348,71 @@ impl<T: ?Sized, D: Doors> Lock<T, D> {
         self.waiting.fetch_and(!(1 << cpu), Relaxed);
     }
 
-    /// Waits until nobody has the lock alone, and lets nobody else have it.
-    fn take_state(&self, new: usize, mut wait: impl FnMut()) {
-        loop {
-            let last = self.state.load(Relaxed);
-            if last < TAKEN
-                && self
-                    .state
-                    .compare_exchange_weak(last, new + TAKEN, Acquire, Relaxed)
-                    .is_ok()
-            {
-                return;
+    /// Waits until nobody has the lock alone and it is reserved for nobody else, and lets nobody else have it. As of now it was
+    /// `new` that had it last.
+    fn take_state(&self, cpu: usize, new: usize, mut wait: impl FnMut()) {
+        let mut patience = PATIENCE;
+        while !self.try_take_state(cpu, new) {
+            if patience == 0 {
+                self.impatient.fetch_or(1 << cpu, Relaxed);
+                self.reserve(cpu);
             }
+            patience = patience.saturating_sub(1);
             wait();
+        }
+        if patience == 0 {
+            self.impatient.fetch_and(!(1 << cpu), Relaxed);
+        }
+        self.reserve_for_next(cpu);
+    }
+
+    /// Takes the lock if nobody has it and it is reserved for nobody else.
+    #[inline(always)]
+    fn try_take_state(&self, cpu: usize, new: usize) -> bool {
+        let state = self.state.load(Relaxed);
+        let is_free = state & TAKEN == 0 && [0, cpu + 1].contains(&(state / RESERVED));
+        is_free
+            && self
+                .state
+                .compare_exchange_weak(state, new + TAKEN, Acquire, Relaxed)
+                .is_ok()
+    }
+
+    /// Reserves the lock for a CPU that waits for it, unless it is reserved already.
+    #[cold]
+    #[inline(never)]
+    fn reserve(&self, cpu: usize) {
+        let state = self.state.load(Relaxed);
+        if state < RESERVED {
+            // If that fails, somebody has taken the lock, given it back, or reserved it.
+            let reserved = state + (cpu + 1) * RESERVED;
+            let _ = self
+                .state
+                .compare_exchange(state, reserved, Relaxed, Relaxed);
+        }
+    }
+
+    /// Reserves what a CPU has just taken for the next one that has waited for long: the one with the next number. None of them
+    /// ceases to wait meanwhile.
+    #[inline(always)]
+    fn reserve_for_next(&self, cpu: usize) {
+        let impatient = self.impatient.load(Relaxed);
+        if impatient != 0 {
+            let behind = impatient & !1 << cpu;
+            let next = if behind != 0 { behind } else { impatient };
+            self.reserve(next.trailing_zeros() as usize);
         }
     }
 
     /// Waits until nobody else shares the lock that this CPU takes, and lets nobody in.
-    fn shut_others(&self, cpu: usize, mut wait: impl FnMut()) {
-        self.each_other_door(cpu, |door| {
+    fn shut_others(&self, cpu: usize, mut wait: impl FnMut(), mut call: impl FnMut(usize)) {
+        self.each_other_door(cpu, |number, door| {
+            // Who is inside waits for nobody, so nobody need be answered meanwhile.
+            if (0..NR_LOOKS).any(|_| door.shut()) {
+                return;
+            }
+            // Once will do: where it waits next, or halts, it is not inside.
+            call(number);
             while !door.shut() {
                 wait();
             }
@@ -355,10 +434,10 @@ impl<T: ?Sized, D: Doors> Lock<T, D> {
 
     /// The doors of all others that may share the lock.
     #[inline(always)]
-    fn each_other_door(&self, cpu: usize, mut visit: impl FnMut(&Door)) {
+    fn each_other_door(&self, cpu: usize, mut visit: impl FnMut(usize, &Door)) {
         let mut others = self.sharers.load(Relaxed) & !(1 << cpu);
         while let Some(number) = others.checked_ilog2() {
-            visit(self.doors.of(number as usize));
+            visit(number as usize, self.doors.of(number as usize));
             others &= !(1 << number);
         }
     }
@@ -424,9 +503,8 @@ impl<T: ?Sized, D> DerefMut for Guard<'_, T, D> {
 impl<T: ?Sized, D> Drop for Guard<'_, T, D> {
     #[inline(always)]
     fn drop(&mut self) {
-        // Nobody else changes it meanwhile.
-        let state = self.lock.state.load(Relaxed);
-        self.lock.state.store(state - TAKEN, Release);
+        // Others may reserve it meanwhile.
+        self.lock.state.fetch_sub(TAKEN, Release);
     }
 }
 
@@ -455,7 +533,7 @@ impl<T: ?Sized, E: Entrance> Drop for Shared<'_, T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::thread;
+    use std::{mem, thread};
 
     fn admit<T>(lock: &Lock<T>, nr_cpus: usize) {
         let mut guard = lock.lock(0, || unreachable!("it is free"));
@@ -512,7 +590,7 @@ mod tests {
                             continue;
                         }
                         let Some(shared) = lock.share(lock.door(cpu)) else {
-                            lock.open(cpu, thread::yield_now);
+                            drop(lock.share_later(cpu, lock.door(cpu), thread::yield_now));
                             continue;
                         };
                         // SAFETY: nobody writes what several share.
@@ -525,10 +603,15 @@ mod tests {
         assert_eq!(*lock.lock(0, || unreachable!("it is free")), [ROUNDS; 2]);
     }
 
-    /// Opens the doors of the first so many CPUs of a free lock.
+    /// Opens the door of a CPU to a free lock.
+    fn open_door<T>(lock: &Lock<T>, cpu: usize) {
+        drop(lock.share_later(cpu, lock.door(cpu), || unreachable!("it is free")));
+    }
+
+    /// The same for the first so many CPUs.
     fn open<T>(lock: &Lock<T>, nr_cpus: usize) {
         admit(lock, nr_cpus);
-        (0..nr_cpus).for_each(|cpu| lock.open(cpu, || unreachable!("it is free")));
+        (0..nr_cpus).for_each(|cpu| open_door(lock, cpu));
     }
 
     #[test]
@@ -560,13 +643,77 @@ mod tests {
     }
 
     #[test]
+    fn who_goes_in_again_and_again_is_called_once_by_who_wants_it_alone() {
+        let lock = Lock::new(());
+        open(&lock, 2);
+        let nr_calls = AtomicU32::new(0);
+        thread::scope(|scope| {
+            let shared = lock.share(lock.door(1)).expect("the door is open");
+            scope.spawn(|| {
+                let call = |cpu| {
+                    assert_eq!(cpu, 1);
+                    nr_calls.fetch_add(1, Relaxed);
+                };
+                lock.take(0, thread::yield_now, call);
+                // SAFETY: it has just been taken.
+                drop(unsafe { lock.taken() });
+            });
+            while nr_calls.load(Relaxed) == 0 {
+                thread::yield_now();
+            }
+            drop(shared);
+            drop(lock.lock(1, thread::yield_now));
+        });
+        assert_eq!(nr_calls.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn who_finds_its_door_shut_is_inside_when_it_has_waited() {
+        let lock = Lock::new(());
+        open(&lock, 2);
+        let guard = lock.lock(0, || unreachable!("nobody is inside"));
+        thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                assert!(lock.share(lock.door(1)).is_none());
+                mem::forget(lock.share_later(1, lock.door(1), thread::yield_now));
+                Held::pass_on(Rank::Kernel);
+            });
+            while !lock.is_waiting(1) {
+                thread::yield_now();
+            }
+            drop(guard);
+            other.join().expect("it got in");
+            assert!(!lock.door(1).shut() && lock.retake(0).is_none());
+            // SAFETY: it has gone in.
+            drop(unsafe { lock.shared(lock.door(1)) });
+        });
+        assert!(lock.door(1).shut());
+    }
+
+    #[test]
+    fn what_is_reserved_is_had_by_nobody_else() {
+        let lock = Lock::new(());
+        drop(lock.lock(0, || unreachable!("it is free")));
+        lock.impatient.fetch_or(0b1010, Relaxed);
+        lock.reserve(1);
+        assert!(lock.retake(0).is_none());
+        assert!(!lock.try_take_state(0, 0) && !lock.try_take_state(3, 3));
+        assert!(lock.try_take_state(1, 1));
+        lock.impatient.fetch_and(!0b0010, Relaxed);
+        lock.reserve_for_next(1);
+        // SAFETY: it has just been taken.
+        drop(unsafe { lock.taken() });
+        assert!(!lock.try_take_state(0, 0) && lock.try_take_state(3, 3));
+    }
+
+    #[test]
     fn doors_stay_shut_until_their_cpus_open_them() {
         let lock = Lock::new(());
         open(&lock, 2);
         drop(lock.lock(0, || unreachable!("nobody is inside")));
         assert!(lock.share(lock.door(0)).is_some());
         assert!(lock.share(lock.door(1)).is_none() && lock.share(lock.door(1)).is_none());
-        lock.open(1, || unreachable!("it is free"));
+        open_door(&lock, 1);
         assert!(lock.share(lock.door(1)).is_some());
     }
 
@@ -577,7 +724,7 @@ mod tests {
         assert!((0..2).all(|cpu| lock.retake(cpu).is_none()));
         drop(lock.lock(0, || unreachable!("nobody is inside")));
         assert!(lock.retake(1).is_none() && lock.retake(0).is_some());
-        lock.open(1, || unreachable!("it is free"));
+        open_door(&lock, 1);
         assert!((0..2).all(|cpu| lock.retake(cpu).is_none()));
     }
 

@@ -27,6 +27,13 @@ pub use order::{Held, Ordered, OrderedGuard, Rank};
 /// The most CPUs that can take part: a bit of a word each.
 pub const MAX_CPUS: usize = 64;
 
+/// How many times a CPU looks whether it can have the [`Lock`] before that is reserved for it: some milliseconds, many times what
+/// anybody has it for. In a virtual machine, where the next in order may not run, order is what costs most.
+const PATIENCE: u32 = 1 << 16;
+
+/// How many times a CPU is found inside before it is called: longer than most messages take. The looks follow each other at once.
+const NR_LOOKS: u32 = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 use cowslip_abi::{Error, InfoTopic, Rights, ThreadState};
 
 use super::request::{Request, Values};
-use super::{Answer, Done};
+use super::{Answer, Done, inspect};
 use crate::object::{Kernel, Object};
 #[cfg(any(not(target_os = "none"), debug_assertions))]
 use crate::vm::audit::Stopped;
@@ -21,6 +21,8 @@ pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
             | InfoTopic::Commit
             | InfoTopic::Promise
             | InfoTopic::Audit
+            | InfoTopic::Range
+            | InfoTopic::Pages
     ) {
         kernel.settle_memory();
     }
@@ -52,6 +54,11 @@ pub(super) fn info(kernel: &mut Kernel, request: &Request) -> Answer {
             }
             Values::of([kernel.mm.frames.promised().max(0) as u64])
         }
+        InfoTopic::Member => inspect::member(kernel, request)?,
+        InfoTopic::Endpoint => inspect::endpoint(kernel, request)?,
+        InfoTopic::Range => inspect::range(kernel, request)?,
+        InfoTopic::Pages => inspect::pages(kernel, request)?,
+        InfoTopic::Registers => inspect::registers(kernel, request)?,
         InfoTopic::Audit => {
             #[cfg(any(not(target_os = "none"), debug_assertions))]
             return audit(kernel, request);
@@ -94,11 +101,7 @@ fn memory(kernel: &Kernel) -> Values {
 
 /// What a space consists of. `None`: there is more of it than is counted in one step.
 fn space(kernel: &mut Kernel, request: &Request) -> Result<Option<Values>, Error> {
-    let entry = request.entry(kernel, request.handle)?;
-    let Object::Space(id) = entry.object else {
-        return Err(Error::WrongType);
-    };
-    entry.having(Rights::READ)?;
+    let id = inspect::space(kernel, request)?;
     let Some(space) = kernel.spaces.get(id) else {
         return Ok(Some(Values::of([0; 8])));
     };
@@ -123,13 +126,9 @@ fn space(kernel: &mut Kernel, request: &Request) -> Result<Option<Values>, Error
 }
 
 fn commit(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
-    let entry = request.entry(kernel, request.handle)?;
-    let Object::Space(id) = entry.object else {
-        return Err(Error::WrongType);
-    };
-    entry.having(Rights::READ)?;
+    let id = inspect::space(kernel, request)?;
     let Some(space) = kernel.spaces.get(id) else {
-        return Ok(Values::of([0; 4]));
+        return Ok(Values::of([0; 5]));
     };
     let budget = match space.table.budget() {
         NO_BUDGET => 0,
@@ -140,6 +139,7 @@ fn commit(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
         space.table.class() as u64,
         space.table.commit(),
         budget,
+        id.number(),
     ]))
 }
 
@@ -152,11 +152,9 @@ fn thread(kernel: &Kernel, request: &Request) -> Result<Values, Error> {
     let Some(thread) = kernel.threads.get(id) else {
         return Ok(Values::of([ThreadState::Dead as u64, 0, 0, 0]));
     };
-    let runs = kernel.cpu_of(id).is_some();
-    let ticks = thread.ticks_run(runs.then(|| kernel.platform.now_ticks()));
     Ok(Values::of([
         thread.abi_state() as u64,
-        kernel.platform.ticks_to_ns(ticks),
+        inspect::run_ns(kernel, id).unwrap_or(0),
         thread.base_priority.into(),
         thread.priority.into(),
     ]))

@@ -8,6 +8,7 @@ use super::request::{Request, handle_argument};
 use super::{Answer, Done};
 use crate::mm::{Mm, PerClass};
 use crate::object::{Here, Id, Kernel, Object, Place, Registers, Space, SpaceRoute, Work};
+use crate::trace;
 use crate::vm::{
     self, Beginning, ByteRange, Effort, Locked, NO_BUDGET, PageRange, PageTable, Sharing,
 };
@@ -36,8 +37,11 @@ pub(super) fn space_set(kernel: &mut Kernel, request: &Request) -> Answer {
     kernel.settle_memory();
     let route = request.space(kernel, Rights::MAP)?;
     let (id, space) = kernel.space_at(route)?;
-    let [field, value, ..] = request.args;
-    match SpaceField::from_user(field).ok_or(Error::BadArgument)? {
+    let [field, value, b, c, ..] = request.args;
+    // Nobody else has a use for names.
+    let is_known = |field: &SpaceField| trace::IS_ON || *field != SpaceField::Name;
+    let field = SpaceField::from_user(field).filter(is_known);
+    match field.ok_or(Error::BadArgument)? {
         SpaceField::Class => {
             let class = Commit::from_user(value).ok_or(Error::BadArgument)?;
             space.table.set_class(class)?;
@@ -53,6 +57,7 @@ pub(super) fn space_set(kernel: &mut Kernel, request: &Request) -> Answer {
             }
             space.table.set_budget(budget);
         }
+        SpaceField::Name => trace::space_named(id.number(), [value, b, c]),
     }
     Ok(Done::Nothing)
 }
@@ -61,9 +66,10 @@ impl Kernel {
     /// Gives a new space the class and the budget of another one.
     fn inherit_terms(&mut self, id: Id<Space>, from: SpaceRoute) {
         if let Some(new) = self.spaces.get(id)
-            && let Ok((_, like)) = self.space_at(from)
+            && let Ok((like_id, like)) = self.space_at(from)
         {
             new.table.take_terms(&like.table);
+            trace::space_like(id.number(), like_id.number());
         }
     }
 }

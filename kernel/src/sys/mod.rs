@@ -7,6 +7,7 @@
 mod devices;
 mod handles;
 mod info;
+mod inspect;
 mod memory;
 mod messages;
 mod request;

@@ -152,7 +152,7 @@ impl<'m> Node<'m> {
     /// be edited, and what it says counts.
     #[inline(always)]
     pub(super) const fn is_exclusive(self) -> bool {
-        self.path.is_writable()
+        self.path.has_w()
     }
 
     /// The entry for `addr`.

@@ -329,6 +329,19 @@ impl Entry {
         self.0 & (PRESENT | WRITABLE) == PRESENT | WRITABLE
     }
 
+    /// Whether W is set, in a present entry.
+    #[inline(always)]
+    pub(super) const fn has_w(self) -> bool {
+        self.0 & WRITABLE != 0
+    }
+
+    /// Whether the page is copy-on-write: a private one with the right to write, that the hardware does not let user code write.
+    #[inline]
+    #[must_use]
+    pub const fn is_copy_on_write(self) -> bool {
+        self.0 & (PRESENT | PRIVATE | RIGHT | WRITABLE) == PRESENT | PRIVATE | RIGHT
+    }
+
     /// The page with W set (if there is the right to write) or clear.
     #[must_use]
     pub const fn with_writable(self, writable: bool) -> Self {
@@ -399,6 +412,21 @@ impl Entry {
     #[must_use]
     pub const fn condemned(self) -> Self {
         Self(self.0 & !(PRESENT | WRITABLE | USER | ACCESSED | DIRTY) | KIND_CONDEMNED)
+    }
+
+    /// Instead of a demand-zero page, one with the same rights and a frame.
+    #[must_use]
+    pub(super) const fn filled(self, frame: Frame) -> Self {
+        let kept = self.0 & !KIND_ZERO;
+        Self(kept | frame.addr().0 | PRESENT | USER | ACCESSED).with_writable(true)
+    }
+
+    /// Instead of a condemned page that may be written, one with the same rights in a frame of its own.
+    #[must_use]
+    pub(super) const fn copied_to(self, frame: Frame) -> Self {
+        debug_assert!(self.may_write(), "copies are made for who writes");
+        let kept = self.0 & !(FRAME_MASK | KIND_CONDEMNED);
+        Self(kept | frame.addr().0 | PRESENT | WRITABLE | USER | ACCESSED | DIRTY)
     }
 }
 

@@ -1,12 +1,18 @@
 //! Page faults: an access that the hardware could not do, and what is done about it.
 
+use core::sync::atomic::AtomicU64;
+
 use cowslip_abi::{Access, FoundEntry};
 
 use crate::{
-    mm::{Departing, Flush, Mm},
+    mm::{
+        Departing, Flush, Frame, Mm, OutOfMemory, Table,
+        phys::{FRAME_SIZE, NR_ENTRIES},
+    },
     vm::{
         PageTable,
-        cursor::{USER_END, walk_to_page},
+        access::page_of,
+        cursor::{Node, USER_END, index, walk_to_page},
         entry::{Entry, Kind, Slot},
         open::{Edit, Plan, open},
         own,
@@ -35,28 +41,30 @@ pub fn fault(mm: &Mm, table: &PageTable, addr: u64, access: Access) -> Fault {
     if addr >= USER_END {
         return Fault::Denied(FoundEntry::NotUser);
     }
-    let root = table.root();
-    match walk_to_page(&mm.map, root, addr) {
-        Ok(leaf) if leaf.is_exclusive() => {
+    let (entry, own) = match walk_to_page(&mm.map, table.root(), addr) {
+        Ok(leaf) => {
             let slot = leaf.slot(addr);
             let entry = slot.get();
-            if !entry.permits(access) {
-                return Fault::Denied(entry.found());
+            if leaf.is_exclusive() && access == Access::Write && entry.is_copy_on_write() {
+                return break_sharing(mm, table, addr, leaf, entry);
             }
-            resolve(mm, table, addr, access, slot)
+            (entry, leaf.is_exclusive().then_some(slot))
         }
-        Ok(leaf) => resolve_below(mm, table, addr, access, leaf.slot(addr).get()),
-        Err(gap) => resolve_below(mm, table, addr, access, gap.entry(addr)),
-    }
-}
-
-/// The same where tables are to be opened first.
-#[inline(never)]
-fn resolve_below(mm: &Mm, table: &PageTable, addr: u64, access: Access, entry: Entry) -> Fault {
-    let (root, class) = (table.root(), table.class());
+        Err(gap) => (gap.entry(addr), None),
+    };
     if !entry.permits(access) {
         return Fault::Denied(entry.found());
     }
+    match own {
+        Some(slot) => resolve(mm, table, addr, slot, entry),
+        None => resolve_below(mm, table, addr, access, entry),
+    }
+}
+
+/// Resolves an access that the entry permits, where tables are to be opened first.
+#[inline(never)]
+fn resolve_below(mm: &Mm, table: &PageTable, addr: u64, access: Access, entry: Entry) -> Fault {
+    let (root, class) = (table.root(), table.class());
     let is_present = matches!(entry.kind(), Kind::Private(_) | Kind::Shared(_));
     if is_present && access != Access::Write {
         mm.flush(&Flush::page(root, addr));
@@ -80,43 +88,111 @@ fn resolve_below(mm: &Mm, table: &PageTable, addr: u64, access: Access, entry: E
         _ => {
             let frames = || reserve.take();
             own::write(mm, slot, class, false, frames, &flushed, |_| ());
+            if let Kind::Condemned(_) = entry.kind() {
+                table.streak().note(page_of(addr), 1);
+            }
         }
     }
     Fault::Resolved
 }
 
-/// Resolves an access that the entry permits, in a table of this space alone.
+/// Resolves an access that the entry permits, in a table of this space alone, if it is no write to a copy-on-write page.
 #[inline(always)]
-fn resolve(mm: &Mm, table: &PageTable, addr: u64, access: Access, slot: Slot<'_>) -> Fault {
-    let (root, class) = (table.root(), table.class());
-    let entry = slot.get();
+fn resolve(mm: &Mm, table: &PageTable, addr: u64, slot: Slot<'_>, entry: Entry) -> Fault {
     match entry.kind() {
-        Kind::Private(_) | Kind::Shared(_) if access != Access::Write || entry.is_writable() => {
-            mm.flush(&Flush::page(root, addr));
-        }
-        Kind::Private(frame) => {
-            let count = mm.counts.of(frame);
-            if count.is_one() {
-                reclaim(mm, slot, entry);
-                return Fault::Resolved;
-            }
-            let Some(made) = alloc(mm, class) else {
-                return Fault::OutOfMemory;
-            };
-            // Out of reach first: see `own`.
-            slot.set(entry.condemned());
-            let flushed = mm.flush(&Flush::page(root, addr));
-            own::publish_copy(mm, slot, frame, made);
-            mm.release_counted(frame, count, class, &flushed);
+        Kind::Private(_) | Kind::Shared(_) => {
+            mm.flush(&Flush::page(table.root(), addr));
         }
         _ => {
-            let Some(made) = alloc(mm, class) else {
+            let Some(made) = alloc(mm, table.class()) else {
                 return Fault::OutOfMemory;
             };
-            own::publish_zero(mm, slot, made);
+            own::publish_zero(mm, slot, entry, made);
         }
     }
     Fault::Resolved
+}
+
+/// Lets user code write to a copy-on-write page, whose table is this space's alone: to the page, if nobody else names it, or to a
+/// copy.
+#[inline(always)]
+fn break_sharing(mm: &Mm, table: &PageTable, addr: u64, leaf: Node<'_>, entry: Entry) -> Fault {
+    let (root, class) = (table.root(), table.class());
+    let (slot, frame) = (leaf.slot(addr), Frame::of_entry(entry.note()));
+    let count = mm.counts.of(frame);
+    if count.is_one() {
+        reclaim(mm, slot, entry);
+        return Fault::Resolved;
+    }
+    if table.streak().goes_on_at(addr) {
+        return match break_run(mm, table, addr, leaf.table) {
+            Ok(()) => Fault::Resolved,
+            Err(OutOfMemory) => Fault::OutOfMemory,
+        };
+    }
+    let Some(made) = alloc(mm, class) else {
+        return Fault::OutOfMemory;
+    };
+    table.streak().note(page_of(addr), 1);
+    // Out of reach first: see `own`.
+    slot.set(entry.condemned());
+    let flushed = mm.flush(&Flush::page(root, addr));
+    own::publish_copy(mm, slot, frame, made);
+    mm.release_counted(frame, count, class, &flushed);
+    Fault::Resolved
+}
+
+/// Breaks copy-on-write for the page that contains `addr` and those behind it in this table: as many as the [streak] says, up to
+/// the first one that a write would not break. If there are not so many free frames, for that page alone.
+///
+/// [streak]: super::streak
+// A function of its own, and the last thing that its caller does, so that a page alone costs no more for it.
+#[inline(never)]
+fn break_run(mm: &Mm, table: &PageTable, addr: u64, leaf: &Table) -> Result<(), OutOfMemory> {
+    let (root, class, page) = (table.root(), table.class(), page_of(addr));
+    let places = &leaf[index(page, 0)..NR_ENTRIES];
+    let mut run = copy_on_write(&places[..places.len().min(table.streak().nr_next())]);
+    let frames_for = |run| mm.frames.reserve(nr_shared(mm, run), class);
+    let mut reserve = frames_for(run);
+    if reserve.is_err() {
+        run = &run[..1];
+        reserve = frames_for(run);
+    }
+    let mut reserve = reserve?;
+    table.streak().note(page, run.len());
+    for slot in run.iter().map(Slot::new) {
+        let entry = slot.get();
+        if own::needs_frame(mm, entry, true) {
+            slot.set(entry.condemned());
+        } else {
+            reclaim(mm, slot, entry);
+        }
+    }
+    let mut flush = Flush::none();
+    flush.add_range(root, page, page + run.len() as u64 * FRAME_SIZE);
+    let flushed = mm.flush(&flush);
+    for slot in run.iter().map(Slot::new) {
+        if let Kind::Condemned(old) = slot.get().kind() {
+            own::publish_copy(mm, slot, old, reserve.take());
+            mm.release(old, class, &flushed);
+        }
+    }
+    Ok(())
+}
+
+/// The copy-on-write pages at the start.
+fn copy_on_write(places: &[AtomicU64]) -> &[AtomicU64] {
+    let entries = places.iter().map(|place| Slot::new(place).get());
+    let nr_pages = entries.take_while(|entry| entry.is_copy_on_write()).count();
+    &places[..nr_pages]
+}
+
+/// How many of these pages of tables of one's own others name, too.
+fn nr_shared(mm: &Mm, places: &[AtomicU64]) -> usize {
+    let entries = places.iter().map(|place| Slot::new(place).get());
+    entries
+        .filter(|entry| own::needs_frame(mm, *entry, true))
+        .count()
 }
 
 /// The last owner of a page may write to it again.

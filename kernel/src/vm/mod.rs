@@ -47,11 +47,13 @@ mod map;
 mod open;
 mod own;
 mod range;
+mod ranges;
 mod reap;
 mod remap;
 mod share;
 #[cfg(not(target_os = "none"))]
 pub mod sim;
+mod streak;
 mod table;
 #[cfg(all(test, not(feature = "small-tables")))]
 mod tests;
@@ -63,9 +65,10 @@ pub use cursor::USER_END;
 pub use effort::{Beginning, Effort};
 pub use fault::{Fault, fault};
 pub use range::{ByteRange, PageRange};
+pub use ranges::Piece;
 pub use reap::{make_room, reap, reap_some};
 pub use share::{Sharing, share_in_place};
-pub use table::{Locked, PageTable, SpaceStats};
+pub use table::{Locked, PageTable, SpaceStats, TABLE_SPAN};
 
 /// Why an operation failed: one of `NotMapped`, `NotWritable`, `Occupied`, `Overlap`, `NoMemory`,
 /// `Denied`, `OverBudget`, `BadState`.

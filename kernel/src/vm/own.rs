@@ -74,12 +74,12 @@ pub(super) fn write(
     }
 }
 
-/// Gives a demand-zero page this frame, zeroed.
+/// Gives a demand-zero page, whose entry this is, this frame, zeroed.
 #[inline]
-pub(super) fn publish_zero(mm: &Mm, slot: Slot<'_>, frame: Frame) {
+pub(super) fn publish_zero(mm: &Mm, slot: Slot<'_>, entry: Entry, frame: Frame) {
     mm.map.zero(frame);
     mm.stats.zero_filled.add(1);
-    slot.set(Entry::private(frame, slot.get().rights(), true));
+    slot.set(entry.filled(frame));
 }
 
 /// Gives a page that was condemned and flushed a copy of its old frame, in this one. The reference
@@ -88,5 +88,5 @@ pub(super) fn publish_zero(mm: &Mm, slot: Slot<'_>, frame: Frame) {
 pub(super) fn publish_copy(mm: &Mm, slot: Slot<'_>, old: Frame, frame: Frame) {
     mm.map.copy_frame(old, frame);
     mm.stats.cow_broken.add(1);
-    slot.set(Entry::private(frame, slot.get().rights(), true));
+    slot.set(slot.get().copied_to(frame));
 }

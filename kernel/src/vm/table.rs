@@ -13,11 +13,15 @@ use crate::{
         entry::{Entry, Kind, Slot},
         open::Plan,
         reap::reserve,
+        streak::Streak,
     },
 };
 
 /// How many lowest-level tables are looked through at once.
 const COUNTED_TABLES: usize = 8;
+
+/// How many bytes a lowest-level table covers.
+pub const TABLE_SPAN: u64 = coverage(1);
 
 /// A four-level page table: the lower half is the space's own, the upper half the kernel's.
 ///
@@ -28,6 +32,7 @@ const COUNTED_TABLES: usize = 8;
 pub struct PageTable {
     root: Frame,
     charge: Charge,
+    streak: Streak,
     lock: Claimed,
     /// Who has locked it may use it while another CPU has what it is a part of.
     _is_shared: PhantomPinned,
@@ -65,6 +70,7 @@ impl PageTable {
         Ok(Self {
             root,
             charge: Charge::new(),
+            streak: Streak::new(),
             lock: Claimed::new(),
             _is_shared: PhantomPinned,
         })
@@ -95,6 +101,12 @@ impl PageTable {
     #[inline(always)]
     pub(super) const fn charge(&self) -> &Charge {
         &self.charge
+    }
+
+    /// Where copy-on-write was broken last.
+    #[inline(always)]
+    pub(super) const fn streak(&self) -> &Streak {
+        &self.streak
     }
 
     /// The entry for the page that contains the user address `addr`.

@@ -10,7 +10,9 @@ mod invariants;
 mod lazy;
 mod lessons;
 mod orders;
+mod ranges;
 mod shortcuts;
+mod streaks;
 mod tables;
 mod transfer;
 

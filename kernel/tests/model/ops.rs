@@ -48,6 +48,11 @@ impl Pages {
     pub(crate) fn len(self) -> u64 {
         self.count * PAGE
     }
+
+    /// The address of each.
+    pub(crate) fn addresses(self) -> impl Iterator<Item = u64> {
+        (0..self.count).map(move |page| self.addr() + page * PAGE)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -104,6 +109,12 @@ pub(crate) enum Op {
         len: usize,
         byte: u8,
     },
+    /// User code writes to one page after the other what is there already.
+    Touch {
+        space: usize,
+        cpu: u8,
+        pages: Pages,
+    },
     /// User code reads within one page.
     Read {
         space: usize,
@@ -157,6 +168,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (space(), space(), terms()).prop_map(|(dst, src, terms)| Op::Fork { dst, src, terms }),
         6 => copy(),
         9 => write(),
+        3 => (space(), 0u8..2, pages()).prop_map(|(space, cpu, pages)| Op::Touch { space, cpu, pages }),
         3 => (space(), 0u8..2, offset(), len_in_page())
             .prop_map(|(space, cpu, offset, len)| Op::Read { space, cpu, offset, len }),
         1 => (space(), 0u8..2, 0..NR_PAGES).prop_map(|(space, cpu, page)| Op::Execute { space, cpu, page }),

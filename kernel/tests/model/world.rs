@@ -140,6 +140,7 @@ impl World {
             Op::Unmap { space, .. }
             | Op::Protect { space, .. }
             | Op::Write { space, .. }
+            | Op::Touch { space, .. }
             | Op::Read { space, .. }
             | Op::Execute { space, .. }
             | Op::KernelWrite { space, .. } => is_strict(space),
@@ -296,6 +297,14 @@ impl World {
                 }
                 result.into()
             }
+            Op::Touch { space, cpu, pages } => {
+                let table = &tables[space];
+                let touch = |addr| user_access(mm, table, Cpu(cpu), addr, Access::Write);
+                pages
+                    .addresses()
+                    .try_for_each(|addr| touch(addr).map(|_| ()))
+                    .into()
+            }
             Op::Execute { space, cpu, page } => {
                 let addr = BASE + page * PAGE;
                 user_access(mm, &tables[space], Cpu(cpu), addr, Access::Execute)
@@ -404,6 +413,11 @@ impl World {
             }
             Op::Read { space, offset, .. } => model[space]
                 .allows(BASE + offset, Access::Read)
+                .map_err(Fault::Denied)
+                .into(),
+            Op::Touch { space, pages, .. } => pages
+                .addresses()
+                .try_for_each(|addr| model[space].allows(addr, Access::Write))
                 .map_err(Fault::Denied)
                 .into(),
             Op::Execute { space, page, .. } => model[space]

@@ -26,6 +26,21 @@ pub enum InfoTopic {
     /// 0 if all is well, or else what is wrong, as a number; the physical address of the frame that it
     /// is about, or 0; what was counted; what was found.
     Audit = 6,
+    /// Space (READ), and the number of a thread of it, or 0: the thread created next, or the first. Its number, or 0 if there is none;
+    /// [`ThreadState`]; nanoseconds run; effective priority; the number of the endpoint where it waits; those of the
+    /// thread and of the space that it waits for; that of the endpoint where it received last; when it gives up
+    /// waiting, in nanoseconds since boot, or 0.
+    Member = 7,
+    /// Endpoint (SEND). Numbers: its own; of the thread that received there last; of that thread's space.
+    Endpoint = 8,
+    /// Space (READ), and the address of a page. Where what begins there ends; [`RangeKind`]; rights; the most
+    /// references of one of its pages; how many bytes the largest shared table covers on the way there, or 0.
+    Range = 9,
+    /// Space (READ), and 0 or where the last such call ended. Where the count ends; pages as for `Space`, and page-table
+    /// frames.
+    Pages = 10,
+    /// Space (READ), and the number of a thread of it. Its instruction, stack and frame pointers.
+    Registers = 11,
 }
 
 impl InfoTopic {
@@ -40,7 +55,55 @@ impl InfoTopic {
             4 => Some(Self::Commit),
             5 => Some(Self::Promise),
             6 => Some(Self::Audit),
+            7 => Some(Self::Member),
+            8 => Some(Self::Endpoint),
+            9 => Some(Self::Range),
+            10 => Some(Self::Pages),
+            11 => Some(Self::Registers),
             _ => None,
+        }
+    }
+}
+
+/// What a thread waits for, in numbers; 0 stands for nobody, or nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// The endpoint where it sends or receives.
+    pub endpoint: u64,
+    /// The thread that has received its message or passes it; while that is queued, the one that received last at the endpoint.
+    pub thread: u64,
+    /// The space that owes it an answer: that of the thread, which may be gone.
+    pub space: u64,
+    /// When it gives up waiting, or wakes: nanoseconds since boot.
+    pub until_ns: u64,
+}
+
+/// What a range of addresses is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum RangeKind {
+    /// Nothing is mapped.
+    Empty = 0,
+    /// Demand-zero pages that nobody has touched.
+    Untouched = 1,
+    /// Pages that this space alone can reach.
+    Private = 2,
+    /// Private pages whose frames others can reach too, until somebody writes.
+    CopyOnWrite = 3,
+    /// Shared memory.
+    Shared = 4,
+}
+
+impl RangeKind {
+    /// Decodes a result.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        match word {
+            1 => Self::Untouched,
+            2 => Self::Private,
+            3 => Self::CopyOnWrite,
+            4 => Self::Shared,
+            _ => Self::Empty,
         }
     }
 }

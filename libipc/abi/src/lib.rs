@@ -24,12 +24,16 @@ mod info;
 mod init;
 mod memory;
 mod message;
+mod trace;
 
 pub use call::Call;
 pub use error::Error;
 pub use fault::{Access, FaultKind, FaultVerdict, FoundEntry};
 pub use handle::{Handle, Rights};
-pub use info::{InfoTopic, PortIo, ThreadField, ThreadState};
+pub use info::{InfoTopic, PortIo, RangeKind, ThreadField, ThreadState, Waits};
 pub use init::{INIT_ARCHIVE, INIT_INFO, INIT_MAGIC, InitInfo};
 pub use memory::{Commit, MAX_RANGE, PAGE_SIZE, Perm, ShareMode, SpaceField, USER_END};
 pub use message::{MAX_HANDLES, MessageKind, RecvFlags, Tag, WORDS, pack_handles, unpack_handles};
+pub use trace::{
+    TRACE_ARGS, TRACE_MAGIC, TRACE_SYMBOL, TraceHeader, TraceKind, TracePages, TraceRecord,
+};

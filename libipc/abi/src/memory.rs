@@ -102,6 +102,9 @@ pub enum SpaceField {
     Class = 0,
     /// The most that the space's commit may be, in frames; 0 for no limit.
     Budget = 1,
+    /// What the space is called in traces: 24 bytes of text in the value and the two arguments behind it, ended by a zero byte
+    /// or the end. For kernels that trace.
+    Name = 2,
 }
 
 impl SpaceField {
@@ -111,6 +114,7 @@ impl SpaceField {
         match value {
             0 => Some(Self::Class),
             1 => Some(Self::Budget),
+            2 => Some(Self::Name),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@ use cowslip_abi::{Call, Commit, Error, Handle, InfoTopic, Perm, Rights, SpaceFie
 
 use super::machine::{BUFFER, Machine, Program};
 use crate::object::{MAX_HANDLES_PER_SPACE, Object};
+use crate::trace;
 
 const NOTHING: [u64; 6] = [0; 6];
 const KERNEL: u64 = 0xffff_8000_0000_0000;
@@ -494,6 +495,23 @@ fn a_full_handle_table_is_an_error_and_costs_nothing() {
 }
 
 #[test]
+fn only_a_kernel_that_traces_takes_names() {
+    let mut machine = Machine::new(256);
+    let (program, handles) = rich(&mut machine);
+    let [own, system] = [handles[1], handles[3]];
+    let name = [SpaceField::Name as u64, 0x61, 0, 0, 0, 0];
+    if trace::IS_ON {
+        machine.ok(program, Call::SpaceSet, own, name);
+    } else {
+        let error = machine.error(program, Call::SpaceSet, own, name);
+        assert_eq!(error, Error::BadArgument);
+    }
+    let error = machine.error(program, Call::SpaceSet, system, name);
+    assert_eq!(error, Error::WrongType);
+    machine.finish();
+}
+
+#[test]
 fn class_and_budget_are_checked() {
     let mut machine = Machine::new(256);
     let (program, handles) = rich(&mut machine);
@@ -501,7 +519,7 @@ fn class_and_budget_are_checked() {
     let set = |field: SpaceField, value| [field as u64, value, 0, 0, 0, 0];
     let (class, budget) = (SpaceField::Class, SpaceField::Budget);
     let strict = Commit::Strict as u64;
-    for unknown in [[2, 0, 0, 0, 0, 0], [u64::MAX; 6], set(class, 2)] {
+    for unknown in [[3, 0, 0, 0, 0, 0], [u64::MAX; 6], set(class, 2)] {
         let error = machine.error(program, Call::SpaceSet, own, unknown);
         assert_eq!(error, Error::BadArgument);
     }

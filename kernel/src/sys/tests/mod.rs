@@ -9,6 +9,7 @@ mod errors;
 mod fast;
 mod fast_share;
 mod hostile;
+mod inspect;
 mod lifecycle;
 mod loans;
 mod long;

@@ -377,3 +377,17 @@ fn a_dead_table_is_worked_off_in_bounded_steps_and_counts_until_then() {
         assert_eq!(mm.frames.free_count(), free);
     });
 }
+
+#[test]
+fn looking_through_dead_tables_that_are_nearly_empty_is_bounded_too() {
+    with_spaces(|mm, one, _| {
+        one.map_zero(mm, 0, 40 * TABLE, Perm::RW).unwrap();
+        (0..40).for_each(|table| put(mm, one, table * TABLE, 1));
+        one.unmap(mm, 0, 40 * TABLE).unwrap();
+        let mut nr_steps = 1;
+        while !crate::vm::reap_some(mm, 640) {
+            nr_steps += 1;
+        }
+        assert!(nr_steps >= 4, "{nr_steps} steps for 40 pages");
+    });
+}

@@ -336,3 +336,21 @@ fn memory_is_out_only_when_no_dead_table_waits() {
         assert_all_free(mm);
     }
 }
+
+#[test]
+fn what_the_dead_named_need_not_be_copied_when_they_are_worked_off() {
+    let sim = SimMemory::new(128);
+    let mm = sim.mm();
+    let (parent, child) = (space(mm), space(mm));
+    parent.map_zero(mm, A, 16 * PAGE, Perm::RW).unwrap();
+    (0..16).for_each(|page| put(mm, &parent, A + page * PAGE, 1));
+    fork(mm, &child, &parent);
+    child.destroy(mm);
+    let hoard: Vec<_> = core::iter::from_fn(|| mm.frames.alloc()).collect();
+    // At first sight it takes three tables and sixteen pages; the child's root is all that comes back.
+    assert_eq!(write_user(mm, &parent, A, &[2; 16 * PAGE_SIZE]), Ok(()));
+    assert_eq!(mm.frames.free_count(), 1);
+    hoard.into_iter().for_each(|frame| mm.frames.free(frame));
+    parent.destroy(mm);
+    assert_all_free(mm);
+}

@@ -16,9 +16,9 @@ use crate::{
         sim::{Cpu, SimMemory},
     },
     vm::{
-        PageTable, Side, Transfer, copy_in_place,
+        Fault, PageTable, Side, Transfer, copy_in_place,
         entry::{Entry, Kind, Slot},
-        read_user,
+        fault, read_user,
         sim::{user_access, user_read, user_write},
         write_user,
     },
@@ -629,4 +629,17 @@ fn one_page_shared_without_unsharing_either_table() {
         share_one_page(mode, false);
         share_one_page(mode, true);
     }
+}
+
+#[test]
+fn a_stale_translation_below_a_shared_table_copies_nothing() {
+    with_spaces(|mm, one, two| {
+        one.map_zero(mm, A, PAGE, Perm::RW).unwrap();
+        put(mm, one, A, 1);
+        fork(mm, two, one);
+        let free = mm.frames.free_count();
+        assert_eq!(fault(mm, two, A, Access::Read), Fault::Resolved);
+        assert_eq!(mm.frames.free_count(), free);
+        assert_eq!(table_count(mm, two, A, 3), 2);
+    });
 }

@@ -335,14 +335,24 @@ pub(crate) fn topics_and_logs_are_checked() {
     unchanged(|| {
         let info =
             |handle, topic, error| refused(Call::Info, handle, [topic, 0, 0, 0, 0, 0], error);
-        for topic in [7, 8, u64::MAX] {
+        for topic in [12, 13, u64::MAX] {
             info(system, topic, Error::BadArgument);
         }
         // Kernel and programs are built alike.
         if !cfg!(debug_assertions) {
             info(system, 6, Error::BadArgument);
         }
-        for (topic, right) in [(1, system), (2, space), (3, thread)] {
+        let inspections = [
+            (7, space),
+            (8, endpoint),
+            (9, space),
+            (10, space),
+            (11, space),
+        ];
+        for (topic, right) in [(1, system), (2, space), (3, thread)]
+            .into_iter()
+            .chain(inspections)
+        {
             info(Handle::NONE, topic, Error::BadHandle);
             for other in [endpoint, space, thread, system] {
                 if other != right {
@@ -351,6 +361,19 @@ pub(crate) fn topics_and_logs_are_checked() {
             }
         }
         info(silent, 1, Error::Denied);
+        let at =
+            |topic, place, error| refused(Call::Info, space, [topic, place, 0, 0, 0, 0], error);
+        at(9, 1, Error::Unaligned);
+        at(10, PAGE, Error::Unaligned);
+        for topic in [9, 10] {
+            at(topic, libipc::abi::USER_END, Error::BadArgument);
+            at(topic, KERNEL, Error::BadArgument);
+        }
+        for topic in [7, 11] {
+            at(topic, 1, Error::Died);
+            at(topic, u64::MAX, Error::Died);
+        }
+        at(11, 0, Error::Died);
         if cfg!(debug_assertions) {
             info(silent, 6, Error::Denied);
         }
