@@ -2,7 +2,9 @@
 
 use core::ops::{Deref, DerefMut};
 
-use abi::{Error, PAGE_SIZE};
+use abi::{Error, PAGE_SIZE, RangeKind};
+
+use crate::object::Space;
 
 /// Demand-zero memory in a mapping of its own, given back when it is dropped.
 ///
@@ -48,6 +50,31 @@ impl PageBuffer {
         let mapped = len.next_multiple_of(PAGE_SIZE);
         let addr = memory::copy_pages(from as u64, mapped)?;
         Ok(PageBuffer { addr, mapped, len })
+    }
+
+    /// What a space has at a page, copy-on-write: as it is now, whatever becomes of it there. `None` if there is no frame, so that
+    /// reading never takes one.
+    ///
+    /// # Errors
+    /// Those of the calls `info` and `share`; `NoMemory` also when no addresses are left.
+    pub fn page_of(space: &Space, page: u64) -> Result<Option<Self>, Error> {
+        let has_frame = |space: &Space, page| -> Result<bool, Error> {
+            let kind = space.range_at(page)?.map(|range| range.kind);
+            Ok(!matches!(
+                kind,
+                None | Some(RangeKind::Empty | RangeKind::Untouched)
+            ))
+        };
+        if !has_frame(space, page)? {
+            return Ok(None);
+        }
+        let copy = PageBuffer {
+            addr: memory::copy_page_of(space, page)?,
+            mapped: PAGE_SIZE,
+            len: PAGE_SIZE,
+        };
+        // Others may have changed what is there meanwhile. Nobody changes the copy.
+        Ok(has_frame(&Space::own(), copy.addr)?.then_some(copy))
     }
 
     /// Shortens it; a length that is not below its own changes nothing. What its last page has behind that stays.
@@ -181,6 +208,11 @@ pub(crate) mod memory {
         map_from(&Space::own(), from, len as u64, ShareMode::CopyOnWrite)
     }
 
+    /// Maps a page of another space, copy-on-write.
+    pub(super) fn copy_page_of(space: &Space, page: u64) -> Result<u64, Error> {
+        map_from(space, page, PAGE, ShareMode::CopyOnWrite)
+    }
+
     /// Maps what a space has at `from`, writable.
     fn map_from(space: &Space, from: u64, len: u64, mode: ShareMode) -> Result<u64, Error> {
         let to = take(len)?;
@@ -230,6 +262,11 @@ pub(crate) mod memory {
 
     /// There are no pages to share: callers copy bytes.
     pub(super) fn copy_pages(_: u64, _: usize) -> Result<u64, Error> {
+        Err(Error::UnknownCall)
+    }
+
+    /// There is no other space.
+    pub(super) fn copy_page_of(_: &Space, _: u64) -> Result<u64, Error> {
         Err(Error::UnknownCall)
     }
 

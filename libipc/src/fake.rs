@@ -186,7 +186,12 @@ fn send(handle: Handle, args: Args, words: Words) -> Result<(Args, Words), Error
     let request = unsafe { bytes(data, len) };
     // Nobody can wait in a single thread: an answer that comes later finds nobody.
     let Some(Answer { message, data, .. }) = service.message(incoming, request) else {
-        return Err(Error::WouldBlock);
+        let has_deadline = Tag(tag).has_deadline();
+        return Err(if has_deadline {
+            Error::TimedOut
+        } else {
+            Error::WouldBlock
+        });
     };
     let stored = data.len().min(capacity as usize);
     // SAFETY: the wrapper passed a slice of `capacity` bytes, which is exclusively borrowed.

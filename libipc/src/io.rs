@@ -16,6 +16,8 @@ use abi::Error;
 use embedded_io::{ErrorType, Read};
 use spin::mutex::SpinMutex;
 
+#[cfg(target_os = "none")]
+use crate::backtrace;
 use crate::object::System;
 use crate::rt::YieldRelax;
 use crate::service::again;
@@ -121,7 +123,7 @@ pub fn eprint(args: fmt::Arguments<'_>) {
     buffer.flush();
 }
 
-/// Prints a panic's message, past a buffer that the panicking thread may hold locked.
+/// Prints a panic's message and a backtrace, past a buffer that the panicking thread may hold locked.
 #[cfg(target_os = "none")]
 pub(crate) fn panic_message(message: &dyn fmt::Display) {
     let mut buffer = Buffer::new(to_console);
@@ -129,6 +131,18 @@ pub(crate) fn panic_message(message: &dyn fmt::Display) {
         output.flush();
     }
     let _ = writeln!(buffer, "{}: {message}", name());
+    let program = backtrace::file_name(name());
+    for (number, ip) in backtrace::of_this_thread().skip(1).enumerate() {
+        let _ = writeln!(
+            buffer,
+            "{}",
+            backtrace::Line {
+                number,
+                program,
+                ip
+            }
+        );
+    }
     buffer.flush();
 }
 

@@ -6,6 +6,7 @@
 //! | kernel objects as types that own their handle | [`object`], [`message`], [`buffer`], [`thread`] |
 //! | what a program starts with | [`start`], [`rt`], [`io`] |
 //! | services, whose client and server are generated | [`mod@service`] |
+//! | where a thread is: frames of its stack | [`backtrace`] |
 //! | a server's loop | [`server`] |
 //! | clock, sleep | [`time`] |
 //! | clients of the standard servers | [`services`] |
@@ -34,6 +35,7 @@ extern crate self as libipc;
 
 pub use ::abi;
 
+pub mod backtrace;
 pub mod buffer;
 pub mod course;
 #[cfg(not(target_os = "none"))]

@@ -50,9 +50,13 @@ impl Add<Duration> for Instant {
 
     /// The end of all time is 584 years after the start.
     fn add(self, duration: Duration) -> Self {
-        let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        Instant(self.0.saturating_add(ns))
+        Instant(self.0.saturating_add(nanos(duration)))
     }
+}
+
+/// A duration in nanoseconds, or as many as there can be.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Waits, and takes no CPU meanwhile.

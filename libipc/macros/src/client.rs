@@ -17,9 +17,8 @@ pub(crate) fn client(service: &Service) -> TokenStream {
     quote! {
         #[doc = #doc]
         #[derive(Debug)]
-        #vis struct #client(::libipc::Endpoint);
+        #vis struct #client<L = ::libipc::Endpoint>(L);
 
-        #[allow(clippy::too_many_arguments, reason = "as many as the trait's")]
         impl #client {
             #[doc = #protocol_doc]
             pub const PROTOCOL: ::libipc::service::Protocol = ::libipc::service::Protocol {
@@ -59,6 +58,19 @@ pub(crate) fn client(service: &Service) -> TokenStream {
                 &self.0
             }
 
+            /// The same client, for calls that give up at a deadline: they fail with `TimedOut`, and whether the server has
+            /// done what they asked for, or will, is open.
+            #[inline]
+            #[must_use]
+            pub const fn until(
+                &self, deadline: ::libipc::time::Instant,
+            ) -> #client<::libipc::service::Until<'_>> {
+                #client(::libipc::service::Until::new(&self.0, deadline))
+            }
+        }
+
+        #[allow(clippy::too_many_arguments, reason = "as many as the trait's")]
+        impl<L: ::libipc::service::Link> #client<L> {
             #(#methods)*
         }
 
@@ -111,7 +123,7 @@ fn method(service: &Service, method: &Method) -> TokenStream {
             Kind::Lent(ty) => Some(quote!(#name: &#ty)),
         }
     });
-    let request = request(method);
+    let request = request(service, method);
     let gone = given(method).map(|(name, _)| name);
     let output = method.output.parcelled();
     let Answer {
@@ -143,8 +155,8 @@ fn method(service: &Service, method: &Method) -> TokenStream {
 }
 
 /// What makes the request: defines `message` and `data`.
-fn request(method: &Method) -> TokenStream {
-    let label = &method.label;
+fn request(service: &Service, method: &Method) -> TokenStream {
+    let (client, label) = (&service.client, &method.label);
     let [room, parcel, message, values, data] =
         ["room", "parcel", "message", "values", "data"].map(local);
     let puts = method.arguments.iter().filter_map(|argument| {
@@ -174,7 +186,7 @@ fn request(method: &Method) -> TokenStream {
         let mut #parcel = ::libipc::service::Parcel::new(&mut #room);
         #(#puts)*
         #[allow(unused_variables, reason = "a method may have bytes instead of values")]
-        let (mut #message, #values) = #parcel.close(Self::#label)?;
+        let (mut #message, #values) = #parcel.close(<#client>::#label)?;
         if const { #nr_given > 0 } {
             #message = #message.moving_handles();
         }

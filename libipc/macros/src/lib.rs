@@ -27,7 +27,7 @@ use define::{Options, Service};
 /// | generated | is |
 /// | --- | --- |
 /// | `Adder` | the trait, which the server's state implements; with two further methods that have bodies, `notification` and `fault`, and a third, `is_done`, that ends the loop |
-/// | `AdderClient` | the methods as a client calls them: `add(&self, a: u64, b: u64) -> Result<u64, Error<AddError>>`; and `AdderClient::ADD`, the label |
+/// | `AdderClient` | the methods as a client calls them: `add(&self, a: u64, b: u64) -> Result<u64, Error<AddError>>`; and `AdderClient::ADD`, the label. `until(deadline)` is the same client for calls that give up then |
 /// | `AdderServer` | `AdderServer::new(state)` is what `libipc::serve` serves |
 ///
 /// | option | means |

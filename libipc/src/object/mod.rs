@@ -7,6 +7,7 @@
 
 mod device;
 mod endpoint;
+mod inspect;
 mod space;
 mod system;
 mod thread;
@@ -19,7 +20,9 @@ use abi::{Call, Error, Handle, InfoTopic, Rights};
 
 use crate::{raw, start};
 
+pub use abi::Waits;
 pub(crate) use endpoint::{Results, reply_and_receive};
+pub use inspect::{Identity, Member, Place, Range};
 pub use space::{Charge, SpaceInfo};
 pub use thread::{Entry, ThreadInfo};
 
@@ -229,7 +232,13 @@ pub fn yield_now() {
 }
 
 fn info(handle: Handle, topic: InfoTopic) -> Result<(raw::Args, raw::Words), Error> {
-    raw::checked_message(Call::Info, handle, [topic as u64, 0, 0, 0, 0, 0], [0; 4])
+    info_at(handle, topic, 0)
+}
+
+/// The call `info` with an argument.
+fn info_at(handle: Handle, topic: InfoTopic, place: u64) -> Result<(raw::Args, raw::Words), Error> {
+    let args = [topic as u64, place, 0, 0, 0, 0];
+    raw::checked_message(Call::Info, handle, args, [0; 4])
 }
 
 #[cfg(test)]

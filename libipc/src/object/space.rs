@@ -6,7 +6,7 @@ use super::{Borrowed, Endpoint, Space, Thread, badged, first_handle, info};
 use crate::{raw, start};
 
 /// The pages of a space, counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpaceInfo {
     /// Whether the space is alive.
     pub alive: bool,
@@ -37,6 +37,8 @@ pub struct Charge {
     pub commit: u64,
     /// The most that the commit may be, in frames.
     pub budget: Option<u64>,
+    /// The space's number.
+    pub number: u64,
 }
 
 impl Space {
@@ -141,12 +143,14 @@ impl Space {
     /// # Errors
     /// Those of the call `info`.
     pub fn charge(&self) -> Result<Charge, Error> {
-        let ([alive, class, commit, budget, ..], _) = info(self.handle(), InfoTopic::Commit)?;
+        let ([alive, class, commit, budget, number, _], _) =
+            info(self.handle(), InfoTopic::Commit)?;
         Ok(Charge {
             alive: alive == 1,
             class: Commit::from_user(class).unwrap_or(Commit::Overcommit),
             commit,
             budget: (budget != 0).then_some(budget),
+            number,
         })
     }
 
@@ -168,6 +172,23 @@ impl Space {
             Some(0) => Err(Error::BadArgument),
             budget => self.set(SpaceField::Budget, budget.unwrap_or(0)),
         }
+    }
+
+    /// What the space is called in traces: the first 24 bytes.
+    ///
+    /// # Errors
+    /// Those of the call `space_set`; `BadArgument` from kernels that do not trace.
+    pub fn set_name(&self, name: &str) -> Result<(), Error> {
+        let mut text = [0; 24];
+        for (byte, of_name) in text.iter_mut().zip(name.bytes()) {
+            *byte = of_name;
+        }
+        let word = |at: usize| {
+            let bytes = text[at..at + 8].iter().rev();
+            bytes.fold(0, |word, &byte| word << 8 | u64::from(byte))
+        };
+        let args = [SpaceField::Name as u64, word(0), word(8), word(16), 0, 0];
+        raw::checked(Call::SpaceSet, self.handle(), args).map(|_| ())
     }
 
     fn set(&self, field: SpaceField, value: u64) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use abi::{Error, Rights};
 
 use crate::object::{Endpoint, clock};
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, nanos};
 
 /// Raises bits at an endpoint when a deadline has come: a service hears of it as `notification`.
 ///
@@ -27,7 +27,7 @@ impl Timer {
     /// Those of the call `timer`.
     pub fn at(&self, deadline_ns: u64) -> Result<(), Error> {
         // 0 would take it back.
-        self.0.timer(deadline_ns.max(1))
+        self.0.timer(Instant::from_nanos(deadline_ns).to_deadline())
     }
 
     /// Sets it to so many nanoseconds from here on.
@@ -70,7 +70,7 @@ impl Interval {
         }
         let interval = Interval {
             timer: Timer::new(endpoint, bits)?,
-            period_ns: (Instant::from_nanos(0) + period).as_nanos(),
+            period_ns: nanos(period),
             next_ns: (now + period).as_nanos(),
         };
         interval.timer.at(interval.next_ns)?;

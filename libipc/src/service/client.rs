@@ -4,7 +4,7 @@ use abi::Tag;
 
 use super::error::refused;
 use super::{
-    Argument, ConnectError, Contents, Error, ErrorCode, IDENTIFY, Mismatch, NONE, Protocol,
+    Argument, ConnectError, Contents, Error, ErrorCode, IDENTIFY, Link, Mismatch, NONE, Protocol,
 };
 use crate::buffer::PageBuffer;
 use crate::message::{Message, Sent};
@@ -44,7 +44,7 @@ fn not_found(error: services::Error) -> ConnectError {
 /// Why there is no result. Then all handles that came are closed.
 #[inline]
 pub fn ask<E: ErrorCode>(
-    server: &Endpoint,
+    server: &impl Link,
     request: Message,
     data: &[u8],
     into: &mut [u8],

@@ -10,6 +10,7 @@ use super::*;
 use crate::message::{Fault, Incoming, Message};
 use crate::object::Endpoint;
 use crate::server::{Answer, Service};
+use crate::time::Instant;
 use crate::{Borrowed, PageBuffer, Shared, fake};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ErrorCode)]
@@ -399,6 +400,20 @@ fn a_reply_may_come_later() {
         panic!("one reply");
     };
     assert_eq!((message.words[0], &data[..]), (1, &b"a line\n"[..]));
+}
+
+#[test]
+fn a_call_may_have_a_deadline() {
+    let (server, client) = sample();
+    let patient = client.until(Instant::from_nanos(1_000));
+    assert_eq!(patient.add(2, 3), Ok(5));
+    assert_eq!(patient.wait(true), Ok(1));
+    let late = Err(Error::Kernel(abi::Error::TimedOut));
+    assert_eq!(patient.wait(false), late);
+    // The server does not know.
+    let waiting = server.borrow_mut().state.waiting.take().unwrap();
+    waiting.send(Ok(7)).unwrap();
+    assert_eq!(fake::replies().len(), 1);
 }
 
 #[test]

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::Refusal;
 use super::names::Name;
 use crate::Argument;
-use crate::object::Endpoint;
+use crate::object::{Endpoint, Space};
 use crate::service::{Caller, Value};
 
 /// Init. The caller is a server, by its number in the order of their start, or [`WHO_ENDS`].
-#[crate::service(version = 1)]
+#[crate::service(version = 2)]
 pub trait Init {
     /// Keeps a name for the next name server, and lends the endpoint back. Names whose endpoints are dead make room.
     ///
@@ -29,11 +29,23 @@ pub trait Init {
     /// `Denied` for all but the name server.
     fn forget(&mut self, caller: Caller, process: u64) -> Result<(), Refusal>;
 
-    /// Ends a server as a fault would.
+    /// The space of a server, by its number in the order of their start, or behind them all init's own; for looking, and for handing on.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none at the moment; `Denied` for all but the process server.
+    fn space(&self, caller: Caller, number: usize) -> Result<Space, Refusal>;
+
+    /// Ends a server, whatever it is doing.
     ///
     /// # Errors
     /// `NotFound` for a name that no server has; `Denied` for all but who may.
     fn end(&mut self, caller: Caller, server: Name) -> Result<(), Refusal>;
+
+    /// Takes all its memory from a server, which faults when it runs the next time.
+    ///
+    /// # Errors
+    /// As for [`end`](Self::end).
+    fn empty(&mut self, caller: Caller, server: Name) -> Result<(), Refusal>;
 }
 
 /// The badge of the handle that may end servers. It is registered as `init` if the kernel's command line has the word `mortal`.

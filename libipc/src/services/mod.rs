@@ -8,6 +8,7 @@ pub mod init;
 pub mod memstat;
 pub mod names;
 pub mod procd;
+mod records;
 
 use core::fmt;
 

@@ -8,7 +8,10 @@ use core::mem::MaybeUninit;
 
 use abi::{Commit, Handle};
 
+pub use super::records::{Counted, Entry, FIRST_SERVER, LIST_LEN, RangeEntry, Record, ThreadEntry};
+
 use super::files::{STDIN, STDOUT};
+use super::records::records;
 use super::{Error, Refusal};
 use crate::Argument;
 use crate::server::Answer;
@@ -16,7 +19,7 @@ use crate::service::{Caller, Contents, Parcel, Reply};
 use crate::start::MAX_ARGS;
 
 /// The process server.
-#[crate::service(version = 2, max_bytes = MAX_ARGS)]
+#[crate::service(version = 3, max_bytes = MAX_ARGS)]
 pub trait Procd {
     /// Starts a program as a child of the caller, in a space of this class, with these of the caller's open files as its
     /// standard streams; its pid.
@@ -91,8 +94,35 @@ pub trait Procd {
     /// `NotFound`; `Denied` for all others.
     fn endpoint(&mut self, caller: Caller, relative: u64) -> Result<Given, Refusal>;
 
-    /// The next processes above a pid: [`Entry`] after `Entry`, in the order of their pids, as many as fit.
+    /// The next processes above a pid: [`Entry`] after `Entry`, in the order of their pids, as many as fit. The standard servers have
+    /// [numbers](FIRST_SERVER) that no process has, and are listed above the last of those.
     fn list(&mut self, above: u64) -> &[u8];
+
+    /// The next threads of a process, or of a standard server, behind the one with this number, or from the first on, for 0:
+    /// [`ThreadEntry`] after `ThreadEntry`, as many as fit.
+    ///
+    /// # Errors
+    /// `NotFound`: no such process, or it or the thread has ended.
+    fn threads(&mut self, pid: u64, after: u64) -> Result<&[u8], Refusal>;
+
+    /// Counts the pages of a process, or of a standard server, from an address on, which is 0 or where the last such call ended.
+    ///
+    /// # Errors
+    /// `NotFound`: no such process, or it has ended; `BadRequest` for another address.
+    fn memory(&self, pid: u64, from: u64) -> Result<Counted, Refusal>;
+
+    /// What lies where in the caller's or a descendant's memory, from an address on: [`RangeEntry`] after `RangeEntry`, the last of
+    /// which may go on in the next answer. Holes are left out unless one is the last.
+    ///
+    /// # Errors
+    /// `NotFound`: no such process, or it has ended; `Denied` for all others; `BadRequest` for an address where no page begins.
+    fn ranges(&mut self, caller: Caller, pid: u64, from: u64) -> Result<&[u8], Refusal>;
+
+    /// The backtrace of a thread of the caller or a descendant: addresses, 8 bytes each, the innermost first.
+    ///
+    /// # Errors
+    /// `NotFound`: no such process, or thread of it; `Denied` for all others.
+    fn stack(&mut self, caller: Caller, pid: u64, thread: u64) -> Result<&[u8], Refusal>;
 
     /// Names the child that ^C ends, with its descendants; 0 for none.
     ///
@@ -219,70 +249,6 @@ impl Reason {
     }
 }
 
-/// A line of the process list, as it travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct Entry {
-    /// The process.
-    pub pid: u64,
-    /// Its parent.
-    pub ppid: u64,
-    /// 0 while it runs, 1 when it ended and nobody waited for it.
-    pub ended: u64,
-    /// The commit of its space, in frames; 0 if it has ended.
-    pub commit: u64,
-    /// The end of its program's path, filled up with zero bytes.
-    pub name: [u8; 24],
-}
-
-impl Entry {
-    /// Bytes on the way.
-    pub const LEN: usize = 56;
-
-    /// The bytes on the way.
-    #[must_use]
-    pub fn to_bytes(&self) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
-        bytes[..8].copy_from_slice(&self.pid.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.ppid.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.ended.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.commit.to_le_bytes());
-        bytes[32..].copy_from_slice(&self.name);
-        bytes
-    }
-
-    /// Back from the bytes.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
-        let word = |at: usize| {
-            bytes[at..at + 8]
-                .iter()
-                .rev()
-                .fold(0, |word, &byte| word << 8 | u64::from(byte))
-        };
-        let mut name = [0; 24];
-        name.copy_from_slice(&bytes[32..]);
-        Entry {
-            pid: word(0),
-            ppid: word(8),
-            ended: word(16),
-            commit: word(24),
-            name,
-        }
-    }
-
-    /// The name as text.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        let len = self
-            .name
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(self.name.len());
-        core::str::from_utf8(&self.name[..len]).unwrap_or("?")
-    }
-}
-
 /// A child that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Argument)]
 pub struct Ended {
@@ -341,11 +307,6 @@ impl ArgBlock {
     }
 }
 
-impl Entry {
-    /// Entries in one reply.
-    pub const LISTED: usize = 16;
-}
-
 impl ProcdClient {
     /// Puts another program in the place of this one. Returns only if that fails.
     ///
@@ -361,33 +322,45 @@ impl ProcdClient {
     /// # Errors
     /// Only when the message does not get through.
     pub fn entries(&self, above: u64) -> Result<([Entry; Entry::LISTED], usize), Error> {
-        let mut bytes = [0; Entry::LISTED * Entry::LEN];
+        let mut bytes = [0; LIST_LEN];
         let len = self
             .list(above, &mut bytes)
             .map_err(Error::from_infallible)?;
-        let entries = core::array::from_fn(|i| Entry::from_bytes(&bytes.as_chunks().0[i]));
-        Ok((entries, len / Entry::LEN))
+        Ok((records(&bytes), len / Entry::LEN))
+    }
+
+    /// The next threads of a process; returns them and how many.
+    ///
+    /// # Errors
+    /// As for [`threads`](Self::threads).
+    pub fn thread_entries(
+        &self,
+        pid: u64,
+        after: u64,
+    ) -> Result<([ThreadEntry; ThreadEntry::LISTED], usize), Error> {
+        let mut bytes = [0; LIST_LEN];
+        let len = self.threads(pid, after, &mut bytes)?;
+        Ok((records(&bytes), len / ThreadEntry::LEN))
+    }
+
+    /// The next ranges of a process; returns them and how many.
+    ///
+    /// # Errors
+    /// As for [`ranges`](Self::ranges).
+    pub fn range_entries(
+        &self,
+        pid: u64,
+        from: u64,
+    ) -> Result<([RangeEntry; RangeEntry::LISTED], usize), Error> {
+        let mut bytes = [0; LIST_LEN];
+        let len = self.ranges(pid, from, &mut bytes)?;
+        Ok((records(&bytes), len / RangeEntry::LEN))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn entries_survive_the_way() {
-        let mut name = [0; 24];
-        name[..5].copy_from_slice(b"hello");
-        let entry = Entry {
-            pid: 1 << 40,
-            ppid: 7,
-            ended: 1,
-            commit: 12,
-            name,
-        };
-        assert_eq!(Entry::from_bytes(&entry.to_bytes()), entry);
-        assert_eq!(entry.name(), "hello");
-    }
 
     #[test]
     fn argument_blocks_are_bounded() {

@@ -6,7 +6,7 @@
 
 use core::fmt::{self, Write};
 
-use libipc::abi::{InitInfo, ThreadField};
+use libipc::abi::{InitInfo, ThreadField, USER_END};
 use libipc::message::{Fault, Received};
 use libipc::object::clock;
 use libipc::rt::YieldRelax;
@@ -19,13 +19,15 @@ use libipc::services::procd::{INIT_PID, ProcdClient, Streams};
 use libipc::services::{self, Refusal};
 use libipc::thread::{self, Supervisor};
 use libipc::{
-    Borrowed, Commit, Endpoint, Error, Handle, PageBuffer, Rights, System, Thread, raw, start,
+    Borrowed, Commit, Endpoint, Error, Handle, PageBuffer, Rights, Space, System, Thread, raw,
+    start,
 };
 use servers::init::boot::{BootError, Clients, Machine, SERVERS, Server};
 use servers::init::keeper::Keeper;
 use servers::init::restarts::Restarts;
 use servers::init::{NO_PROGRAM, SERVER_DIED, has_option, program};
-use servers::procd::report::Words;
+use servers::procd::look;
+use servers::procd::report::Report;
 use spin::mutex::SpinMutex;
 
 libipc::program!(run);
@@ -40,8 +42,6 @@ enum Failure {
     Ended(&'static str),
     /// A server ends again and again.
     EndsOften(&'static str),
-    /// A server has faulted.
-    Faulted(&'static str, Fault),
     /// The command line names no program that could be started.
     Program(services::Error),
 }
@@ -60,7 +60,6 @@ impl fmt::Display for Failure {
             Failure::Start(server, error) => write!(f, "cannot start {}: {error}", server.name()),
             Failure::Ended(name) => write!(f, "the server {name} has ended"),
             Failure::EndsOften(name) => write!(f, "the server {name} ends again and again"),
-            Failure::Faulted(name, fault) => write!(f, "{name}: {}", Words(fault)),
             Failure::Program(error) => write!(f, "cannot start the program: {error}"),
         }
     }
@@ -140,16 +139,24 @@ impl Init for Watch {
         Ok(())
     }
 
-    fn end(&mut self, caller: Caller, server: Name) -> Result<(), Refusal> {
-        if caller.badge != WHO_ENDS {
-            return Err(Refusal::Denied);
+    fn space(&self, caller: Caller, number: usize) -> Result<Space, Refusal> {
+        only(Server::Procd, caller)?;
+        let rights = Rights::READ | Rights::COPY;
+        if number == SERVERS.len() {
+            return Ok(Space::own().copy(rights, 0)?);
         }
-        let mut servers = SERVERS.into_iter();
-        let server = servers.find(|candidate| Name::new(candidate.name()) == Some(server));
-        let server = server.ok_or(Refusal::NotFound)?;
+        let server = *SERVERS.get(number).ok_or(Refusal::NotFound)?;
         let running = RUNNING.lock();
         let space = running.as_ref().and_then(|machine| machine.space(server));
-        Ok(space.ok_or(Refusal::NotFound)?.kill()?)
+        Ok(space.ok_or(Refusal::NotFound)?.copy(rights, 0)?)
+    }
+
+    fn end(&mut self, caller: Caller, server: Name) -> Result<(), Refusal> {
+        with_space(caller, server, Space::kill)
+    }
+
+    fn empty(&mut self, caller: Caller, server: Name) -> Result<(), Refusal> {
+        with_space(caller, server, |space| space.unmap(0, USER_END))
     }
 
     fn notification(&mut self, bits: u64) {
@@ -167,17 +174,39 @@ impl Init for Watch {
     fn fault(&mut self, fault: Fault) {
         let server = SERVERS.get(fault.badge as usize);
         let server = server.filter(|server| server.can_start_again());
-        let failure = Failure::Faulted(name(fault.badge), fault);
         let running = RUNNING.lock();
         let machine = running.as_ref().zip(server);
-        match machine.and_then(|(machine, &server)| machine.space(server)) {
-            Some(space) => {
-                say(&failure);
-                let _ = space.kill();
-            }
-            None => give_up(&failure),
+        let space = machine.and_then(|(machine, &server)| machine.space(server));
+        let found = space.map(|space| look::at_fault(space, &fault));
+        let report = Report {
+            who: None,
+            name: name(fault.badge),
+            fault: &fault,
+            found: found.unwrap_or_default(),
+        };
+        say(format_args!("init: {report}"));
+        match space {
+            Some(space) => drop(space.kill()),
+            None => shut_down(SERVER_DIED),
         }
     }
+}
+
+/// Does something to a server for who may end servers.
+fn with_space(
+    caller: Caller,
+    server: Name,
+    act: impl FnOnce(&Space) -> Result<(), Error>,
+) -> Result<(), Refusal> {
+    if caller.badge != WHO_ENDS {
+        return Err(Refusal::Denied);
+    }
+    let mut servers = SERVERS.into_iter();
+    let server = servers.find(|candidate| Name::new(candidate.name()) == Some(server));
+    let server = server.ok_or(Refusal::NotFound)?;
+    let running = RUNNING.lock();
+    let space = running.as_ref().and_then(|machine| machine.space(server));
+    Ok(act(space.ok_or(Refusal::NotFound)?)?)
 }
 
 /// Refuses everybody but this server.
@@ -196,9 +225,12 @@ fn name(number: u64) -> &'static str {
         .map_or("init", |server| server.name())
 }
 
+/// The longest text that one call logs, in bytes.
+const MAX_LOG: usize = 1024;
+
 /// Says what has failed, by the kernel's log: the console may be what has.
-fn say(failure: &Failure) {
-    let mut text = heapless::String::<256>::new();
+fn say(failure: impl fmt::Display) {
+    let mut text = heapless::String::<MAX_LOG>::new();
     let _ = writeln!(text, "{failure}");
     let _ = System::borrow(start::system()).log(&text);
 }

@@ -3,6 +3,7 @@
 
 use libipc::services::console::ConsoleClient;
 use libipc::services::files::FilesClient;
+use libipc::services::init::InitClient;
 use libipc::services::memstat::MemstatClient;
 use libipc::services::names::NamesClient;
 use libipc::services::procd::ProcdServer;
@@ -11,7 +12,7 @@ use libipc::{Endpoint, System, server, start};
 use servers::loader::Stage;
 use servers::procd::launch::Maker;
 use servers::procd::programs::Programs;
-use servers::procd::{EXTRA_INIT, Procd};
+use servers::procd::{EXTRA_INIT, EXTRA_SPACES, Procd};
 
 libipc::program!(run);
 
@@ -28,6 +29,7 @@ fn run() -> Result<(), libipc::Error> {
         programs: Programs::default(),
     };
     let init = Endpoint::from_raw(start::extra()[EXTRA_INIT]);
-    let mut procd = ProcdServer::new(Procd::new(maker, init));
+    let spaces = InitClient::new(Endpoint::from_raw(start::extra()[EXTRA_SPACES]));
+    let mut procd = ProcdServer::new(Procd::new(maker, init, spaces));
     server::serve_into(&inbox, &mut [0; MAX_ARGS], &mut procd)
 }

@@ -6,7 +6,7 @@
 //! | names | keeping names at init | starts again, with the names |
 //! | console | COM1's ports and interrupt line, ^C to procd | starts again, without the text and the input that waited |
 //! | files | the boot archive; the counters | starts again, with the archive as it was; what was written is gone, and all that was open |
-//! | procd | creating spaces; all other servers, to pass on; telling init of ended children | is the end: the processes die with it |
+//! | procd | creating spaces; all other servers, to pass on; telling init of ended children; looking into the servers' spaces | is the end: the processes die with it |
 //!
 //! Endpoints are init's, and outlive the servers: clients keep their handles. Who waited for an answer is told that the server
 //! died; who sends meanwhile is heard by the next one.
@@ -25,6 +25,7 @@ use libipc::{
 };
 
 use crate::loader::{self, LoadError, Stage};
+use crate::tell_name;
 use crate::{archive, console, names, procd};
 
 /// Where the file server finds the archive.
@@ -246,6 +247,7 @@ impl Machine {
         let image = self.image(server)?;
         let death = (&*self.own, 1 << server as u64);
         let space = self.system.create_space(Some(death))?;
+        tell_name(&space, server.path());
         let ip = loader::load(&image, &space, &mut self.stage)?.entry;
         let supervisor = (&*self.own, server as u64);
         let thread = space.create_thread(Some(supervisor), self.priority)?;
@@ -342,6 +344,8 @@ impl Machine {
                 info.memstat = give(&self.clients.memstat)?;
                 info.extra[procd::EXTRA_INIT] =
                     self.ended.copy_to(space, Rights::NOTIFY, CHILD_ENDED)?;
+                info.extra[procd::EXTRA_SPACES] =
+                    self.own.copy_to(space, Rights::SEND, server as u64)?;
             }
         }
         Ok(())

@@ -48,7 +48,7 @@ pub(crate) mod tests {
     use libipc::service::Caller;
     use libipc::services::init::{Init, InitServer};
     use libipc::services::names::Name;
-    use libipc::{Handle, fake};
+    use libipc::{Handle, Space, fake};
 
     use super::*;
 
@@ -70,7 +70,15 @@ pub(crate) mod tests {
             Ok(())
         }
 
+        fn space(&self, _: Caller, _: usize) -> Result<Space, Refusal> {
+            Err(Refusal::NotFound)
+        }
+
         fn end(&mut self, _: Caller, _: Name) -> Result<(), Refusal> {
+            Err(Refusal::Denied)
+        }
+
+        fn empty(&mut self, _: Caller, _: Name) -> Result<(), Refusal> {
             Err(Refusal::Denied)
         }
     }

@@ -23,8 +23,9 @@ use libipc::thread::PRIORITY;
 use libipc::{Commit, Endpoint, Error, Handle, Rights, ShareMode, Space, System, Thread};
 
 use super::programs::{Program, Programs};
-use super::table::{Name, Vacancy};
+use super::table::{Name, Vacancy, name};
 use crate::loader::{self, Stage};
+use crate::tell_name;
 
 /// What a process is made of.
 pub struct Process {
@@ -124,6 +125,12 @@ impl Process {
         core::mem::replace(&mut self.space, next.space)
     }
 
+    /// Its endpoint, if somebody has asked for it.
+    #[must_use]
+    pub fn known_inbox(&self) -> Option<&Endpoint> {
+        self.inbox.as_ref()
+    }
+
     /// Its endpoint, which is made when it is first asked for.
     ///
     /// # Errors
@@ -153,6 +160,7 @@ impl Maker {
     ) -> Result<(Process, Name), Refusal> {
         let path = split_args(args).next().ok_or(Refusal::BadRequest)?;
         let process = self.in_new_space(vacancy.slot, terms, |maker, space| {
+            tell_name(space, path);
             maker.program(vacancy.pid, parent, path, args, space, streams)
         })?;
         let process = process.with_streams(streams);
@@ -297,13 +305,4 @@ impl Maker {
 fn copy_memory(from: &Space, range: &Range<u64>, to: &Space) -> Result<(), Error> {
     let (at, len) = (range.start, range.end - range.start);
     to.share(from, at, at, len, ShareMode::CopyOnWrite, None)
-}
-
-/// The end of a path that fits.
-fn name(path: &str) -> Name {
-    let bytes = path.rsplit('/').next().unwrap_or(path).as_bytes();
-    let mut name = [0; 24];
-    let len = bytes.len().min(name.len());
-    name[..len].copy_from_slice(&bytes[..len]);
-    name
 }

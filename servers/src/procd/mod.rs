@@ -8,14 +8,18 @@
 //! - ^C on the console ends the process that the shell put into the foreground, and its descendants.
 //! - The children of a process that ends become init's, which is notified of those that end.
 //! - Numbers are never used again.
+//! - All may see which processes there are, what their threads wait for, and how much memory they have. What lies where in that, and
+//!   who calls whom, is for those who may end them.
 //! - Any process may create spaces and read the counters: both cost others nothing but memory.
 
 pub mod launch;
+pub mod look;
 pub mod programs;
 pub mod report;
 pub mod table;
 
 use core::fmt::Write;
+use core::ops::Deref;
 
 use libipc::abi::{FaultKind, FaultVerdict};
 use libipc::message::Fault;
@@ -23,10 +27,15 @@ use libipc::object::Entry;
 use libipc::server::Answer;
 use libipc::service::{Caller, Reply, again};
 use libipc::services::Refusal;
+use libipc::services::console::MAX_TEXT;
+use libipc::services::init::InitClient;
 use libipc::services::procd as protocol;
-use libipc::services::procd::{Ended, Given, INIT_PID, Reason, Streams, Thing};
+use libipc::services::procd::{
+    Counted, Ended, FIRST_SERVER, Given, INIT_PID, LIST_LEN, Reason, Record, Streams, Thing,
+};
 use libipc::{Commit, Endpoint, Rights, Space};
 
+use crate::init::boot::SERVERS;
 use launch::{Maker, Process, Terms, death_bit};
 use table::{MAX_PROCESSES, Table, Vacancy, WaitReply, Waiting};
 
@@ -36,6 +45,9 @@ pub const INTERRUPT_BIT: u64 = 1 << 63;
 /// Which of a server's extra handles notifies init.
 pub const EXTRA_INIT: usize = 0;
 
+/// Which of them asks init for the spaces of servers.
+pub const EXTRA_SPACES: usize = 1;
+
 /// The process server.
 pub struct Procd {
     table: Table<Process>,
@@ -44,21 +56,23 @@ pub struct Procd {
     init: Endpoint,
     /// The process that ^C ends, with its descendants; 0 for none.
     foreground: u64,
-    listing: [u8; protocol::Entry::LISTED * protocol::Entry::LEN],
+    /// Has the standard servers' spaces.
+    spaces: InitClient,
+    listing: [u8; LIST_LEN],
 }
 
 impl Procd {
     /// A process server with init as its only process; `init` is notified when a child of init
-    /// has ended.
+    /// has ended, and `spaces` has those of the standard servers.
     #[must_use]
-    pub const fn new(maker: Maker, init: Endpoint) -> Self {
-        let listing = [0; protocol::Entry::LISTED * protocol::Entry::LEN];
+    pub const fn new(maker: Maker, init: Endpoint, spaces: InitClient) -> Self {
         Procd {
             table: Table::new(),
             maker,
             init,
             foreground: 0,
-            listing,
+            spaces,
+            listing: [0; LIST_LEN],
         }
     }
 
@@ -182,6 +196,67 @@ impl Procd {
         }
     }
 
+    /// The next line of the process list: init and the processes, or the other standard servers.
+    fn entry_above(&self, above: u64) -> Option<protocol::Entry> {
+        if let Some(first) = above.saturating_add(1).checked_sub(FIRST_SERVER) {
+            let mut numbers = first..SERVERS.len() as u64;
+            return numbers.find_map(|number| self.server_entry(FIRST_SERVER + number));
+        }
+        let init = (above < INIT_PID).then(|| self.server_entry(INIT_PID));
+        init.flatten().or_else(|| self.process_entry_above(above))
+    }
+
+    fn process_entry_above(&self, above: u64) -> Option<protocol::Entry> {
+        let entry = self.table.next_after(above)?;
+        let Some(process) = self.table.get(entry.pid) else {
+            return Some(entry);
+        };
+        let inbox = process.known_inbox();
+        let inbox = inbox.and_then(|inbox| inbox.identity().ok());
+        Some(protocol::Entry {
+            inbox: inbox.map_or(0, |identity| identity.endpoint),
+            ..look::charged(entry, &process.space)
+        })
+    }
+
+    fn server_entry(&self, pid: u64) -> Option<protocol::Entry> {
+        let number = server_number(pid)?;
+        let space = self.spaces.space(number).ok()?;
+        let name = SERVERS.get(number).map_or("init", |server| server.name());
+        let entry = protocol::Entry {
+            pid,
+            ppid: 0,
+            ended: 0,
+            commit: 0,
+            space: 0,
+            inbox: 0,
+            name: table::name(name),
+        };
+        Some(look::charged(entry, &space))
+    }
+
+    /// The space of a process that runs, or of a standard server.
+    fn subject(&self, pid: u64) -> Result<Subject<'_>, Refusal> {
+        if let Some(number) = server_number(pid) {
+            return Ok(Subject::Server(self.spaces.space(number)?));
+        }
+        let process = self.table.get(pid).ok_or(Refusal::NotFound)?;
+        Ok(Subject::Process(&process.space))
+    }
+
+    /// The space of a process that the caller may end.
+    fn own_or_descendant(&self, caller: Caller, pid: u64) -> Result<&Space, Refusal> {
+        if server_number(pid).is_some() {
+            return Err(Refusal::Denied);
+        }
+        let process = self.table.get(pid).ok_or(Refusal::NotFound)?;
+        if self.table.is_ancestor(caller.badge, pid) {
+            Ok(&process.space)
+        } else {
+            Err(Refusal::Denied)
+        }
+    }
+
     /// Ends the foreground process and its descendants.
     fn interrupt(&mut self) {
         let first = core::mem::take(&mut self.foreground);
@@ -194,6 +269,32 @@ impl Procd {
             self.end(pid, Reason::Interrupt.status());
         }
     }
+}
+
+/// Whose space is looked at.
+enum Subject<'a> {
+    Process(&'a Space),
+    Server(Space),
+}
+
+impl Deref for Subject<'_> {
+    type Target = Space;
+
+    fn deref(&self) -> &Space {
+        match self {
+            Subject::Process(space) => space,
+            Subject::Server(space) => space,
+        }
+    }
+}
+
+/// As which init knows this standard server; itself as the one behind all others.
+fn server_number(pid: u64) -> Option<usize> {
+    if pid == INIT_PID {
+        return Some(SERVERS.len());
+    }
+    let number = usize::try_from(pid.checked_sub(FIRST_SERVER)?).ok()?;
+    (number < SERVERS.len()).then_some(number)
 }
 
 impl protocol::Procd for Procd {
@@ -295,17 +396,42 @@ impl protocol::Procd for Procd {
     }
 
     fn list(&mut self, above: u64) -> &[u8] {
-        let first = self.table.next_after(above);
-        let entries = core::iter::successors(first, |entry| self.table.next_after(entry.pid));
+        let first = self.entry_above(above);
+        let entries = core::iter::successors(first, |entry| self.entry_above(entry.pid));
+        let mut list = [0; LIST_LEN];
         let mut count = 0;
-        for (bytes, entry) in self.listing.chunks_mut(protocol::Entry::LEN).zip(entries) {
-            let space = self.table.get(entry.pid).map(|process| &process.space);
-            let charge = space.and_then(|space| space.charge().ok());
-            let commit = charge.map_or(0, |charge| charge.commit);
-            bytes.copy_from_slice(&protocol::Entry { commit, ..entry }.to_bytes());
+        for entry in entries.take(protocol::Entry::LISTED) {
+            entry.put(&mut list, count);
             count += 1;
         }
+        self.listing = list;
         &self.listing[..count * protocol::Entry::LEN]
+    }
+
+    fn threads(&mut self, pid: u64, after: u64) -> Result<&[u8], Refusal> {
+        let mut list = [0; LIST_LEN];
+        let len = look::threads(&*self.subject(pid)?, after, &mut list)?;
+        self.listing = list;
+        Ok(&self.listing[..len])
+    }
+
+    fn memory(&self, pid: u64, from: u64) -> Result<Counted, Refusal> {
+        look::count(&*self.subject(pid)?, from)
+    }
+
+    fn ranges(&mut self, caller: Caller, pid: u64, from: u64) -> Result<&[u8], Refusal> {
+        let mut list = [0; LIST_LEN];
+        let len = look::ranges(self.own_or_descendant(caller, pid)?, from, &mut list)?;
+        self.listing = list;
+        Ok(&self.listing[..len])
+    }
+
+    fn stack(&mut self, caller: Caller, pid: u64, thread: u64) -> Result<&[u8], Refusal> {
+        let frames = look::stack(self.own_or_descendant(caller, pid)?, thread)?;
+        for (place, ip) in self.listing.chunks_exact_mut(8).zip(&frames) {
+            place.copy_from_slice(&ip.to_le_bytes());
+        }
+        Ok(&self.listing[..8 * frames.len()])
     }
 
     fn foreground(&mut self, caller: Caller, child: u64) -> Result<(), Refusal> {
@@ -355,15 +481,18 @@ impl protocol::Procd for Procd {
             let _ = fault.decide(FaultVerdict::Resume);
             return;
         }
-        let Some(name) = self.table.name(pid) else {
+        let Some((process, name)) = self.table.get_named(pid) else {
             return;
         };
-        let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
-        let name = core::str::from_utf8(name).unwrap_or("?");
-        let mut line = heapless::String::<256>::new();
-        let words = report::Words(&fault);
-        let _ = writeln!(line, "procd: process {pid} ({name}) ended: {words}");
-        let _ = self.maker.console.write_all(line.as_bytes());
+        let report = report::Report {
+            who: Some(pid),
+            name: table::text(&name),
+            fault: &fault,
+            found: look::at_fault(&process.space, &fault),
+        };
+        let mut text = heapless::String::<MAX_TEXT>::new();
+        let _ = writeln!(text, "{report}");
+        let _ = self.maker.console.write_all(text.as_bytes());
         self.end(pid, report::reason(&fault).status());
     }
 }

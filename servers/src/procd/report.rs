@@ -1,10 +1,14 @@
-//! What a fault means: for people a line, for the process its exit status.
+//! What a fault means: for people some lines, for the process its exit status.
 
 use core::fmt;
 
+use libipc::PAGE_SIZE;
 use libipc::abi::{Access, FaultKind, FoundEntry};
+use libipc::backtrace::Line;
 use libipc::message::Fault;
 use libipc::services::procd::Reason;
+
+use super::look::AtFault;
 
 /// Exception vectors that have names of their own (Intel SDM volume 3, table 6-1).
 fn exception(vector: u64) -> &'static str {
@@ -36,7 +40,7 @@ pub fn reason(fault: &Fault) -> Reason {
     }
 }
 
-/// A fault in words.
+/// A fault in words: what was touched, what is there, and what it may mean.
 pub struct Words<'a>(pub &'a Fault);
 
 impl fmt::Display for Words<'_> {
@@ -75,6 +79,75 @@ impl fmt::Display for Words<'_> {
     }
 }
 
+/// How far from the stack pointer an access may be to be one to the stack, in bytes: the compiler touches each page of a
+/// large frame.
+const NEAR_STACK: u64 = 2 * PAGE_SIZE as u64;
+
+/// What was expected of the memory that a fault is about, and what the mistake may be.
+fn expectation(fault: &Fault) -> Option<&'static str> {
+    if fault.kind != Some(FaultKind::Page) {
+        return None;
+    }
+    let is_nowhere = fault.found == FoundEntry::Empty;
+    Some(match fault.access {
+        _ if is_nowhere && fault.address < PAGE_SIZE as u64 => "a null pointer",
+        Access::Read | Access::Write
+            if is_nowhere && fault.address.abs_diff(fault.sp) <= NEAR_STACK =>
+        {
+            "a stack overflow: the stack ends there"
+        }
+        Access::Read => "expected memory that may be read",
+        Access::Write => "expected memory that may be written",
+        Access::Execute => "expected code",
+    })
+}
+
+/// What is said of a program that faulted.
+pub struct Report<'a> {
+    /// The process; none for a standard server.
+    pub who: Option<u64>,
+    /// The program's name.
+    pub name: &'a str,
+    /// Its fault.
+    pub fault: &'a Fault,
+    /// Which of its threads that was, and where it was.
+    pub found: AtFault,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report {
+            who,
+            name,
+            fault,
+            found,
+        } = self;
+        match who {
+            Some(pid) => write!(f, "procd: process {pid} ({name}) ended: {}", Words(fault))?,
+            None => write!(f, "{name}: {}", Words(fault))?,
+        }
+        if let Some((number, count)) = found.thread {
+            write!(f, "\n  in thread {number} of {count}")?;
+        }
+        if let Some(expectation) = expectation(fault) {
+            write!(f, "\n  {expectation}")?;
+        }
+        for (number, &ip) in found.frames.iter().enumerate() {
+            let program = name;
+            write!(
+                f,
+                "\n{}",
+                Line {
+                    number,
+                    program,
+                    ip
+                }
+            )?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +174,46 @@ mod tests {
             "write to 0x10, where nothing is mapped, at instruction 0x201000, stack 0x5f00"
         );
         assert!(text(FaultKind::Exception, 6).starts_with("illegal instruction (vector 6)"));
+    }
+
+    #[test]
+    fn what_was_expected_is_said() {
+        let said = |address, access, found| {
+            expectation(&Fault {
+                access,
+                found,
+                ..fault(FaultKind::Page, address)
+            })
+        };
+        let (empty, code) = (FoundEntry::Empty, FoundEntry::ReadExecute);
+        assert_eq!(said(8, Access::Read, empty), Some("a null pointer"));
+        let overflow = Some("a stack overflow: the stack ends there");
+        assert_eq!(said(0x5ef8, Access::Write, empty), overflow);
+        let written = Some("expected memory that may be written");
+        assert_eq!(said(0x5ef8, Access::Write, code), written);
+        assert_eq!(said(0x5ef8, Access::Execute, empty), Some("expected code"));
+        assert_eq!(expectation(&fault(FaultKind::Exception, 0)), None);
+    }
+
+    #[test]
+    fn a_report_names_process_thread_and_frames() {
+        let mut found = AtFault {
+            thread: Some((2, 3)),
+            ..AtFault::default()
+        };
+        found.frames.extend([0x20_1000, 0x20_2000]);
+        let report = Report {
+            who: Some(7),
+            name: "crash",
+            fault: &fault(FaultKind::Page, 0x10),
+            found,
+        };
+        let text = report.to_string();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].starts_with("procd: process 7 (crash) ended: write to 0x10"));
+        let rest = ["  in thread 2 of 3", "  a null pointer"];
+        assert_eq!(lines[1..3], rest);
+        assert_eq!(lines[3..], ["  #0 crash 0x201000", "  #1 crash 0x202000"]);
     }
 
     #[test]

@@ -21,6 +21,23 @@ const MAX_WAITERS: usize = 128;
 /// The end of a program's path.
 pub type Name = [u8; 24];
 
+/// The end of a path that fits.
+#[must_use]
+pub fn name(path: &str) -> Name {
+    let bytes = path.rsplit('/').next().unwrap_or(path).as_bytes();
+    let mut name = [0; 24];
+    let len = bytes.len().min(name.len());
+    name[..len].copy_from_slice(&bytes[..len]);
+    name
+}
+
+/// The same as text.
+#[must_use]
+pub fn text(name: &Name) -> &str {
+    let name = name.split(|&byte| byte == 0).next();
+    core::str::from_utf8(name.unwrap_or_default()).unwrap_or("?")
+}
+
 enum State<P> {
     Running(P),
     Ended(i32),
@@ -293,6 +310,8 @@ impl<P> Table<P> {
             ppid: process.parent,
             ended: u64::from(matches!(process.state, State::Ended(_))),
             commit: 0,
+            space: 0,
+            inbox: 0,
             name: process.name,
         })
     }

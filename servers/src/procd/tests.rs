@@ -65,6 +65,7 @@ fn procd() -> Rc<RefCell<ProcdServer<Procd>>> {
     let procd = Rc::new(RefCell::new(ProcdServer::new(Procd::new(
         maker,
         endpoint(5),
+        InitClient::new(endpoint(9)),
     ))));
     for pid in 1..10 {
         fake::serve(handle(pid), pid, procd.clone());
@@ -437,4 +438,56 @@ fn lists_page() {
         assert_eq!(entries[0].name(), "test");
     }
     assert_eq!(seen, pids);
+}
+
+#[test]
+fn only_itself_and_its_ancestors_look_into_a_process() {
+    let procd = procd();
+    let parent = add(&procd, INIT_PID);
+    let child = add(&procd, parent);
+    let stranger = add(&procd, INIT_PID);
+    let look = |by, at| {
+        let ranges = as_process(by).ranges(at, 0, &mut [0; LIST_LEN]).map(|_| ());
+        let stack = as_process(by).stack(at, 1, &mut [0; LIST_LEN]).map(|_| ());
+        assert_eq!(ranges, stack, "{by} into {at}");
+        ranges
+    };
+    for by in [INIT_PID, parent, child] {
+        assert_eq!(look(by, child), Ok(()), "{by}");
+    }
+    let denied = Err(Error::Refused(Refusal::Denied));
+    for (by, at) in [(stranger, child), (child, parent), (child, stranger)] {
+        assert_eq!(look(by, at), denied);
+    }
+    for server in [INIT_PID, FIRST_SERVER, FIRST_SERVER + 4] {
+        assert_eq!(look(parent, server), denied);
+        assert_eq!(look(INIT_PID, server), denied);
+    }
+    assert_eq!(look(parent, 99), Err(Error::Refused(Refusal::NotFound)));
+}
+
+#[test]
+fn all_may_see_threads_and_memory_of_what_is_there() {
+    let procd = procd();
+    let (one, other) = (add(&procd, INIT_PID), add(&procd, INIT_PID));
+    assert!(
+        as_process(one)
+            .threads(other, 0, &mut [0; LIST_LEN])
+            .is_ok()
+    );
+    assert!(as_process(one).memory(other, 0).is_ok());
+    let not_found = Error::Refused(Refusal::NotFound);
+    // Init has no spaces of servers here.
+    for nobody in [0, INIT_PID, 99, FIRST_SERVER, FIRST_SERVER + 5, u64::MAX] {
+        assert!(
+            as_process(one)
+                .threads(nobody, 0, &mut [0; LIST_LEN])
+                .is_err()
+        );
+        assert!(as_process(one).memory(nobody, 0).is_err());
+    }
+    as_process(INIT_PID).kill(other).unwrap();
+    let gone = as_process(one).threads(other, 0, &mut [0; LIST_LEN]);
+    assert_eq!(gone.err(), Some(not_found));
+    assert_eq!(as_process(one).memory(other, 0).err(), Some(not_found));
 }

@@ -5,6 +5,8 @@ use core::hint::black_box;
 
 use libipc::services::init::{self, InitClient};
 use libipc::services::names::Name;
+use libipc::thread::{self, Supervisor};
+use libipc::time::{Duration, sleep};
 use libipc::{PAGE_SIZE, PageBuffer, exit, getpid, println, process, start};
 
 libipc::program!(run);
@@ -17,6 +19,11 @@ fn run() -> i32 {
     match (args.next(), args.next()) {
         (Some("read"), None) => read(),
         (Some("write"), None) => write(),
+        (Some("null"), None) => read_at(core::ptr::null()),
+        (Some("overflow"), None) => {
+            descend(u64::MAX);
+        }
+        (Some("thread"), None) => in_thread(),
         (Some("exec"), None) => execute(),
         (Some("div"), None) => divide(),
         (Some("kill"), None) => {
@@ -26,14 +33,38 @@ fn run() -> i32 {
         (Some("server"), Some(server)) => end_server(server),
         (Some("panic"), None) => panic!("as asked for"),
         (Some("exit"), Some(status)) => exit(status.parse().unwrap_or(1)),
-        _ => println!("usage: crash read|write|exec|div|kill|oom|panic|exit N|server NAME"),
+        _ => println!(
+            "usage: crash read|write|null|overflow|thread|exec|div|kill|oom|panic|exit N|server NAME"
+        ),
     }
     2
 }
 
 fn read() {
+    read_at(black_box(NOWHERE) as *const u8);
+}
+
+fn read_at(address: *const u8) {
     // SAFETY: none: the access faults.
-    black_box(unsafe { core::ptr::read_volatile(black_box(NOWHERE) as *const u8) });
+    black_box(unsafe { core::ptr::read_volatile(black_box(address)) });
+}
+
+/// Calls itself until the stack is at its end.
+fn descend(depth: u64) -> u64 {
+    let frame = black_box([depth; 64]);
+    match depth {
+        0 => 0,
+        _ => descend(depth - 1) + frame[0],
+    }
+}
+
+/// Reads from nowhere in a second thread.
+fn in_thread() {
+    let stack = PageBuffer::new(4 * PAGE_SIZE).expect("stack");
+    let thread = thread::spawn(|_| read(), 0, stack, Supervisor::Process);
+    let _thread = thread.expect("thread");
+    // The fault ends the process.
+    let _ = sleep(Duration::MAX);
 }
 
 /// Writes to code.

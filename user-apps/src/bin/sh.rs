@@ -15,7 +15,10 @@ use libipc::services::console::MAX_LINE;
 use libipc::services::memstat::MemstatClient;
 use libipc::services::procd::{Ended, ProcdClient, Reason};
 use libipc::{Commit, io, print, println, process, raw, start};
+use user_apps::memmap::Map;
+use user_apps::ps::Snapshot;
 use user_apps::shell::{Command, Line, Output, parse};
+use user_apps::stacks;
 
 libipc::program!(run);
 
@@ -25,7 +28,9 @@ A | B                what A prints is what B reads
 A < FILE             A reads a file
 A > FILE, A >> FILE  what A prints goes to a file, instead of or behind what is in it
 strict PROGRAM [ARGS] [&]  the same, with all the memory that it asks for promised to it
-ps                   list processes
+ps [-t]              list processes: state, CPU time, memory, what they are blocked on; with -t all threads
+memmap PID           draw the memory of a process that was started from here
+backtrace PID        say in which functions its threads are
 memstat              show the machine's memory
 kill PID             end a process that was started from here
 exit [STATUS]        leave
@@ -97,12 +102,12 @@ fn execute(line: &Line) -> Option<i32> {
             println!("{HELP}");
             Ok(())
         }
-        (["ps"], [_]) => processes(),
+        (["ps"], [_]) => processes(false),
+        (["ps", "-t"], [_]) => processes(true),
+        (["memmap", pid], [_]) => with_pid(pid, draw_memory),
+        (["backtrace", pid], [_]) => with_pid(pid, backtraces),
         (["memstat"], [_]) => memory(),
-        (["kill", pid], _) => match pid.parse() {
-            Ok(pid) => process::kill(pid),
-            Err(_) => not_a_number(pid),
-        },
+        (["kill", pid], _) => with_pid(pid, process::kill),
         _ => {
             run_pipeline(line);
             Ok(())
@@ -112,6 +117,13 @@ fn execute(line: &Line) -> Option<i32> {
         println!("sh: {}: {error}", words[0]);
     }
     None
+}
+
+fn with_pid(word: &str, action: fn(u64) -> Result<(), Error>) -> Result<(), Error> {
+    match word.parse() {
+        Ok(pid) => action(pid),
+        Err(_) => not_a_number(word),
+    }
 }
 
 fn not_a_number(word: &str) -> Result<(), Error> {
@@ -218,27 +230,31 @@ fn report_ended() {
     }
 }
 
-fn processes() -> Result<(), Error> {
-    let procd = ProcdClient::borrow(start::procd());
-    println!("{:>6} {:>6} {:>9}  NAME", "PID", "PARENT", "COMMIT");
-    let mut last = 0;
-    loop {
-        let (entries, count) = procd.entries(last)?;
-        for entry in &entries[..count] {
-            let state = if entry.ended == 1 { " (ended)" } else { "" };
-            println!(
-                "{:>6} {:>6} {:>9}  {}{state}",
-                entry.pid,
-                entry.ppid,
-                entry.commit,
-                entry.name()
-            );
-            last = entry.pid;
+fn processes(shows_threads: bool) -> Result<(), Error> {
+    let snapshot = Snapshot::take()?;
+    print!(
+        "{}",
+        Snapshot {
+            shows_threads,
+            ..snapshot
         }
-        if count == 0 {
-            return Ok(());
+    );
+    Ok(())
+}
+
+fn draw_memory(pid: u64) -> Result<(), Error> {
+    print!("{}", Map::of(pid)?);
+    Ok(())
+}
+
+fn backtraces(pid: u64) -> Result<(), Error> {
+    for (stack, number) in stacks::of(pid)?.iter().zip(1..) {
+        println!("thread {number}");
+        for line in stack {
+            println!("{line}");
         }
     }
+    Ok(())
 }
 
 fn memory() -> Result<(), Error> {

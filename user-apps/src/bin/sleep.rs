@@ -1,31 +1,20 @@
-//! Waits: `sleep 1.5`, in seconds.
+//! `sleep SECONDS`: waits so long, such as 1.5.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use libipc::time::{Duration, sleep};
-use libipc::{println, start};
+use libipc::{Error, start};
+use user_apps::tool::usage;
 
 libipc::program!(run);
 
-/// The exit status of a program that was called wrongly.
-const USAGE: i32 = 2;
-
-fn run() -> i32 {
+fn run() -> Result<i32, Error> {
     let mut args = start::args().skip(1);
     let (Some(seconds), None) = (args.next(), args.next()) else {
-        println!("usage: sleep SECONDS");
-        return USAGE;
+        return Ok(usage("SECONDS"));
     };
     let seconds = seconds.parse().ok();
-    let Some(duration) = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-    else {
-        println!("sleep: how long? A number of seconds, such as 0.5");
-        return USAGE;
-    };
-    match sleep(duration) {
-        Ok(()) => 0,
-        Err(error) => {
-            println!("sleep: {error}");
-            1
-        }
+    match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+        Some(duration) => sleep(duration).map(|()| 0),
+        None => Ok(usage("SECONDS, such as 0.5")),
     }
 }

@@ -6,6 +6,7 @@ extern crate alloc;
 mod family;
 mod message;
 mod share;
+mod tour;
 
 use libipc::abi::Error;
 use libipc::{Perm, ShareMode, Space};
@@ -18,6 +19,7 @@ use user_apps::scenario::peer::expect_status;
 use family::*;
 use message::*;
 use share::*;
+use tour::*;
 
 user_apps::scenarios![
     a_childs_writes_stay_with_the_child,
@@ -30,6 +32,7 @@ user_apps::scenarios![
     a_received_page_outlives_its_sender,
     a_sent_page_outlives_its_receiver,
     the_last_owner_takes_pages_back_without_copying,
+    four_pages_from_send_to_the_last_reference,
     read_only_stays_read_only,
     protect_never_exceeds_the_ceiling,
     share_copy_on_write_separates_both_sides,

@@ -12,7 +12,7 @@ use libipc::abi::Error as KernelError;
 use libipc::fs::{self, File, Kind, Options, Read, Seek, SeekFrom, Write};
 use libipc::services::files::{FilesClient, STDOUT, Whence};
 use libipc::services::{Error, Refusal};
-use libipc::{Message, process, start};
+use libipc::{Message, println, process, start};
 use user_apps::scenario::assert_err;
 use user_apps::scenario::frames::assert_exact;
 use user_apps::scenario::peer::{child, expect_status, status_of, until};
@@ -23,6 +23,7 @@ use streams::*;
 
 user_apps::scenarios![
     what_is_written_is_read,
+    a_program_uses_files_and_pipes,
     directories_are_made_listed_and_removed,
     a_removed_file_lives_until_it_is_closed,
     a_killed_process_leaves_nothing_open,
@@ -87,6 +88,34 @@ fn what_is_written_is_read() {
     let exclusive = Options::WRITE | Options::CREATE | Options::EXCLUSIVE;
     let taken = File::open_with("/f", exclusive).map(|_| ());
     assert_err(taken, refused(Refusal::Taken));
+}
+
+fn a_program_uses_files_and_pipes() {
+    assert_eq!(use_files_and_pipes(), Ok(()));
+    fs::remove("/notes").expect("remove");
+}
+
+fn use_files_and_pipes() -> Result<(), Error> {
+    let mut buffer = [0; 16];
+    let mut file = File::create("/notes")?; // open, create, append, or open_with(path, options)
+    file.write_all(b"two words\n")?;
+    file.seek(SeekFrom::Start(4))?;
+    let len = file.read(&mut buffer)?; // from the place where the last one ended
+    assert_eq!(buffer[..len], *b"words\n");
+    let len = file.read_at(0, &mut buffer)?; // from any place
+    assert_eq!(buffer[..len], *b"two words\n");
+    let (mut reader, mut writer) = fs::pipe()?;
+    writer.write_all(b"through")?;
+    let len = reader.read(&mut buffer)?;
+    assert_eq!(buffer[..len], *b"through");
+    let mut is_listed = false;
+    fs::read_dir("/", |entry| {
+        println!("{}", entry.name);
+        is_listed |= entry.name == "notes";
+        Ok::<_, Error>(())
+    })?;
+    assert!(is_listed);
+    Ok(())
 }
 
 fn directories_are_made_listed_and_removed() {

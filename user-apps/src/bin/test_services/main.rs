@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use libipc::server::{self, Answer, Timer};
 use libipc::service::{ConnectError, Error, Moved, Reply};
 use libipc::services::Error as NamesError;
+use libipc::time::{Duration, Instant};
 use libipc::{
     Endpoint, ErrorCode, Message, PAGE_SIZE, PageBuffer, Received, Rights, Shared, Space, names,
     process,
@@ -33,6 +34,7 @@ user_apps::scenarios![
     memory_that_is_shared_is_seen_by_both,
     shared_memory_that_is_not_there_is_refused,
     an_answer_may_wait_for_the_time,
+    a_call_gives_up_at_its_deadline_and_the_server_goes_on,
     who_waits_for_a_server_that_dies_is_told_and_finds_the_next_by_name,
     a_pool_serves_several_requests_at_a_time,
     a_pool_of_one_or_none,
@@ -44,6 +46,9 @@ user_apps::scenarios![
 ];
 
 const NAME: &str = "sample";
+
+/// No answer takes as long.
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Bytes of a request.
 const MAX_BYTES: usize = 4 * PAGE_SIZE;
@@ -350,6 +355,22 @@ fn an_answer_may_wait_for_the_time() {
     let before = now();
     assert_eq!(client.after(2_000_000), Ok(8));
     assert!(now() - before >= 2_000_000);
+    stop(pid, &client);
+}
+
+fn a_call_gives_up_at_its_deadline_and_the_server_goes_on() {
+    let (pid, client) = start();
+    let after = |duration| Instant::now().expect("clock") + duration;
+    let before = counters();
+    for ns in [0, 1_000, 1_000_000] {
+        let deadline = after(Duration::from_nanos(ns));
+        let late = client.until(deadline).after(u64::MAX / 4);
+        assert_eq!(late, Err(Error::Kernel(libipc::Error::TimedOut)));
+        assert!(Instant::now().expect("clock") >= deadline);
+        // Who waits for the next answer gets that, and not one to who has gone.
+        assert_eq!(client.until(after(HOUR)).after(1_000), Ok(0));
+    }
+    assert_eq!(counters().free, before.free);
     stop(pid, &client);
 }
 
