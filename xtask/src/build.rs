@@ -26,10 +26,13 @@ pub(crate) struct BuildArgs {
     /// Build a kernel with optimisation that checks itself as one without does
     #[arg(skip)]
     pub(crate) checked: bool,
+    /// Build a kernel that records what happens, and servers that tell it names
+    #[arg(skip)]
+    pub(crate) traced: bool,
 }
 
 /// What a build has made.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Built {
     /// The kernel's ELF file.
     pub(crate) kernel: PathBuf,
@@ -95,11 +98,22 @@ pub(crate) fn build(args: &BuildArgs) -> Result<Built> {
     setup::ensure(Purpose::Build)?;
     let profile = if args.debug { "dev" } else { "release" };
     let of_kernel = if args.checked { "checked" } else { profile };
-    let kernels = executables(Part::Kernel, of_kernel)?;
+    let kernel = if args.traced {
+        Part::TracedKernel
+    } else {
+        Part::Kernel
+    };
+    let kernels = executables(kernel, of_kernel)?;
     let [kernel] = &kernels[..] else {
         bail!("the kernel package has no executable `cowslip`")
     };
     let programs = executables(Part::User, profile)?;
+
+    let servers = if args.traced {
+        executables(Part::TracedServers, profile)?
+    } else {
+        Vec::new()
+    };
 
     let mut apps = Vec::new();
     for app in &args.apps {
@@ -107,7 +121,8 @@ pub(crate) fn build(args: &BuildArgs) -> Result<Built> {
     }
 
     let mut whole = Archive::default();
-    for program in &programs {
+    // Of two with the same name the later one counts.
+    for program in programs.iter().chain(&servers) {
         whole.add_program(program)?;
     }
     whole.add_symbols(kernel)?;
@@ -185,6 +200,7 @@ const WHOLE: &str = "-whole";
 fn archive_name(args: &BuildArgs, which: &str) -> String {
     let profile = match args {
         BuildArgs { checked: true, .. } => "-checked",
+        BuildArgs { traced: true, .. } => "-traced",
         BuildArgs { debug: true, .. } => "-debug",
         _ => "",
     };

@@ -39,12 +39,14 @@ pub(crate) struct Machine {
     pub(crate) mem: String,
     /// Count instructions instead of time.
     pub(crate) icount: bool,
-    /// Wait for a debugger.
-    pub(crate) gdb: bool,
+    /// Wait for a debugger here, as QEMU names the place.
+    pub(crate) gdb: Option<String>,
     /// Where to keep what comes over the serial line, byte by byte.
     pub(crate) log: Option<PathBuf>,
     /// A pipe that is told each instruction's address: very slow.
     pub(crate) trace: Option<PathBuf>,
+    /// A file that is its memory, and is there when it has ended.
+    pub(crate) memory: Option<PathBuf>,
 }
 
 /// What a machine boots from.
@@ -70,11 +72,21 @@ pub(crate) enum Firmware {
 }
 
 impl Machine {
-    /// Runs the machine on this terminal.
-    pub(crate) fn run_on_terminal(&self, limit: Option<Duration>) -> Result<Ending> {
-        let mut running = self.start("mux=on", "-mon", "chardev=console", |command| command)?;
+    /// Runs the machine on this terminal: it has the keyboard, and what it says goes to `output`.
+    pub(crate) fn run_on_terminal(
+        &self,
+        output: impl Write + Send,
+        limit: Option<Duration>,
+    ) -> Result<Ending> {
+        let mut running = self.start("mux=on", "-mon", "chardev=console", |command| {
+            command.stdout(Stdio::piped())
+        })?;
         running.owns_terminal = true;
-        running.watch(limit)
+        let said = running.qemu.stdout.take().expect("stdout is piped");
+        thread::scope(|scope| {
+            scope.spawn(|| pass_on(said, output));
+            running.watch(limit)
+        })
     }
 
     /// Runs the machine with its serial line on a pipe: sends `input` to it, and the plain text of what it
@@ -104,6 +116,29 @@ impl Machine {
         })
     }
 
+    /// Runs the machine, which takes no input and no notice of Ctrl-C, while something is done beside it; then stops it. The plain
+    /// text of what it says goes to `output`.
+    pub(crate) fn beside<T>(
+        &self,
+        output: impl Write + Send,
+        act: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let mut running = self.start("mux=off", "-monitor", "none", |command| {
+            command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .process_group(0)
+        })?;
+        let serial_out = running.qemu.stdout.take().expect("stdout is piped");
+        let spoke = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| receive(serial_out, output, &spoke));
+            let result = act();
+            running.stop()?;
+            result
+        })
+    }
+
     /// Starts QEMU; the console's character device and the monitor differ between terminal and pipe.
     fn start(
         &self,
@@ -128,6 +163,7 @@ impl Machine {
                 "none",
             ])
             .args(["-machine", "q35", "-cpu", "max", "-m", &self.mem])
+            .args(self.memory())
             .args(self.cpus())
             .args(self.accelerator())
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
@@ -145,8 +181,8 @@ impl Machine {
                 .args(["-d", "cpu_reset", "-D"])
                 .arg(scratch.resets()),
         };
-        if self.gdb {
-            command.args(["-s", "-S"]);
+        if let Some(place) = &self.gdb {
+            command.args(["-gdb", place, "-S"]);
         }
         self.medium.add_to(&mut command)?;
         // SAFETY: between fork and exec only a system call is made, which needs no lock and no memory.
@@ -175,6 +211,20 @@ impl Machine {
         let sockets = format!("{},sockets=2,cores=129,threads=1,maxcpus=258", self.smp);
         let far = "max-x86_64-cpu,socket-id=1,core-id=0,thread-id=0";
         ["-smp", &sockets, "-device", far].map(str::to_owned).into()
+    }
+
+    /// Where its memory is.
+    fn memory(&self) -> Vec<OsString> {
+        let Some(file) = &self.memory else {
+            return Vec::new();
+        };
+        let mut object = OsString::from(format!(
+            "memory-backend-file,id=memory,share=on,size={},mem-path=",
+            self.mem
+        ));
+        object.push(option_value(file));
+        let backend = "memory-backend=memory";
+        ["-object".into(), object, "-machine".into(), backend.into()].into()
     }
 
     fn accelerator(&self) -> &'static [&'static str] {
@@ -312,6 +362,20 @@ impl Drop for Running {
     fn drop(&mut self) {
         if matches!(self.qemu.try_wait(), Ok(None)) {
             let _ = self.stop();
+        }
+    }
+}
+
+/// Writes everything as it comes.
+fn pass_on(mut said: impl Read, mut output: impl Write) {
+    let mut piece = [0; 4096];
+    while let Ok(len @ 1..) = said.read(&mut piece) {
+        if output
+            .write_all(&piece[..len])
+            .and_then(|()| output.flush())
+            .is_err()
+        {
+            return;
         }
     }
 }

@@ -5,11 +5,13 @@
 
 mod archive;
 mod bench;
+mod book;
 mod build;
 mod check;
 mod cmdline;
 mod ending;
 mod firmware;
+mod gdb;
 mod image;
 mod limine_conf;
 mod machine;
@@ -19,7 +21,9 @@ mod run;
 mod serial;
 mod setup;
 mod soak;
+mod symbolize;
 mod test;
+mod trace;
 mod workspace;
 
 use std::process::ExitCode;
@@ -41,6 +45,10 @@ enum Task {
     Build(build::BuildArgs),
     /// Boot Cowslip in QEMU, with a shell or one program
     Run(run::RunArgs),
+    /// Run a program on a kernel that records, and show its messages and faults
+    Trace(trace::TraceArgs),
+    /// Debug kernel and program with gdb, from the program's beginning on
+    Gdb(gdb::GdbArgs),
     /// Run host tests, test programs and scenarios
     Test(test::TestArgs),
     /// Race on several CPUs at random, for as long as one likes
@@ -49,8 +57,12 @@ enum Task {
     Bench(bench::BenchArgs),
     /// Judge formatting, lints, documentation and the direction of dependencies
     Check,
+    /// Make the book of the pages in docs/
+    Book(book::BookArgs),
     /// Run the kernel's library tests under Miri
     Miri(miri::MiriArgs),
+    /// Write functions and lines behind the frames of programs in a log: from stdin to stdout
+    Symbolize(symbolize::SymbolizeArgs),
     /// Make a disc image that boots on BIOS and UEFI machines
     Image(image::ImageArgs),
     /// Say which tools are there, and install those that are missing
@@ -63,11 +75,15 @@ fn main() -> ExitCode {
         Task::New(args) => new::main(&args),
         Task::Build(args) => build::main(&args),
         Task::Run(args) => run::main(&args),
+        Task::Trace(args) => trace::main(&args),
+        Task::Gdb(args) => gdb::main(&args),
         Task::Test(args) => test::main(&args),
         Task::Soak(args) => soak::main(&args),
         Task::Bench(args) => bench::main(&args),
         Task::Check => check::main(),
+        Task::Book(args) => book::main(&args),
         Task::Miri(args) => miri::main(&args),
+        Task::Symbolize(args) => symbolize::main(&args),
         Task::Image(args) => image::main(&args),
         Task::Setup => setup::main(),
     };

@@ -2,7 +2,7 @@
 //!
 //! On a terminal the guest has the keyboard, Ctrl-C included; Ctrl-A X leaves. Otherwise stdout
 //! carries what the guest's programs print and nothing else, and everything that xtask itself has
-//! to say goes to stderr.
+//! to say goes to stderr. Either way frames of backtraces get functions and lines.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use crate::image;
 use crate::limine_conf;
 use crate::machine::{Firmware, Machine, Medium, Scratch};
 use crate::setup::{self, Purpose};
+use crate::symbolize::Symbolized;
 
 /// How to boot, and what to run.
 #[derive(clap::Args)]
@@ -115,19 +116,21 @@ fn boot(args: &RunArgs, built: &Built) -> Result<Ending> {
         far_cpu: args.far_cpu,
         mem: args.mem.clone(),
         icount: args.icount,
-        gdb: args.gdb,
+        gdb: args.gdb.then(|| "tcp::1234".into()),
         log: args.keep_log.clone(),
         trace: None,
+        memory: None,
     };
     if args.gdb {
         explain_debugging(built, &args.program);
     }
     let limit = args.timeout.map(Duration::from_secs);
+    let output = Symbolized::new(std::io::stdout(), built);
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         eprintln!("xtask: Ctrl-A X leaves the machine");
-        machine.run_on_terminal(limit)
+        machine.run_on_terminal(output, limit)
     } else {
-        machine.converse(std::io::stdin(), std::io::stdout(), limit)
+        machine.converse(std::io::stdin(), output, limit)
     }
 }
 

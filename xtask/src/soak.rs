@@ -129,9 +129,10 @@ fn machine(args: &SoakArgs, built: &Built, words: &[String]) -> Result<Machine> 
         far_cpu: false,
         mem: "256M".into(),
         icount: false,
-        gdb: false,
+        gdb: None,
         log: None,
         trace: None,
+        memory: None,
     })
 }
 

@@ -73,6 +73,10 @@ pub(crate) enum Part {
     Kernel,
     /// Servers and other user programs.
     User,
+    /// The kernel that records what happens.
+    TracedKernel,
+    /// The servers, which tell it the names of programs.
+    TracedServers,
 }
 
 impl Part {
@@ -81,14 +85,16 @@ impl Part {
         target_dir().join(match self {
             Part::Kernel => "kernel",
             Part::User => "user",
+            Part::TracedKernel => "traced-kernel",
+            Part::TracedServers => "traced-user",
         })
     }
 
     /// The flags of its builds.
     fn rust_flags(self) -> Vec<&'static str> {
         let own: &[&str] = match self {
-            Part::Kernel => &[],
-            Part::User => &USER_FLAGS,
+            Part::Kernel | Part::TracedKernel => &[],
+            Part::User | Part::TracedServers => &USER_FLAGS,
         };
         [&RUSTFLAGS, own].concat()
     }
@@ -104,6 +110,8 @@ impl Part {
         };
         match self {
             Part::Kernel => of(&["kernel"], &["--bin", "cowslip"]),
+            Part::TracedKernel => of(&["kernel"], &["--bin", "cowslip", "--features", "trace"]),
+            Part::TracedServers => of(&["servers"], &["--bins", "--features", "trace"]),
             Part::User => {
                 let apps = apps();
                 let apps = apps.iter().map(String::as_str);

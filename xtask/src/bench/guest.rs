@@ -241,9 +241,10 @@ impl Guest {
             far_cpu: false,
             mem: mem.to_owned(),
             icount: true,
-            gdb: false,
+            gdb: None,
             log: None,
             trace: None,
+            memory: None,
         }
     }
 }

@@ -22,6 +22,8 @@ const LAYERS: &[&[&str]] = &[
     &["mm"],
     // CPUs that wait for each other.
     &["sync"],
+    // What all of them tell.
+    &["trace"],
 ];
 
 /// Imports against the direction that are allowed: the file, the module it imports, and why.

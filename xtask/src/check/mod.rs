@@ -1,10 +1,14 @@
 //! `cargo xtask check`: what can be judged without running anything.
 //!
-//! Formatting, lints, documentation, and three rules of this project that no tool knows: a kernel module
-//! imports only what stands below it, machine code stays in few places, and samples are quotations.
+//! Formatting, lints, documentation, and rules of this project that no tool knows: a kernel module
+//! imports only what stands below it, machine code stays in few places, and the pages of the book are true as far as a
+//! program can tell: samples are quotations, links lead somewhere, commands are understood.
 
+mod commands;
 mod layers;
+mod links;
 mod machine_code;
+mod pages;
 mod samples;
 mod source;
 
@@ -13,6 +17,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
+use crate::book;
 use crate::setup::{self, Purpose};
 use crate::workspace::{Part, cargo, root, succeed};
 
@@ -32,9 +37,20 @@ const STEPS: &[Step] = &[
         "samples in the documentation",
         || verdict(samples::check()?),
     ),
+    ("links and names in the documentation", || {
+        verdict(links::check()?)
+    }),
+    ("commands in the documentation", || {
+        verdict(commands::check()?)
+    }),
+    ("the book", || verdict(book::check()?)),
     ("lints, host", lints_host),
     ("lints, kernel on bare metal", || lints(Part::Kernel)),
     ("lints, user programs on bare metal", || lints(Part::User)),
+    ("lints, kernel and servers that trace", || {
+        lints(Part::TracedKernel)?;
+        lints(Part::TracedServers)
+    }),
     ("documentation", documentation),
     ("documentation, kernel on bare metal", kernel_documentation),
 ];

@@ -13,6 +13,7 @@ pub(super) enum Package {
     Qemu,
     Xorriso,
     Ovmf,
+    Gdb,
 }
 
 /// A package manager: its program, the command that installs, and its names for the packages.
@@ -30,6 +31,7 @@ const MANAGERS: &[Manager] = &[
             Package::Qemu => "qemu-system-x86 seabios",
             Package::Xorriso => "xorriso",
             Package::Ovmf => "ovmf",
+            Package::Gdb => "gdb",
         },
     },
     Manager {
@@ -39,6 +41,7 @@ const MANAGERS: &[Manager] = &[
             Package::Qemu => "qemu-system-x86-core seabios-bin",
             Package::Xorriso => "xorriso",
             Package::Ovmf => "edk2-ovmf",
+            Package::Gdb => "gdb",
         },
     },
     Manager {
@@ -48,6 +51,7 @@ const MANAGERS: &[Manager] = &[
             Package::Qemu => "qemu-system-x86 seabios",
             Package::Xorriso => "libisoburn",
             Package::Ovmf => "edk2-ovmf",
+            Package::Gdb => "gdb",
         },
     },
     Manager {
@@ -56,6 +60,7 @@ const MANAGERS: &[Manager] = &[
         name: |package| match package {
             Package::Xorriso => "xorriso",
             Package::Qemu | Package::Ovmf => "qemu",
+            Package::Gdb => "gdb",
         },
     },
 ];

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::packages::Package;
 use crate::firmware::{Uefi, data_file, uefi};
+use crate::gdb::GDB;
 use crate::machine::QEMU;
 use crate::workspace::BARE_METAL;
 
@@ -103,6 +104,14 @@ pub(super) const TOOLS: &[Tool] = &[
         optional: true,
         install: Install::ByHand,
         find: || data_file("qboot.rom").map(shown),
+    },
+    Tool {
+        name: "gdb",
+        why: "gdb",
+        purposes: &[],
+        optional: true,
+        install: Install::Package(Package::Gdb),
+        find: || in_path(GDB),
     },
     Tool {
         name: "Miri",

@@ -4,18 +4,22 @@
 //! 2. *Test programs*: user programs that list test cases in a section of their ELF file. One boot runs
 //!    one program, and a case is named `PROGRAM::CASE`.
 //! 3. *Scenarios*: `cargo xtask run` itself, seen from outside: output, exit status, doors. They are in
-//!    the table of [`scenarios`]. And what `cargo xtask new` makes: see [`new`].
+//!    the table of [`scenarios`]. And what `cargo xtask new` makes, a program in another language, what `trace` tells and
+//!    what `gdb` shows: see [`new`], [`foreign`], [`tracing`] and [`debugger`].
 //!
 //! With `--app`, a program or crate from elsewhere, only its own host tests and test programs run.
 //!
 //! The last line says `N passed, N failed`. What cannot be run here is skipped with a reason, and
 //! listed; it counts as neither.
 
+mod debugger;
+mod foreign;
 mod host;
 mod new;
 mod program;
 mod report;
 mod scenarios;
+mod tracing;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -87,6 +91,13 @@ enum Job {
     },
 }
 
+impl TestArgs {
+    /// The numbers of CPUs to run with.
+    fn cpus(&self) -> Vec<u32> {
+        self.smp.map_or_else(|| CPUS.to_vec(), |smp| vec![smp])
+    }
+}
+
 /// Runs the task.
 pub(crate) fn main(args: &TestArgs) -> Result<ExitCode> {
     let report = Report::new(args.nocapture);
@@ -125,15 +136,23 @@ fn in_machines(args: &TestArgs, report: &Report) -> Result<()> {
             .flat_map(Job::names)
             .for_each(|name| println!("{name}"));
         if news {
-            new::names(&args.filters)
-                .iter()
-                .for_each(|name| println!("{name}"));
+            let others = [
+                new::names(&args.filters),
+                foreign::names(&args.filters),
+                tracing::names(&args.cpus(), &args.filters),
+                debugger::names(&args.filters),
+            ];
+            others.iter().flatten().for_each(|name| println!("{name}"));
         }
     } else {
         run_all(jobs, args, &built, report);
         built.discard_own_archive();
         if news {
             new::run(&args.filters, report)?;
+            foreign::run(&args.filters, report)?;
+            let limit = Duration::from_secs(args.timeout);
+            tracing::run(&args.cpus(), &args.filters, limit, report)?;
+            debugger::run(&args.filters, limit, report)?;
         }
     }
     Ok(())
@@ -141,8 +160,7 @@ fn in_machines(args: &TestArgs, report: &Report) -> Result<()> {
 
 /// The boots that the filters ask for.
 fn jobs(args: &TestArgs, built: &Built) -> Result<VecDeque<Job>> {
-    let own_choice = args.smp.map(|smp| [smp]);
-    let cpus = own_choice.as_ref().map_or(CPUS, |own| own);
+    let cpus = args.cpus();
     let mut jobs = VecDeque::new();
     if !args.apps.is_empty() {
         for (smp, program) in cpus
@@ -153,7 +171,7 @@ fn jobs(args: &TestArgs, built: &Built) -> Result<VecDeque<Job>> {
         }
         return Ok(jobs);
     }
-    for &smp in cpus {
+    for smp in cpus {
         for program in &built.programs {
             jobs.extend(program_run(program, smp, &args.filters)?);
         }
@@ -168,7 +186,7 @@ fn jobs(args: &TestArgs, built: &Built) -> Result<VecDeque<Job>> {
         }
     }
     let races = built.programs.iter().find(|path| path.ends_with(RACES));
-    if let (Some(races), None) = (races, own_choice) {
+    if let (Some(races), None) = (races, args.smp) {
         for &smp in CPUS_OF_RACES {
             jobs.extend(program_run(races, smp, &args.filters)?);
         }

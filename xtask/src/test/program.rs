@@ -18,6 +18,7 @@ use crate::cmdline::command_line;
 use crate::ending::Ending;
 use crate::limine_conf;
 use crate::machine::{Machine, Medium};
+use crate::symbolize::Symbolized;
 
 /// How much of the machine's last words a failure shows.
 const TAIL_LINES: usize = 40;
@@ -96,9 +97,10 @@ impl ProgramRun {
             far_cpu: false,
             mem: "128M".into(),
             icount: false,
-            gdb: false,
+            gdb: None,
             log: None,
             trace: None,
+            memory: None,
         };
         let mut reader = Reader::default();
         let feed = Feed {
@@ -106,7 +108,8 @@ impl ProgramRun {
             report,
             reader: &mut reader,
         };
-        let ending = machine.converse(std::io::empty(), feed, Some(limit))?;
+        let output = Symbolized::new(feed, built);
+        let ending = machine.converse(std::io::empty(), output, Some(limit))?;
         let (outcomes, left) = self.conclude(&mut reader, &ending);
         for outcome in outcomes {
             report.add(outcome);

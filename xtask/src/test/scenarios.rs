@@ -16,6 +16,7 @@ use super::{last_lines, with_cpus};
 use crate::firmware::uefi;
 use crate::image::limine;
 use crate::machine::no_far_cpu;
+use crate::workspace::root;
 
 /// One scenario.
 pub(super) struct Scenario {
@@ -73,18 +74,82 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "bad_read_is_killed",
         program: &["crash", "read"],
         status: 139,
+        check: |output| {
+            contains(
+                output,
+                "\n  in thread 1 of 1\n  expected memory that may be read\n  #0 crash 0x",
+            )?;
+            traced(output, "read_at", "read_volatile(black_box(address))")?;
+            traced(output, "run", "(Some(\"read\"), None) => read(),")
+        },
+        ..USUAL
+    },
+    Scenario {
+        name: "a_null_pointer_is_called_one",
+        program: &["crash", "null"],
+        status: 139,
+        check: |output| contains(output, "\n  a null pointer\n  #0 crash 0x"),
+        ..USUAL
+    },
+    Scenario {
+        name: "a_stack_overflow_is_called_one",
+        program: &["crash", "overflow"],
+        status: 139,
+        check: |output| {
+            contains(
+                output,
+                "\n  a stack overflow: the stack ends there\n  #0 crash 0x",
+            )?;
+            contains(output, "\n  #23 crash 0x")?;
+            traced(output, "crash::descend", "=> descend(depth - 1)")
+        },
+        ..USUAL
+    },
+    Scenario {
+        name: "a_fault_of_a_second_thread_is_told_as_its",
+        program: &["crash", "thread"],
+        status: 139,
+        check: |output| {
+            contains(output, "\n  in thread 2 of 2\n")?;
+            traced(output, "{closure#0}", "thread::spawn(|_| read()")
+        },
+        ..USUAL
+    },
+    Scenario {
+        name: "a_panic_says_where_it_was",
+        program: &["crash", "panic"],
+        status: 101,
+        check: |output| {
+            contains(output, "as asked for\n  #0 crash 0x")?;
+            traced(output, "run", "panic!(\"as asked for\")")
+        },
+        ..USUAL
+    },
+    Scenario {
+        name: "shell_shows_what_happens",
+        input: "store &\nps\nmemmap 3\nbacktrace 2\nmemmap 2\nmemmap 1\nkill 3\nps -t\nexit\n",
+        check: shows_what_happens,
         ..USUAL
     },
     Scenario {
         name: "bad_write_is_killed",
         program: &["crash", "write"],
         status: 139,
+        check: |output| {
+            contains(output, ", where memory is code, at instruction 0x")?;
+            contains(output, "\n  expected memory that may be written\n")?;
+            traced(output, "write", "write_volatile(black_box(code)")
+        },
         ..USUAL
     },
     Scenario {
         name: "bad_jump_is_killed",
         program: &["crash", "exec"],
         status: 139,
+        check: |output| {
+            contains(output, "\n  expected code\n  #0 crash 0x")?;
+            traced(output, "run", "=> execute(),")
+        },
         ..USUAL
     },
     Scenario {
@@ -160,7 +225,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         check: |output| {
             contains(output, "given back: ")?;
             contains(output, "/bin/memhog: out of memory")?;
-            contains(output, " COMMIT  NAME")
+            contains(output, " NAME           BLOCKED ON")
         },
         ..USUAL
     },
@@ -195,6 +260,19 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             contains(output, "rm: /d: directory not empty\n[status 1]")?;
             contains(output, "ls: /d: not found\n[status 1]")?;
             contains(output, "rm: /bin/sh: read-only")
+        },
+        ..USUAL
+    },
+    Scenario {
+        name: "shell_removes_directories_with_all_that_is_in_them",
+        input: "mkdir /a /a/b /a/b/c\ncp /bin/hello /a/b\nrm /a\nrm -r /a /none\nls /a\nrm -r\nrm -r /bin\n/bin/hello\nexit\n",
+        check: |output| {
+            contains(output, "rm: /a: directory not empty\n[status 1]")?;
+            contains(output, "rm: /none: not found\n[status 1]")?;
+            contains(output, "ls: /a: not found\n[status 1]")?;
+            contains(output, "usage: rm [-r] PATH...\n[status 2]")?;
+            contains(output, ": read-only")?;
+            contains(output, "hello from process")
         },
         ..USUAL
     },
@@ -288,7 +366,7 @@ fn panic_with_names(output: &str) -> Result<(), String> {
         " cowslip::arch::power::shutdown+0x",
         " cowslip::arch::trap::system_call+0x",
         "\nrunning thread: ",
-        "    rip: 0x6",
+        "    rip: 0x",
     ] {
         contains(panic, words)?;
     }
@@ -353,6 +431,33 @@ fn gigabyte_in_few_frames(output: &str) -> Result<(), String> {
     match (words.get(2..4).unwrap_or_default(), frames(4), frames(7)) {
         (["-", "-"], Some(1..=16), Some(0..=16)) => Ok(()),
         _ => Err(format!("`{row}` is dearer than a few frames")),
+    }
+}
+
+/// Whether a frame of a backtrace says that it is in a function, of whose name this is the end, at the line of `crash` that has these words.
+fn traced(output: &str, function: &str, words: &str) -> Result<(), String> {
+    const FILE: &str = "user-apps/src/bin/crash.rs";
+    let source = std::fs::read_to_string(root().join(FILE)).map_err(|error| error.to_string())?;
+    let mut lines = source.lines().zip(1..);
+    let line = lines.find(|(line, _)| line.contains(words));
+    let (_, line) = line.ok_or(format!("no `{words}` in {FILE}"))?;
+    contains(output, &format!("{function} at {FILE}:{line}\n"))
+}
+
+/// What the shell shows of a server that waits, and what it does not of others.
+fn shows_what_happens(output: &str) -> Result<(), String> {
+    contains(output, " memstat        a message\n")?;
+    contains(output, " sh             reply from procd\n")?;
+    contains(output, "r-x cow ")?;
+    contains(output, " stack  ")?;
+    contains(output, "thread 1\n  #0 sh 0x")?;
+    contains(output, "run at user-apps/src/bin/sh.rs:")?;
+    contains(output, "sh: memmap: not allowed\n")?;
+    contains(output, "         thread 1     ")?;
+    let rows = output.lines().filter(|line| line.contains("K "));
+    match rows.into_iter().find(|line| line.len() > 80) {
+        None => Ok(()),
+        Some(line) => Err(format!("more than 80 columns: {line}")),
     }
 }
 
