@@ -12,6 +12,7 @@
 extern crate alloc;
 
 use alloc::vec::Vec;
+use core::hint::black_box;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use libipc::abi::{Call, Error as KernelError, USER_END};
@@ -31,7 +32,7 @@ libipc::program!(run);
 
 /// How long the workers are watched, in nanoseconds, and how often.
 const WATCH_NS: u64 = 500_000_000;
-const REPETITIONS: usize = 5;
+const REPETITIONS: usize = 15;
 
 /// Pages that a process has written before it forks.
 const PAGES: usize = 16;
@@ -39,7 +40,11 @@ const PAGES: usize = 16;
 /// What works on one CPU, until it is killed.
 type Worker = fn(&System, cpu: u64, count: &'static AtomicU64) -> Vec<Twin>;
 
-const WORKS: [(&str, Worker); 2] = [("ping_pong", ping_pong), ("fork_exit", fork_exit)];
+const WORKS: [(&str, Worker); 3] = [
+    ("compute", compute),
+    ("ping_pong", ping_pong),
+    ("fork_exit", fork_exit),
+];
 
 fn run() -> Result<(), Error> {
     assert!(cpus::count() > 1, "there is one CPU only");
@@ -47,8 +52,9 @@ fn run() -> Result<(), Error> {
     // A page for each counter, so that no two CPUs write to one line.
     let counters = PageBuffer::new(2 * PAGE_SIZE)?;
     counters.make_shared()?;
-    for (name, worker) in WORKS {
-        for _ in 0..REPETITIONS {
+    // In turns, so that a while in which the host is busy does not fall on one work alone.
+    for _ in 0..REPETITIONS {
+        for (name, worker) in WORKS {
             for nr_cpus in [1, 2] {
                 let rate = rate(&system, worker, counters.addr(), nr_cpus);
                 println!("scale {name} {nr_cpus} {rate}");
@@ -82,6 +88,21 @@ fn rate(system: &System, worker: Worker, counters: u64, nr_cpus: u64) -> u64 {
     let (nr_done, elapsed_ns) = (total() - before, now() - begin);
     twins.into_iter().for_each(Twin::kill);
     (u128::from(nr_done) * 1_000_000_000 / u128::from(elapsed_ns)) as u64
+}
+
+/// Counts, and calls nobody: what the host gives to a second CPU, beyond which no kernel comes.
+fn compute(system: &System, cpu: u64, count: &'static AtomicU64) -> Vec<Twin> {
+    let twin = Twin::start(system, &[], move |_| {
+        stay_on(cpu);
+        let mut sum = 0u64;
+        loop {
+            for step in 0..10_000 {
+                sum = black_box(sum.wrapping_mul(31).wrapping_add(step));
+            }
+            count.fetch_add(1, Relaxed);
+        }
+    });
+    [twin].into()
 }
 
 /// A client calls a server in another space, four words there and back.
