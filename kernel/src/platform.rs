@@ -33,7 +33,7 @@ pub trait Platform: Sync {
     /// alone. Whether one did: then it may have given frames back.
     fn settle(&self) -> bool;
 
-    /// Returns once no CPU uses the page table at `root` any more, nor caches anything of it.
+    /// Returns once no CPU uses the page table at `root` any more. The next flush of it returns once none has it loaded.
     fn retire(&self, root: Frame);
 
     /// Whether the interrupt controllers have this line (a global system interrupt).

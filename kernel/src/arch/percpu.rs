@@ -7,7 +7,10 @@ use core::{
     cell::{Cell, UnsafeCell},
     hint,
     mem::{MaybeUninit, offset_of},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
 };
 
 use kernel::{
@@ -36,6 +39,8 @@ macro_rules! own {
     }};
 }
 
+/// No page-table root's address.
+const NO_ROOT: u64 = u64::MAX;
 /// Bytes of a CPU's kernel stack.
 const STACK_LEN: usize = 32 * 1024;
 /// Bytes of the stack that the kernel is brought up on. Without optimisation much more is moved about.
@@ -162,6 +167,8 @@ pub struct PerCpu {
     number: Cell<usize>,
     /// The physical address of the page-table root in use; 0: the boot loader's. Others read it.
     root: AtomicU64,
+    /// The same of the one that is still loaded while `root` says which comes next, or [`NO_ROOT`]. Others read it.
+    leaving: AtomicU64,
     /// The base of `fs` in use.
     pub fs_base: Cell<u64>,
     /// The thread whose state the vector registers hold, and which may use them.
@@ -205,6 +212,7 @@ impl PerCpu {
             user_rsp: Cell::new(0),
             number: Cell::new(0),
             root: AtomicU64::new(0),
+            leaving: AtomicU64::new(NO_ROOT),
             fs_base: Cell::new(0),
             fpu_owner: Cell::new(None),
             timer: Cell::new(None),
@@ -258,7 +266,37 @@ impl PerCpu {
 
     /// The physical address of the page-table root that a CPU uses.
     pub fn root_of(number: usize) -> PhysAddr {
-        PhysAddr(ALL[number].root.load(Relaxed))
+        PhysAddr(ALL[number].root.load(Acquire))
+    }
+
+    /// The physical address of the root that a CPU still has loaded, if it is to use another one, which was [seen](Self::root_of) before.
+    #[inline(always)]
+    pub fn left_by(number: usize) -> Option<PhysAddr> {
+        let leaving = ALL[number].leaving.load(Acquire);
+        (leaving != NO_ROOT).then_some(PhysAddr(leaving))
+    }
+
+    /// Notes the page-table root that is to be used, while the last one stays loaded until the CPU [arrives](Self::arrive).
+    pub fn leave_for(&self, root: PhysAddr) {
+        let last = self.root.load(Relaxed);
+        if last == root.0 {
+            return;
+        }
+        // What is loaded is another one if it was left before.
+        if self.leaving.load(Relaxed) == NO_ROOT {
+            self.leaving.store(last, Relaxed);
+        }
+        // Whoever sees this sees that.
+        self.root.store(root.0, Release);
+    }
+
+    /// Does `load` with the page-table root that the CPU has left another one for, if it has.
+    #[inline(always)]
+    pub fn arrive(&self, load: impl FnOnce(PhysAddr)) {
+        if self.leaving.load(Relaxed) != NO_ROOT {
+            load(PhysAddr(self.root.load(Relaxed)));
+            self.leaving.store(NO_ROOT, Release);
+        }
     }
 
     /// The same, or `None` where it is too early for it.

@@ -236,9 +236,10 @@ pub fn answer() {
     }
 }
 
-/// What a CPU does that waits for another one.
+/// What a CPU does that waits for another one, which may wait until it has left a page table.
 #[inline]
 pub fn wait_a_little() {
+    trap::arrive();
     answer();
     hint::spin_loop();
 }
@@ -263,16 +264,22 @@ pub fn retire_others(root: Frame) {
 /// cease to run threads meanwhile.
 ///
 /// A CPU says that it runs threads, and notes the root, before it loads that, and loading it waits until both can be seen. So either
-/// they are seen here, or the CPU sees the tables as they are now. One that has ceased to run threads answers as well.
+/// they are seen here, or the CPU sees the tables as they are now. One that has ceased to run threads answers as well. One that is
+/// on its way to another page table is waited for; it waits for nobody.
 fn ask_users(uses: impl Fn(PhysAddr) -> bool, request: impl FnOnce() -> Request) {
+    trap::arrive();
     core::sync::atomic::fence(SeqCst);
     let me = PerCpu::number();
     let mut others = 0;
     let mut rest = trap::running() & !(1 << me);
     while let Some(number) = rest.checked_ilog2() {
         rest &= !(1 << number);
-        if uses(PerCpu::root_of(number as usize)) {
+        let number = number as usize;
+        if uses(PerCpu::root_of(number)) {
             others |= 1 << number;
+        }
+        while PerCpu::left_by(number).is_some_and(&uses) {
+            wait_a_little();
         }
     }
     if others != 0 {

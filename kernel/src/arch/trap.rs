@@ -321,7 +321,11 @@ fn lock_for_thread() -> Option<Guard> {
 /// Makes the CPU ready for a thread that has nothing special.
 #[inline(always)]
 fn switch_fast(next: &Thread) -> NonNull<Registers> {
-    use_root(next.root);
+    let root = next.root.addr();
+    if PerCpu::replace_root(root.0) != root.0 {
+        // SAFETY: the table is a space's, whose thread runs here.
+        unsafe { cpu::load_page_table(root) };
+    }
     PerCpu::set_registers(&next.regs);
     NonNull::from(&next.regs)
 }
@@ -634,7 +638,10 @@ fn leave(mut guard: Guard) -> *const Registers {
             return &thread.regs;
         }
         if !thread.special.contains(Special::LONG) {
-            return switch(PerCpu::get(), kernel, thread);
+            let registers = switch(PerCpu::get(), kernel, thread);
+            drop(guard);
+            arrive();
+            return registers;
         }
     }
     reschedule(guard)
@@ -654,6 +661,7 @@ fn reschedule(mut guard: Guard) -> *const Registers {
             Some(thread) if thread.special.contains(Special::LONG) => {
                 sys::syscall(kernel);
                 drop(guard);
+                arrive();
                 poll_interrupts();
                 guard = lock();
                 continue;
@@ -662,6 +670,9 @@ fn reschedule(mut guard: Guard) -> *const Registers {
                 let registers = switch(cpu, kernel, thread);
                 if KERNEL.has_several_sharers() && !kernel.mm.dead.is_empty() {
                     work_off(guard);
+                } else {
+                    drop(guard);
+                    arrive();
                 }
                 return registers;
             }
@@ -695,6 +706,7 @@ fn reschedule(mut guard: Guard) -> *const Registers {
 fn work_off(guard: Guard) {
     let _apart = guard.apart(PerCpu::number());
     drop(guard);
+    arrive();
     vm::reap(&MM);
 }
 
@@ -706,10 +718,10 @@ fn poll_interrupts() {
     interrupts::disable();
 }
 
-/// Makes the CPU ready for a thread.
+/// Makes the CPU ready for a thread, but for its page table: when others may have the kernel again, the CPU [arrives](arrive) there.
 fn switch(cpu: &PerCpu, kernel: &Kernel, thread: &Thread) -> *const Registers {
     fpu::switch(cpu, kernel, Some(thread));
-    use_root(thread.root);
+    cpu.leave_for(thread.root.addr());
     PerCpu::set_registers(&thread.regs);
     // Whoever ran last may have loaded a selector into `fs`, which makes the base 0.
     let fs_base = thread.fs_base();
@@ -719,13 +731,19 @@ fn switch(cpu: &PerCpu, kernel: &Kernel, thread: &Thread) -> *const Registers {
     &thread.regs
 }
 
+/// Loads the page table that the CPU was to use since it last [left](PerCpu::leave_for) one. To forget all translations takes long, and
+/// nobody need wait for it but who is going to free the tables of the one that is left.
+#[inline(always)]
+pub fn arrive() {
+    // SAFETY: the table is the kernel's own, or a space's whose thread runs here: both have the kernel's half, and do not go away.
+    PerCpu::get().arrive(|root| unsafe { cpu::load_page_table(root) });
+}
+
 /// Uses this page table from now on.
 #[inline]
 pub fn use_root(root: Frame) {
-    if PerCpu::replace_root(root.addr().0) != root.addr().0 {
-        // SAFETY: the table is a space's, or the kernel's own: both have the kernel's half.
-        unsafe { cpu::load_page_table(root.addr()) };
-    }
+    PerCpu::get().leave_for(root.addr());
+    arrive();
 }
 
 /// The CPUs that run threads, a bit each. The others use the kernel's page table.
@@ -756,9 +774,13 @@ fn settle_others() -> bool {
     KERNEL.settle(PerCpu::number(), smp::wait_a_little)
 }
 
-/// Makes every CPU leave a page table that is about to go away.
+/// Makes every CPU leave a page table that is about to go away. This one still has it loaded until it [arrives](arrive) elsewhere, and
+/// whoever flushes before it is worked off waits for that.
 pub fn retire(root: Frame) {
-    retire_here(root);
+    if PerCpu::root() == root.addr() {
+        // Most often another thread runs here next, whose page table is loaded then.
+        PerCpu::get().leave_for(paging::root().addr());
+    }
     if KERNEL.has_several_sharers() {
         smp::retire_others(root);
     }

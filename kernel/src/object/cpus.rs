@@ -299,11 +299,21 @@ impl Kernel {
         None
     }
 
-    /// Lets an idle CPU take over a thread, if any waits here.
+    /// Lets an idle CPU take over a thread, if one waits here that may run there.
     #[inline]
     pub(crate) fn offer_work(&mut self) {
         if self.cpus.idle != 0 && self.cpus.here().run_queue.highest().is_some() {
-            self.look_again(self.cpus.idle.trailing_zeros() as usize);
+            self.offer_first();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn offer_first(&mut self) {
+        let idle = self.cpus.idle;
+        let first = self.cpus.here().run_queue.first_for(&self.threads, idle);
+        if let Some(thread) = first.and_then(|first| self.threads.get(first)) {
+            self.look_again((thread.affinity & idle).trailing_zeros() as usize);
         }
     }
 

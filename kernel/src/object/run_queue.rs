@@ -1,6 +1,8 @@
 //! Threads that can run and do not, by priority: a queue for each CPU.
 
-use super::cpus::numbers;
+use core::iter;
+
+use super::cpus::{Affinity, numbers};
 use super::queue::{Queue, WAIT};
 use super::{Id, MAX_PRIORITY, Thread, Threads};
 
@@ -115,20 +117,23 @@ impl RunQueue {
     /// Takes the first thread of the highest priority that may run on another CPU, if it is near the
     /// front of its list.
     pub(super) fn pop_for(&mut self, threads: &mut Threads, cpu: usize) -> Option<Id<Thread>> {
+        let id = self.first_for(threads, 1 << cpu)?;
+        self.remove(threads, id);
+        Some(id)
+    }
+
+    /// The first thread of the highest priority that may run on one of these CPUs, if it is near the front of its list.
+    pub(super) fn first_for(&self, threads: &Threads, cpus: Affinity) -> Option<Id<Thread>> {
         /// How many threads of each priority are looked at.
         const FRONT: usize = 4;
-        for priority in numbers(self.occupied.into()) {
-            let mut next = self.lists[priority].first();
-            for _ in 0..FRONT {
-                let Some(id) = next else { break };
-                if threads.get(id)?.affinity >> cpu & 1 != 0 {
-                    self.remove(threads, id);
-                    return Some(id);
-                }
-                next = self.lists[priority].after(threads, id);
-            }
-        }
-        None
+        numbers(self.occupied.into()).find_map(|priority| {
+            let list = &self.lists[priority];
+            let waiting = iter::successors(list.first(), |&id| list.after(threads, id));
+            waiting.take(FRONT).find(|&id| {
+                let thread = threads.get(id);
+                thread.is_some_and(|thread| thread.affinity & cpus != 0)
+            })
+        })
     }
 
     /// Takes out a thread that is in the queue, at the priority it has.

@@ -9,7 +9,7 @@ use cowslip_abi::Commit;
 use crate::{
     mm::{DeadTable, Departing, Flush, Frame, Mm, OutOfMemory, Reserve, phys::NR_ENTRIES},
     vm::{
-        cursor::{next_present, next_used},
+        cursor::{ROOT, next_present, next_used},
         entry::{Kind, Pattern, Slot},
         remap::release_alike,
         table::nr_user_entries,
@@ -102,7 +102,12 @@ fn step(mm: &Mm, dead: DeadTable) -> usize {
     if dead.level == 0 {
         return drop_leaf(mm, dead);
     }
-    let flushed = mm.flush(&Flush::none());
+    let flush = match (dead.level, dead.next) {
+        // A CPU may be just about to leave it.
+        (ROOT, 0) => Flush::all(dead.frame),
+        _ => Flush::none(),
+    };
+    let flushed = mm.flush(&flush);
     let (table, end) = (mm.map.table(dead.frame), nr_user_entries(dead.level));
     let DeadTable {
         mut next, mut left, ..

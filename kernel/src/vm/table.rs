@@ -5,7 +5,7 @@ use core::{marker::PhantomPinned, ops::Deref};
 use cowslip_abi::Commit;
 
 use crate::{
-    mm::{DeadTable, Flush, Frame, Mm, OutOfMemory, phys::NR_ENTRIES},
+    mm::{DeadTable, Frame, Mm, OutOfMemory, phys::NR_ENTRIES},
     sync::Claimed,
     vm::{
         commit::Charge,
@@ -168,9 +168,8 @@ impl PageTable {
 
     /// Releases all pages, all tables and the root, [later](fn@super::reap).
     ///
-    /// No CPU may have the space active, nor activate it.
+    /// No CPU may activate the space, and whoever has it active must leave it.
     pub fn destroy(self, mm: &Mm) {
-        mm.flush(&Flush::all(self.root));
         self.shrink(mm, self.commit());
         mm.bury(DeadTable {
             frame: self.root,

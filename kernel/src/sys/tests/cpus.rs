@@ -98,6 +98,20 @@ fn a_cpu_that_goes_on_while_others_wait_tells_an_idle_one() {
 }
 
 #[test]
+fn an_idle_cpu_is_not_told_of_what_may_not_run_there() {
+    let mut machine = two_idle();
+    let programs = [(); 3].map(|()| machine.program());
+    programs
+        .iter()
+        .for_each(|program| machine.kernel.set_affinity(program.thread, 0b01));
+    let running = machine.look(0).expect("one that may run here");
+    assert_eq!(machine.look(1), None);
+    kicked(&machine);
+    assert_eq!((machine.look(0), kicked(&machine)), (Some(running), 0));
+    machine.finish();
+}
+
+#[test]
 fn a_thread_that_is_killed_while_it_runs_elsewhere_is_taken_from_that_cpu() {
     let mut machine = two_idle();
     let (a, b) = (machine.program(), machine.program());
