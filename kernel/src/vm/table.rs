@@ -91,7 +91,7 @@ impl PageTable {
         self.lock.is_claimed()
     }
 
-    /// The root: what CR3 points at, and what names the space in a [`Flush`].
+    /// The root: what CR3 points at, and what names the space in a [`Flush`](crate::mm::Flush).
     #[must_use]
     pub const fn root(&self) -> Frame {
         self.root
