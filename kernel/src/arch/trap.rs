@@ -777,9 +777,11 @@ fn settle_others() -> bool {
 /// Makes every CPU leave a page table that is about to go away. This one still has it loaded until it [arrives](arrive) elsewhere, and
 /// whoever flushes before it is worked off waits for that.
 pub fn retire(root: Frame) {
-    if KERNEL.has_several_sharers() {
-        smp::retire_others(root);
+    if !KERNEL.has_several_sharers() {
+        // It is worked off at once.
+        return retire_here(root);
     }
+    smp::retire_others(root);
     if PerCpu::root() == root.addr() {
         // Most often another thread runs here next, whose page table is loaded then.
         PerCpu::get().leave_for(paging::root().addr());
