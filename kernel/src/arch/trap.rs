@@ -812,6 +812,12 @@ pub fn flush(flush: &Flush) {
     if KERNEL.has_several_sharers() {
         smp::flush_others(flush);
     }
+    debug_assert!(
+        flush
+            .spaces()
+            .all(|space| PerCpu::left_by(PerCpu::number()) != Some(space.root.addr())),
+        "a page table that may be worked off is still loaded"
+    );
 }
 
 /// The same on this CPU.
