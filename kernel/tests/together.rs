@@ -14,7 +14,7 @@ use std::{
 use cowslip_abi::{Access, Error, FoundEntry, PAGE_SIZE, Perm, ShareMode};
 use kernel::{
     mm::{
-        Mm,
+        Flush, Mm,
         phys::{INDEX_BITS, NR_ENTRIES},
         sim::{Cpu, SimMemory},
     },
@@ -100,7 +100,10 @@ impl Space {
     /// Ends the space. Another one begins in its place.
     fn end(&mut self, mm: &Mm) -> Result<(), Error> {
         let next = PageTable::new(mm, &[0; 256])?;
-        std::mem::replace(&mut self.table, next).destroy(mm);
+        let ended = std::mem::replace(&mut self.table, next);
+        // As a CPU does that leaves a page table, before others work it off.
+        let _ = mm.flush(&Flush::all(ended.root()));
+        ended.destroy(mm);
         self.pages.fill(Page::Empty);
         Ok(())
     }
