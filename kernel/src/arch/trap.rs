@@ -639,8 +639,7 @@ fn leave(mut guard: Guard) -> *const Registers {
         }
         if !thread.special.contains(Special::LONG) {
             let registers = switch(PerCpu::get(), kernel, thread);
-            drop(guard);
-            arrive();
+            let_go(guard);
             return registers;
         }
     }
@@ -660,8 +659,7 @@ fn reschedule(mut guard: Guard) -> *const Registers {
             // In the middle of a call that takes more than one step: this is the next one.
             Some(thread) if thread.special.contains(Special::LONG) => {
                 sys::syscall(kernel);
-                drop(guard);
-                arrive();
+                let_go(guard);
                 poll_interrupts();
                 guard = lock();
                 continue;
@@ -671,8 +669,7 @@ fn reschedule(mut guard: Guard) -> *const Registers {
                 if KERNEL.has_several_sharers() && !kernel.mm.dead.is_empty() {
                     work_off(guard);
                 } else {
-                    drop(guard);
-                    arrive();
+                    let_go(guard);
                 }
                 return registers;
             }
@@ -700,13 +697,19 @@ fn reschedule(mut guard: Guard) -> *const Registers {
     }
 }
 
+/// Lets go of the kernel, and loads the page table that comes next.
+#[inline(always)]
+fn let_go(guard: Guard) {
+    drop(guard);
+    arrive();
+}
+
 /// Lets go of the kernel, and works off some dead tables.
 #[cold]
 #[inline(never)]
 fn work_off(guard: Guard) {
     let _apart = guard.apart(PerCpu::number());
-    drop(guard);
-    arrive();
+    let_go(guard);
     vm::reap(&MM);
 }
 
