@@ -89,12 +89,6 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// The last part of a path.
-#[must_use]
-pub fn file_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
 /// The frames of the thread that calls this, which is the first of them.
 #[cfg(target_os = "none")]
 #[inline(never)]
@@ -176,7 +170,7 @@ mod tests {
     fn a_frame_is_printed_with_program_and_address() {
         let line = Line {
             number: 1,
-            program: file_name("/bin/crash"),
+            program: crate::fs::file_name("/bin/crash"),
             ip: 0x6_1234,
         };
         assert_eq!(line.to_string(), "  #1 crash 0x61234");

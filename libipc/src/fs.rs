@@ -18,6 +18,12 @@ use crate::services::procd::Streams;
 use crate::services::{Error, Refusal};
 use crate::start;
 
+/// The last part of a path.
+#[must_use]
+pub fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 fn server() -> Borrowed<'static, FilesClient> {
     FilesClient::borrow(start::files())
 }

@@ -131,7 +131,7 @@ pub(crate) fn panic_message(message: &dyn fmt::Display) {
         output.flush();
     }
     let _ = writeln!(buffer, "{}: {message}", name());
-    let program = backtrace::file_name(name());
+    let program = crate::fs::file_name(name());
     for (number, ip) in backtrace::of_this_thread().skip(1).enumerate() {
         let _ = writeln!(
             buffer,

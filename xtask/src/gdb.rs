@@ -18,9 +18,8 @@ use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol};
 
 use crate::build::{BuildArgs, Built, build};
-use crate::cmdline::command_line;
 use crate::limine_conf;
-use crate::machine::{Machine, Medium, Scratch};
+use crate::machine::{Machine, Scratch};
 use crate::setup::{self, Purpose};
 use crate::workspace::output_dir;
 
@@ -83,21 +82,9 @@ pub(crate) fn main(args: &GdbArgs) -> Result<ExitCode> {
 
 fn machine(args: &GdbArgs, built: &Built, socket: &Path) -> Result<Machine> {
     let base = limine_conf::entry()?.cmdline;
-    let archive = built.archive_for(args.program.first().map(String::as_str));
     Ok(Machine {
-        medium: Medium::Direct {
-            kernel: built.kernel.clone(),
-            archive: archive.to_owned(),
-            cmdline: command_line(&base, None, &args.program),
-        },
-        smp: args.smp,
-        far_cpu: false,
-        mem: args.mem.clone(),
-        icount: false,
         gdb: Some(format!("unix:{},server=on,wait=off", socket.display())),
-        log: None,
-        trace: None,
-        memory: None,
+        ..Machine::direct(built, &base, &args.program, args.smp, &args.mem)
     })
 }
 
@@ -142,9 +129,7 @@ fn run_gdb(args: &GdbArgs, script: &Path) -> Result<ExitStatus> {
 /// Writes the commands that gdb begins with.
 fn write_script(built: &Built, program: Option<&String>, socket: &Path) -> Result<PathBuf> {
     let program = match program {
-        Some(path) => Some(target(
-            &built.program(path.rsplit('/').next().unwrap_or(path)),
-        )?),
+        Some(path) => Some(target(&built.program(libipc::fs::file_name(path)))?),
         None => None,
     };
     let text = script(&built.kernel, program.as_ref(), socket);

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal};
 
+use crate::build::Built;
+use crate::cmdline::command_line;
 use crate::ending::Ending;
 use crate::firmware::{Uefi, data_file, uefi};
 use crate::serial::Plain;
@@ -72,6 +74,33 @@ pub(crate) enum Firmware {
 }
 
 impl Machine {
+    /// One that boots what was built through the direct door, and runs a program with its arguments, or a shell. `base` is the command
+    /// line before these.
+    pub(crate) fn direct(
+        built: &Built,
+        base: &str,
+        program: &[String],
+        smp: u32,
+        mem: &str,
+    ) -> Self {
+        let archive = built.archive_for(program.first().map(String::as_str));
+        Self {
+            medium: Medium::Direct {
+                kernel: built.kernel.clone(),
+                archive: archive.to_owned(),
+                cmdline: command_line(base, None, program),
+            },
+            smp,
+            far_cpu: false,
+            mem: mem.to_owned(),
+            icount: false,
+            gdb: None,
+            log: None,
+            trace: None,
+            memory: None,
+        }
+    }
+
     /// Runs the machine on this terminal: it has the keyboard, and what it says goes to `output`.
     pub(crate) fn run_on_terminal(
         &self,

@@ -13,10 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Result;
 
 use crate::build::{BuildArgs, Built, build};
-use crate::cmdline::command_line;
 use crate::ending::Ending;
 use crate::limine_conf;
-use crate::machine::{Machine, Medium};
+use crate::machine::Machine;
 use crate::setup::{self, Purpose};
 
 /// The program.
@@ -117,23 +116,8 @@ fn add_rounds(totals: &mut BTreeMap<String, u64>, output: &str) {
 }
 
 fn machine(args: &SoakArgs, built: &Built, words: &[String]) -> Result<Machine> {
-    Ok(Machine {
-        medium: Medium::Direct {
-            kernel: built.kernel.clone(),
-            archive: built
-                .archive_for(words.first().map(String::as_str))
-                .to_owned(),
-            cmdline: command_line(&limine_conf::entry()?.cmdline, None, words),
-        },
-        smp: args.smp,
-        far_cpu: false,
-        mem: "256M".into(),
-        icount: false,
-        gdb: None,
-        log: None,
-        trace: None,
-        memory: None,
-    })
+    let base = limine_conf::entry()?.cmdline;
+    Ok(Machine::direct(built, &base, words, args.smp, "256M"))
 }
 
 /// A seed that nobody has chosen, short enough to be typed.

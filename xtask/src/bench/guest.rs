@@ -10,10 +10,9 @@ use anyhow::{Result, bail};
 
 use super::reading::{Reading, readings};
 use crate::build::Built;
-use crate::cmdline::command_line;
 use crate::ending::Ending;
 use crate::limine_conf;
-use crate::machine::{Machine, Medium};
+use crate::machine::Machine;
 
 /// How long a boot may take.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -228,23 +227,11 @@ impl Guest {
     }
 
     fn machine(&self, mem: &str, program: &[&str]) -> Machine {
-        let archive = self.built.archive_for(program.first().copied());
+        let base = format!("{} ticks", self.base);
         let program: Vec<_> = program.iter().map(|&word| word.to_owned()).collect();
-        let cmdline = command_line(&format!("{} ticks", self.base), None, &program);
         Machine {
-            medium: Medium::Direct {
-                kernel: self.built.kernel.clone(),
-                archive: archive.to_owned(),
-                cmdline,
-            },
-            smp: self.smp,
-            far_cpu: false,
-            mem: mem.to_owned(),
             icount: true,
-            gdb: None,
-            log: None,
-            trace: None,
-            memory: None,
+            ..Machine::direct(&self.built, &base, &program, self.smp, mem)
         }
     }
 }

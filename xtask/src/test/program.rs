@@ -14,10 +14,9 @@ use anyhow::Result;
 use super::report::{Outcome, Report, Verdict};
 use super::{last_lines, selected, with_cpus};
 use crate::build::Built;
-use crate::cmdline::command_line;
 use crate::ending::Ending;
 use crate::limine_conf;
-use crate::machine::{Machine, Medium};
+use crate::machine::Machine;
 use crate::symbolize::Symbolized;
 
 /// How much of the machine's last words a failure shows.
@@ -87,21 +86,7 @@ impl ProgramRun {
         for (_, word) in WORDS.iter().filter(|(program, _)| *program == self.program) {
             base += &format!(" {word}");
         }
-        let machine = Machine {
-            medium: Medium::Direct {
-                kernel: built.kernel.clone(),
-                archive: built.archive_for(Some(&self.program)).to_owned(),
-                cmdline: command_line(&base, None, &words),
-            },
-            smp: self.smp,
-            far_cpu: false,
-            mem: "128M".into(),
-            icount: false,
-            gdb: None,
-            log: None,
-            trace: None,
-            memory: None,
-        };
+        let machine = Machine::direct(built, &base, &words, self.smp, "128M");
         let mut reader = Reader::default();
         let feed = Feed {
             run: self,

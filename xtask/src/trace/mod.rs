@@ -30,10 +30,9 @@ use anyhow::{Context, Result, bail};
 
 pub(crate) use self::story::{Passed, Story};
 use crate::build::{BuildArgs, Built, build, shown};
-use crate::cmdline::command_line;
 use crate::ending::Ending;
 use crate::limine_conf;
-use crate::machine::{Machine, Medium, Scratch};
+use crate::machine::{Machine, Scratch};
 use crate::setup::{self, Purpose};
 use crate::workspace::target_dir;
 use recording::Recording;
@@ -123,21 +122,8 @@ impl Traced<'_> {
         let memory = scratch.path().join("memory");
         let base = limine_conf::entry()?.cmdline;
         let machine = Machine {
-            medium: Medium::Direct {
-                kernel: built.kernel.clone(),
-                archive: built
-                    .archive_for(program.first().map(String::as_str))
-                    .to_owned(),
-                cmdline: command_line(&base, None, program),
-            },
-            smp: self.smp,
-            far_cpu: false,
-            mem: self.mem.to_owned(),
-            icount: false,
-            gdb: None,
-            log: None,
-            trace: None,
             memory: Some(memory.clone()),
+            ..Machine::direct(built, &base, program, self.smp, self.mem)
         };
         let ending = machine.converse(input, output, self.limit)?;
         let recording = Recording::read(&built.kernel, &memory)
@@ -153,7 +139,7 @@ struct Files {
 }
 
 fn write(story: &Story, folder: &Path, program: &[String]) -> Result<Files> {
-    let Some(name) = program.first().and_then(|path| path.rsplit('/').next()) else {
+    let Some(name) = program.first().map(|path| libipc::fs::file_name(path)) else {
         bail!("there is no program to trace");
     };
     std::fs::create_dir_all(folder)
