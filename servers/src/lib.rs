@@ -31,6 +31,6 @@ pub mod procd;
 fn tell_name(space: &libipc::Space, path: &str) {
     #[cfg(feature = "trace")]
     // It is for those who look from outside; a kernel without traces refuses.
-    let _ = space.set_name(path.rsplit('/').next().unwrap_or(path));
+    let _ = space.set_name(libipc::fs::file_name(path));
     let _ = (space, path);
 }

@@ -9,10 +9,10 @@ use libipc::abi::{PAGE_SIZE, Perm, RangeKind, USER_END};
 use libipc::fs::{File, Read};
 use libipc::object::Range;
 use libipc::services::Error;
-use libipc::services::procd::{Entry, ProcdClient};
+use libipc::services::procd::ProcdClient;
 use libipc::start::{self, STACK_LEN, STACK_TOP};
 
-use crate::ps::size;
+use crate::ps::{self, size};
 
 /// How many times the process server is asked about one process: more than any but a malicious one takes.
 const MAX_REQUESTS: usize = 1024;
@@ -54,7 +54,7 @@ impl Map {
     pub fn of(pid: u64) -> Result<Self, Error> {
         let procd = ProcdClient::borrow(start::procd());
         let mut map = Map::default();
-        if let Some(entry) = entry(&procd, pid) {
+        if let Ok(entry) = ps::entry(&procd, pid) {
             map.program_end = program_end(entry.name()).unwrap_or(0);
             map.commit = entry.commit;
         }
@@ -132,15 +132,6 @@ fn cut(range: Range, at: u64) -> (Option<Range>, Option<Range>) {
     };
     let is_some = |range: &Range| range.start < range.end;
     (Some(before).filter(is_some), Some(behind).filter(is_some))
-}
-
-/// A line of the process list.
-fn entry(procd: &ProcdClient, pid: u64) -> Option<Entry> {
-    let (entries, count) = procd.entries(pid.checked_sub(1)?).ok()?;
-    entries[..count]
-        .first()
-        .filter(|entry| entry.pid == pid)
-        .copied()
 }
 
 /// Where a program ends, by its file, if that is one of the boot archive.

@@ -69,7 +69,7 @@ impl Snapshot {
                 for &entry in &entries[..count] {
                     processes.push(Process {
                         entry,
-                        threads: unless_gone(threads(&procd, entry.pid))?,
+                        threads: threads_of(&procd, entry.pid)?,
                         memory: unless_gone(memory(&procd, entry.pid))?,
                     });
                     last = entry.pid;
@@ -177,6 +177,19 @@ fn unless_gone<T: Default>(outcome: Result<T, Error>) -> Result<T, Error> {
         Err(Error::Refused(Refusal::NotFound)) => Ok(T::default()),
         outcome => outcome,
     }
+}
+
+/// A process's line in the process list.
+pub(crate) fn entry(procd: &ProcdClient, pid: u64) -> Result<Entry, Error> {
+    let (entries, count) = procd.entries(pid.saturating_sub(1))?;
+    let first = entries[..count].first();
+    let found = first.filter(|entry| entry.pid == pid).copied();
+    Ok(found.ok_or(Refusal::NotFound)?)
+}
+
+/// A process's threads; none if it has just ended.
+pub(crate) fn threads_of(procd: &ProcdClient, pid: u64) -> Result<Vec<Member>, Error> {
+    unless_gone(threads(procd, pid))
 }
 
 fn threads(procd: &ProcdClient, pid: u64) -> Result<Vec<Member>, Error> {

@@ -4,11 +4,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use libipc::backtrace::{Line, MAX_FRAMES};
+use libipc::services::Error;
 use libipc::services::procd::ProcdClient;
-use libipc::services::{Error, Refusal};
 use libipc::start;
 
-use crate::ps::Snapshot;
+use crate::ps;
 
 /// The backtraces of all threads of the caller or a descendant, a line for each frame. One that runs meanwhile is where it was when it last
 /// came into the kernel, or somewhere since.
@@ -17,20 +17,15 @@ use crate::ps::Snapshot;
 /// As for [`Procd::stack`](libipc::services::procd::Procd::stack).
 pub fn of(pid: u64) -> Result<Vec<Vec<String>>, Error> {
     let procd = ProcdClient::borrow(start::procd());
-    let all = Snapshot::take()?;
-    let process = all
-        .processes
-        .iter()
-        .find(|process| process.entry.pid == pid);
-    let process = process.ok_or(Refusal::NotFound)?;
+    let entry = ps::entry(&procd, pid)?;
     let mut stacks = Vec::new();
-    for thread in &process.threads {
+    for thread in ps::threads_of(&procd, pid)? {
         let mut bytes = [0; 8 * MAX_FRAMES];
         let len = procd.stack(pid, thread.number, &mut bytes)?;
         let (frames, _) = bytes[..len].as_chunks();
         let lines = frames.iter().enumerate().map(|(number, ip)| Line {
             number,
-            program: process.entry.name(),
+            program: entry.name(),
             ip: u64::from_le_bytes(*ip),
         });
         stacks.push(lines.map(|line| line.to_string()).collect());

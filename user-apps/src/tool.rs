@@ -14,8 +14,7 @@ pub const CHUNK: usize = 64 * 1024;
 /// The program's name.
 #[must_use]
 pub fn name() -> &'static str {
-    let path = start::args().next().unwrap_or("?");
-    path.rsplit('/').next().unwrap_or(path)
+    fs::file_name(start::args().next().unwrap_or("?"))
 }
 
 /// Says what went wrong.
@@ -49,7 +48,7 @@ pub fn for_each<'a>(
 #[must_use]
 pub fn destination(from: &str, to: &str) -> String {
     let from = from.trim_end_matches('/');
-    let name = from.rsplit('/').next().unwrap_or(from);
+    let name = fs::file_name(from);
     match fs::metadata(to) {
         Ok(there) if there.kind == Kind::Directory => format!("{to}/{name}"),
         _ => String::from(to),

@@ -8,6 +8,7 @@
 //!
 //! A process's children become init's when it ends. Numbers are never used again.
 
+use libipc::fs::file_name;
 use libipc::service::Reply;
 use libipc::services::Refusal;
 use libipc::services::procd::{Ended, Entry, INIT_PID};
@@ -24,7 +25,7 @@ pub type Name = [u8; 24];
 /// The end of a path that fits.
 #[must_use]
 pub fn name(path: &str) -> Name {
-    let bytes = path.rsplit('/').next().unwrap_or(path).as_bytes();
+    let bytes = file_name(path).as_bytes();
     let mut name = [0; 24];
     let len = bytes.len().min(name.len());
     name[..len].copy_from_slice(&bytes[..len]);

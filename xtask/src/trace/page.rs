@@ -113,7 +113,7 @@ fn rows(story: &Story, spaces: &[usize], names: &mut Names) -> Vec<Row> {
 
 /// The lanes of the program and its forks; all, if it never ran.
 fn own_lanes(story: &Story, spaces: &[usize], program: &[String]) -> Vec<usize> {
-    let name = program.first().and_then(|path| path.rsplit('/').next());
+    let name = program.first().map(|path| libipc::fs::file_name(path));
     let is_own = |space: usize| Some(story.base_name(space).as_str()) == name;
     let lanes = spaces.iter().enumerate();
     let own: Vec<_> = lanes
