@@ -544,6 +544,74 @@ fn coming_back_must_release() {
     check(4, || one_works_apart(true, Rush::None));
 }
 
+/// CPU 1 works on something of its own so many times, apart from the lock and without going in, while CPU 0 has the lock alone and
+/// uses it once.
+fn one_works_on_its_own(nr_times: usize, rush: Rush) {
+    let lock = new_lock(Watched::default(), 2);
+    let worker = {
+        let lock = Arc::clone(&lock);
+        thread::spawn(move || {
+            for _ in 0..nr_times {
+                let _apart = lock.apart(1).unwrap_or_else(|| {
+                    let patience = Patience::default();
+                    let door = lock.door(1);
+                    lock.share_later(1, door, || patience.wait()).apart()
+                });
+                // SAFETY: loom checks that nobody else uses it.
+                let own = unsafe { &*lock.as_ptr() };
+                own.set(own.get() + 1);
+            }
+        })
+    };
+    let settle = || {
+        let patience = Patience::default();
+        lock.settle(0, || patience.wait());
+    };
+    if rush == Rush::SettlesFirst {
+        settle();
+    }
+    let guard = self::lock(&lock, 0);
+    if rush == Rush::None {
+        settle();
+    }
+    guard.set(guard.get() + 1);
+    drop(guard);
+    worker.join().unwrap();
+    assert_eq!(read(&lock, 0), nr_times as u64 + 1);
+}
+
+#[test]
+fn nobody_begins_to_work_on_its_own_where_one_has_settled() {
+    check(4, || one_works_on_its_own(1, Rush::None));
+    check(3, || one_works_on_its_own(2, Rush::None));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn who_uses_what_is_anothers_own_must_settle() {
+    check(4, || one_works_on_its_own(1, Rush::DoesNotSettle));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn who_uses_what_is_anothers_own_must_settle_when_it_has_the_lock() {
+    check(4, || one_works_on_its_own(2, Rush::SettlesFirst));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn beginning_to_work_on_its_own_must_be_one_step() {
+    Weakness::Atomicity.prevails();
+    check(4, || one_works_on_its_own(1, Rush::None));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn ceasing_to_work_on_its_own_must_release() {
+    Weakness::Release.prevails();
+    check(4, || one_works_on_its_own(1, Rush::None));
+}
+
 /// CPU 0 replaces what CPU 1 reads, which is the only other one, and ceases to share the lock and comes back meanwhile. Who
 /// replaces something looks first whether there are others at all.
 fn the_other_one_comes_back(says_that_it_is_apart: bool) {
@@ -583,6 +651,53 @@ fn who_works_apart_is_not_told_that_there_are_no_others() {
 #[should_panic(expected = "Causality violation")]
 fn who_works_apart_must_say_so() {
     check(3, || the_other_one_comes_back(false));
+}
+
+/// The same where CPU 0 begins to work apart, without going in, while the other one is going away.
+fn the_other_one_goes(says_that_it_is_apart: bool) {
+    let lock = new_lock((), 2);
+    let replaced = Arc::new(Replaced {
+        place: AtomicU64::known(0),
+        pages: Default::default(),
+    });
+    let other = {
+        let (lock, replaced) = (Arc::clone(&lock), Arc::clone(&replaced));
+        thread::spawn(move || {
+            self::lock(&lock, 1).admit(1, false);
+            self::lock(&lock, 1).admit(1, true);
+            let patience = Patience::default();
+            let shared = lock.share_later(1, lock.door(1), || patience.wait());
+            let number = replaced.place.load(Acquire);
+            replaced.pages[number as usize].get();
+            drop(shared);
+        })
+    };
+    let apart = if says_that_it_is_apart {
+        lock.apart(0)
+    } else {
+        None
+    };
+    if lock.has_several_sharers() && apart.is_some() == says_that_it_is_apart {
+        replaced.place.store(1, Release);
+        if lock.has_several_sharers() {
+            let patience = Patience::default();
+            lock.wait_for_readers(0, || patience.wait());
+        }
+        replaced.pages[0].set(7);
+    }
+    drop(apart);
+    other.join().unwrap();
+}
+
+#[test]
+fn who_begins_to_work_apart_has_others_until_it_is_done() {
+    check(3, || the_other_one_goes(true));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn who_begins_to_work_apart_must_say_so() {
+    check(3, || the_other_one_goes(false));
 }
 
 /// Two threads of one space fault: one of them gets the lock of its page table.

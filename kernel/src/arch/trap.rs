@@ -350,7 +350,7 @@ pub extern "C" fn memory_call() -> Resumed {
 #[inline(never)]
 fn memory_call_or_take() -> Resumed {
     let registers = NonNull::new(PerCpu::get().registers());
-    if !apart_or_take(sys::LockedCall::of, |call| call.make().is_some()) {
+    if !done_or_take(apart(sys::LockedCall::of, |call| call.make().is_some())) {
         return None;
     }
     // SAFETY: nobody takes a thread from a CPU that has not waited for the kernel since it has shared it, and nobody else uses the
@@ -447,27 +447,35 @@ fn fault_of_nobody(mut guard: Guard, error: u64) -> Resumed {
 fn resolve_or_take(address: u64, error: u64) -> bool {
     let is_users = error & (USER | RESERVED) == USER;
     let resolve = |table: &vm::Locked<'_>| {
-        is_users && vm::fault(&MM, table, address, access(error)) == vm::Fault::Resolved
+        vm::fault(&MM, table, address, access(error)) == vm::Fault::Resolved
     };
-    apart_or_take(sys::lock_own, resolve)
+    done_or_take(is_users && on_own_table(resolve))
 }
 
-/// Does something to page tables [`apart`] from the kernel, if there are other CPUs. `false`: it is to be done alone, and the kernel has
-/// been taken for that. Nothing that waits may come before this.
+/// Takes the kernel, to do what is not done.
 #[inline(always)]
-fn apart_or_take<T>(
-    lock: impl FnOnce(&Here<'static>) -> Option<T>,
-    act: impl FnOnce(&T) -> bool,
-) -> bool {
-    let is_done = KERNEL.has_several_sharers() && apart(lock, act);
+fn done_or_take(is_done: bool) -> bool {
     if !is_done {
         take_after_others();
     }
     is_done
 }
 
-/// Does something to page tables apart from the kernel: `lock` gets hold of what it takes, in the kernel, and `act` does it when the CPU
-/// has come out. Returns whether it is done.
+/// Does something to the running thread's page table apart from the kernel, if there are other CPUs. Returns whether it is done. Who has
+/// the kernel alone need not have given it back, unless he has settled.
+#[inline(always)]
+fn on_own_table(act: impl FnOnce(&vm::Locked<'_>) -> bool) -> bool {
+    let Some(_apart) = KERNEL.apart(PerCpu::number()) else {
+        return apart(sys::lock_own, act);
+    };
+    // SAFETY: nobody takes a thread from a CPU that has not waited, and who works apart does not wait for the kernel.
+    let table = unsafe { PerCpu::seat().own_table(KERNEL.as_ptr()) };
+    let locked = table.and_then(vm::PageTable::try_lock);
+    KERNEL.has_several_sharers() && locked.is_some_and(|locked| act(&locked))
+}
+
+/// Does something to page tables apart from the kernel, if there are other CPUs: `lock` gets hold of what it takes, in the kernel, and
+/// `act` does it when the CPU has come out. Returns whether it is done.
 #[inline(always)]
 fn apart<T>(lock: impl FnOnce(&Here<'static>) -> Option<T>, act: impl FnOnce(&T) -> bool) -> bool {
     let apart;
@@ -487,7 +495,8 @@ fn apart<T>(lock: impl FnOnce(&Here<'static>) -> Option<T>, act: impl FnOnce(&T)
             locked
         }
     };
-    let is_done = locked.is_some_and(|locked| act(&locked));
+    // Whoever works apart has others until it is done.
+    let is_done = KERNEL.has_several_sharers() && locked.is_some_and(|locked| act(&locked));
     drop(apart);
     is_done
 }

@@ -11,6 +11,7 @@ use super::pool::{Claims, Pin, Pinned};
 use super::{Affinity, Cpu, Endpoints, Kernel, MAX_CHUNKS, Spaces, Thread, Threads, Way};
 use crate::mm::Mm;
 use crate::sync::MAX_CPUS;
+use crate::vm::PageTable;
 
 /// Where it is said what is a CPU's own.
 #[derive(Clone, Copy)]
@@ -19,6 +20,25 @@ pub struct Seat {
     pub running: *const Pin<Thread>,
     /// What the scheduler knows of it.
     pub cpu: *mut Cpu,
+}
+
+impl Seat {
+    /// The page table of the space whose thread runs on this CPU, for that CPU, which need not share the kernel for this.
+    ///
+    /// # Safety
+    ///
+    /// Nobody takes the thread from the CPU as long as the page table is used: it does not wait for the kernel meanwhile, nor has it waited
+    /// since the thread was there. Others may do what they like to the kernel; to the page table only what its
+    /// [lock](PageTable::try_lock) lets them.
+    pub unsafe fn own_table<'k>(self, kernel: *const Kernel) -> Option<&'k PageTable> {
+        // SAFETY: as the caller promises, this thread runs here, and therefore it and its space stay where they are. A
+        // thread stays in its space.
+        unsafe {
+            let thread = (*self.running).object()?;
+            let space = Spaces::living(&raw const (*kernel).spaces, (*thread).space);
+            Some(&(*space).table)
+        }
+    }
 }
 
 /// One CPU's part in the kernel.

@@ -235,6 +235,17 @@ impl<T> Pin<T> {
         Self(UnsafeCell::new(None))
     }
 
+    /// Where the object is that is pinned.
+    ///
+    /// # Safety
+    ///
+    /// Nobody changes the pin meanwhile.
+    #[inline]
+    pub unsafe fn object(&self) -> Option<*const T> {
+        // SAFETY: as the caller promises; a pinned slot holds an object.
+        unsafe { (*self.0.get()).map(|slot| (&raw const (*slot.as_ptr()).object).cast()) }
+    }
+
     /// The [number](Id::number) of the object that is pinned, or 0.
     ///
     /// # Safety
@@ -507,6 +518,19 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         &raw const self.pins[cpu]
     }
 
+    /// An object that stays where it is, in a pool that others use, whatever they do with the object.
+    ///
+    /// # Safety
+    ///
+    /// The object lives, and goes on living meanwhile.
+    #[inline]
+    pub unsafe fn living(pool: *const Self, id: Id<T>) -> *const T {
+        // SAFETY: as the caller promises, the object keeps its chunk.
+        let slot = unsafe { Self::slot_at(pool, id.place()) };
+        // SAFETY: the slot holds the object.
+        unsafe { (&raw const (*slot.as_ptr()).object).cast() }
+    }
+
     /// Whether an object is claimed, which is then pinned or in a berth if nobody shares the pool.
     fn is_claimed(slot: NonNull<Slot<T>>) -> bool {
         // SAFETY: the slot is one of a pool and holds an object.
@@ -692,8 +716,20 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
     /// The slot at a place, whatever that says and whatever it holds; a head has only an id.
     #[inline]
     fn at(&self, place: u64) -> NonNull<Slot<T>> {
+        // SAFETY: this is a pool, and borrowed.
+        unsafe { Self::slot_at(self, place) }
+    }
+
+    /// The same in a pool that others use.
+    ///
+    /// # Safety
+    ///
+    /// Nobody makes or ends the chunk meanwhile.
+    #[inline(always)]
+    unsafe fn slot_at(pool: *const Self, place: u64) -> NonNull<Slot<T>> {
         let place = place as usize;
-        let chunk = self.chunks[place >> CHUNK_SHIFT & (CHUNKS - 1)];
+        // SAFETY: nobody changes this entry, as the caller promises.
+        let chunk = unsafe { (*pool).chunks[place >> CHUNK_SHIFT & (CHUNKS - 1)] };
         // SAFETY: the offset is within the chunk, or within what stands for none, and a slot's.
         unsafe {
             chunk

@@ -6,8 +6,10 @@
 //! known as a big-reader lock; only that those who share it may change what they have
 //! [claimed](super::Claimed).
 //!
-//! What takes long and needs only what was claimed is done [apart](Apart): the CPU says so at its door, comes out, and goes on. Nobody
-//! waits for it who wants the lock alone, until he wants what may be claimed that way, and [settles](Lock::settle).
+//! What takes long and needs only what was claimed is done [apart](Apart): the CPU says so at its door, comes out, and goes on. Who
+//! knows what to claim without looking need not [go in](Lock::apart) for that. Nobody
+//! waits for it who wants the lock alone, until he wants what may be claimed that way, and [settles](Lock::settle): then nobody begins
+//! to work apart, either, before his own door was opened again.
 //!
 //! Not even a claim is needed to *read* something that others replace meanwhile, by whoever shares the lock, if each of them then
 //! [waits for those who read](Lock::wait_for_readers) before what it has replaced is used for something else. This is known as
@@ -114,6 +116,8 @@ impl Door {
     const INSIDE: u32 = Self::BARRED;
     /// Shut by another CPU.
     const SHUT: u32 = 1 << 1 | Self::BARRED;
+    /// Its CPU is not to begin to work [apart](Apart) before it has opened the door.
+    const SETTLED: u32 = 1 << 2;
     /// Its CPU works [apart](Apart), whether it is open or shut.
     const APART: u32 = 1 << 3;
 
@@ -127,15 +131,33 @@ impl Door {
     /// Shuts it, unless its CPU is inside. Returns whether it is shut.
     fn shut(&self) -> bool {
         let word = self.0.load(Relaxed);
-        let apart = word & Self::APART;
-        let (open, shut) = (Self::OPEN | apart, Self::SHUT | apart);
         if word == Self::INSIDE {
             return false;
         }
+        let open = word & !Self::SHUT;
+        let shut = word | Self::SHUT;
         match self.0.compare_exchange(open, shut, Acquire, Relaxed) {
             Ok(_) => true,
-            Err(word) => word & !Self::APART == Self::SHUT,
+            Err(word) => word & Self::SHUT == Self::SHUT,
         }
+    }
+
+    /// Lets its CPU not begin to work apart before it has opened the door. Returns whether it does not work apart.
+    fn settle(&self) -> bool {
+        let mut word = self.0.load(Acquire);
+        if word & Self::SETTLED == 0 {
+            word = self.0.fetch_or(Self::SETTLED, Acquire);
+        }
+        word & Self::APART == 0
+    }
+
+    /// Lets its CPU work apart, unless the door was settled since it was opened last.
+    fn begin_apart(&self) -> bool {
+        let may = self.0.fetch_or(Self::APART, Relaxed) & Self::SETTLED == 0;
+        if !may {
+            self.0.fetch_and(!Self::APART, Relaxed);
+        }
+        may
     }
 
     /// Whether its CPU works apart.
@@ -145,7 +167,7 @@ impl Door {
 
     /// Whether its CPU is inside, and may read what others replace.
     fn is_reading(&self) -> bool {
-        self.0.load(Acquire) == Self::INSIDE
+        self.0.load(Acquire) & (Self::SHUT | Self::APART) == Self::INSIDE
     }
 }
 
@@ -284,14 +306,28 @@ impl<T: ?Sized, D: Doors> Lock<T, D> {
         });
     }
 
-    /// Waits until no other CPU works [apart](Apart), for one that has the lock alone: so none begins. It does `wait` again and
-    /// again. Returns whether it had to.
+    /// Lets a CPU, which neither shares nor has the lock, work apart with what is its own, or what it then claims. `None`: somebody has
+    /// [settled](Self::settle) since it has opened its door. If others [may share](Self::has_several_sharers) the lock now, they are
+    /// there as long as it works apart.
+    pub fn apart(&self, cpu: usize) -> Option<Apart<'_>> {
+        let door = self.door(cpu);
+        // Only then: what is dropped ends it.
+        door.begin_apart().then(|| Apart(door))
+    }
+
+    /// Where the value is. What of it a CPU may use that neither shares nor has the lock is for the caller to know.
+    pub fn as_ptr(&self) -> *mut T {
+        self.value.get()
+    }
+
+    /// Waits until no other CPU works [apart](Apart), for one that has the lock alone. None begins to before the lock is given
+    /// back. It does `wait` again and again. Returns whether it had to.
     ///
     /// A CPU that works apart waits for readers, of which there are none meanwhile, and for nobody who has the lock.
     pub fn settle(&self, cpu: usize, mut wait: impl FnMut()) -> bool {
         let mut has_waited = false;
         self.each_other_door(cpu, |_, door| {
-            while door.is_apart() {
+            while !door.settle() {
                 has_waited = true;
                 wait();
             }
@@ -420,15 +456,12 @@ impl<T: ?Sized, D: Doors> Lock<T, D> {
     }
 
     /// Notes whether several may share the lock, for who has it alone. One that works apart may rely on what it was told before,
-    /// that there are others.
+    /// that there are others; and if there are none, the last one does not begin to.
     fn count_sharers(&self) {
         let sharers = self.sharers.load(Relaxed);
-        let mut all = sharers;
-        let mut several = sharers.count_ones() > 1;
-        while let Some(number) = all.checked_ilog2() {
-            several |= self.doors.of(number as usize).is_apart();
-            all &= !(1 << number);
-        }
+        let is_apart = |last: u32| !self.doors.of(last as usize).settle();
+        let several = !(sharers == 0 || sharers.is_power_of_two())
+            || sharers.checked_ilog2().is_some_and(is_apart);
         self.several.store(several.into(), Relaxed);
     }
 
@@ -715,6 +748,33 @@ mod tests {
         assert!(lock.share(lock.door(1)).is_none() && lock.share(lock.door(1)).is_none());
         open_door(&lock, 1);
         assert!(lock.share(lock.door(1)).is_some());
+    }
+
+    #[test]
+    fn who_works_apart_begins_beside_one_that_has_it_alone_until_that_one_settles() {
+        let lock = Lock::new(());
+        open(&lock, 2);
+        let guard = lock.lock(0, || unreachable!("nobody is inside"));
+        drop(lock.apart(1).expect("nobody has settled"));
+        assert!(!lock.settle(0, || unreachable!("nobody works apart")));
+        assert!(lock.apart(1).is_none());
+        drop(guard);
+        assert!(lock.apart(1).is_none());
+        open_door(&lock, 1);
+        assert!(lock.apart(1).is_some());
+    }
+
+    #[test]
+    fn the_last_one_does_not_begin_to_work_apart_where_there_were_others() {
+        let lock = Lock::new(());
+        open(&lock, 2);
+        let apart = lock.apart(1).expect("nobody has settled");
+        let leave = || lock.lock(0, || ()).admit(0, false);
+        leave();
+        assert!(lock.has_several_sharers());
+        drop(apart);
+        leave();
+        assert!(!lock.has_several_sharers() && lock.apart(1).is_none());
     }
 
     #[test]

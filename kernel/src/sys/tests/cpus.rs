@@ -7,6 +7,7 @@ use cowslip_abi::{Call, Error, Handle, InfoTopic, Perm, Rights, SpaceField, Thre
 use super::machine::{BUFFER, Machine, Program};
 use crate::object::{Id, Object, State, Thread};
 use crate::sys;
+use crate::vm::PageTable;
 
 const NOTHING: [u64; 6] = [0; 6];
 
@@ -325,6 +326,28 @@ fn who_has_the_kernel_alone_settles_before_it_uses_page_tables_or_counts_frames(
         machine.platform.nr_apart.store(1, Ordering::Relaxed);
         machine.ok(program, call, handle, args);
         assert!(!is_apart(&machine), "{call:?} {args:x?}");
+    }
+    machine.finish();
+}
+
+#[test]
+fn a_cpu_finds_the_page_table_of_what_it_runs() {
+    let mut machine = two_idle();
+    let found = |machine: &mut Machine, cpu| {
+        let seat = machine.kernel.seat(cpu);
+        // SAFETY: nobody takes the thread away before the root was read.
+        unsafe { seat.own_table(&raw const machine.kernel) }.map(PageTable::root)
+    };
+    let programs = [machine.program(), machine.program()];
+    assert!(found(&mut machine, 0).is_none());
+    for cpu in [0, 1] {
+        let thread = machine.look(cpu);
+        let program = programs
+            .iter()
+            .find(|program| Some(program.thread) == thread);
+        let space = program.and_then(|program| machine.kernel.spaces.get(program.space));
+        let root = space.map(|space| space.table.root());
+        assert!(root.is_some() && found(&mut machine, cpu) == root);
     }
     machine.finish();
 }
