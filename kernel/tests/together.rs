@@ -252,6 +252,7 @@ fn all_act_on(nr_frames: usize) {
     let mm = sim.mm();
     let spaces: Vec<_> = (0..NR_SPACES).map(|_| Space::new(mm)).collect();
     for stop in 0..NR_STOPS {
+        mm.frames.set_shared(stop % 2 == 0);
         thread::scope(|scope| {
             for cpu in 0..NR_CPUS {
                 let spaces = &spaces;
@@ -287,6 +288,7 @@ fn all_write_at_once(nr_rounds: usize, written: fn(usize, usize, usize) -> Range
         .filter(|addr| *addr < USER_END)
         .collect();
     for round in 0..if cfg!(miri) { 2 } else { nr_rounds } {
+        mm.frames.set_shared(round % 2 == 0);
         let spaces: Vec<_> = (0..NR_CPUS).map(|_| Space::new(mm)).collect();
         {
             let mut parent = spaces[0].lock().unwrap();

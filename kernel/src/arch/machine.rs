@@ -6,12 +6,12 @@ use kernel::{
 };
 use x86_64::instructions::port::Port;
 
-use super::{clock, lines, power, serial, smp, trap};
+use super::{clock, lines, percpu::PerCpu, power, serial, smp, trap};
 
 /// The machine's memory, which has no frames before `boot` adds them.
 // SAFETY: the direct map has all memory of the memory map; what is not memory is never passed to the
 // map. The kernel's image is not either.
-pub static MM: Mm = Mm::new(unsafe { PhysMap::direct() }, trap::flush);
+pub static MM: Mm = Mm::new(unsafe { PhysMap::direct() }, trap::flush, PerCpu::number);
 
 /// This machine.
 pub struct Machine;

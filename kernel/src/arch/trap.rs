@@ -83,9 +83,15 @@ fn take_after_others() {
 fn join() -> Guard {
     let number = PerCpu::number();
     let mut guard = lock_after_others();
-    guard.admit(number, true);
+    admit(&mut guard, true);
     PerCpu::get().set_seat(guard.seat(number));
     guard
+}
+
+/// Lets this CPU share the kernel, to run threads, or does so no longer.
+fn admit(guard: &mut Guard, may_share: bool) {
+    guard.admit(PerCpu::number(), may_share);
+    MM.frames.set_shared(KERNEL.has_several_sharers());
 }
 
 /// Runs threads for ever: `start` makes the first one.
@@ -697,12 +703,12 @@ fn reschedule(mut guard: Guard) -> *const Registers {
         trace::idle();
         // An idle CPU need not be asked to forget anything, nor be waited for.
         use_root(paging::root());
-        guard.admit(PerCpu::number(), false);
+        admit(&mut guard, false);
         drop(guard);
         interrupts::enable_and_hlt();
         interrupts::disable();
         guard = lock_after_others();
-        guard.admit(PerCpu::number(), true);
+        admit(&mut guard, true);
     }
 }
 

@@ -73,6 +73,9 @@ pub fn start(boot: BootInfo) -> ! {
     lines::init(&wiring);
     let nr_cpus = smp::start_others(&wiring);
     info!("CPUs: {nr_cpus} of {}", wiring.nr_cpus());
+    if nr_cpus > 1 {
+        MM.frames.stock_up(nr_cpus);
+    }
 
     // No more page tables; and nothing of the loader's is used any more.
     let left = paging::take_free();

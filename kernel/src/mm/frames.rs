@@ -31,16 +31,23 @@
 //! So the promise is the commit of all strict spaces without the frames that they have already. A dead
 //! table is nobody's commit and still has frames: for a while the promise may be below zero. Then nothing
 //! is set aside; what is missing comes back when that table is worked off.
+//!
+//! Where several CPUs run threads, each takes frames from a *stock* of its own, and gives them back there: up to 60 frames that are
+//! counted as free. It is filled from the books and emptied into them by halves. What is for strict spaces, or
+//! for longer than an operation, never is in a stock. Nobody hears that memory is short before all
+//! stocks were *gathered*: all of them are locked at once, so there was a moment when it was short. So is the number of free frames
+//! found.
 
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use cowslip_abi::Commit;
 
 use super::{
     OutOfMemory,
     phys::{FRAME_SIZE, Frame, PhysAddr, PhysMap},
+    stock::{CAPACITY, CpuStock, Stock},
 };
-use crate::sync::{Ordered, OrderedGuard, Rank};
+use crate::sync::{Held, MAX_CPUS, Ordered, OrderedGuard, Rank};
 
 /// How many frames a book lists.
 pub const BOOK_LEN: usize = 511;
@@ -49,15 +56,24 @@ pub const BOOK_LEN: usize = 511;
 pub const MAX_RANGES: usize = 64;
 
 /// Hands out frames and takes them back.
+#[repr(C)]
 pub struct FrameAllocator {
-    map: PhysMap,
+    /// First, as most instructions go there.
     pool: Ordered<Pool>,
+    map: PhysMap,
+    /// Whether stocks are used now.
+    is_shared: AtomicBool,
+    /// How many stocks may have frames.
+    nr_stocks: AtomicUsize,
+    /// The number of the CPU that asks.
+    here: fn() -> usize,
+    stocks: [CpuStock; MAX_CPUS],
 }
 
 impl FrameAllocator {
     /// An allocator with no frames.
     #[must_use]
-    pub const fn new(map: PhysMap) -> Self {
+    pub const fn new(map: PhysMap, here: fn() -> usize) -> Self {
         let untouched = [Range { next: 0, end: 0 }; MAX_RANGES];
         Self {
             map,
@@ -72,7 +88,26 @@ impl FrameAllocator {
                     total: 0,
                 },
             ),
+            stocks: [const { CpuStock::new() }; MAX_CPUS],
+            nr_stocks: AtomicUsize::new(0),
+            is_shared: AtomicBool::new(false),
+            here,
         }
+    }
+
+    /// Lets so many CPUs have stocks, before there is more than one.
+    pub fn stock_up(&self, nr_cpus: usize) {
+        self.nr_stocks.store(nr_cpus, Relaxed);
+    }
+
+    /// Whether several CPUs run threads from now on: then they use their stocks. Nothing goes wrong if others do not see that at once.
+    pub fn set_shared(&self, is_shared: bool) {
+        self.is_shared.store(is_shared, Relaxed);
+    }
+
+    #[inline(always)]
+    fn is_shared(&self) -> bool {
+        self.is_shared.load(Relaxed)
     }
 
     /// Adds the whole frames in `start..end` (bytes) to the free ones, untouched for the moment.
@@ -107,7 +142,34 @@ impl FrameAllocator {
     #[inline(always)]
     #[must_use]
     pub fn alloc(&self) -> Option<Frame> {
+        if self.is_shared() {
+            return self.alloc_here();
+        }
         let mut pool = self.pool.lock();
+        if pool.free == 0 {
+            return self.alloc_gathered(pool);
+        }
+        pool.free -= 1;
+        Some(self.pop(pool))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_here(&self) -> Option<Frame> {
+        let mut stock = self.stock().lock();
+        if self.fill(&mut stock, 1) {
+            return Some(stock.pop());
+        }
+        drop(stock);
+        self.alloc_gathered(self.pool.lock())
+    }
+
+    /// A frame for one that found none in the pool.
+    #[cold]
+    #[inline(never)]
+    fn alloc_gathered(&self, pool: OrderedGuard<'_, Pool>) -> Option<Frame> {
+        drop(pool);
+        let mut pool = self.gathered();
         pool.free = pool.free.checked_sub(1)?;
         Some(self.pop(pool))
     }
@@ -123,33 +185,60 @@ impl FrameAllocator {
     /// Takes back a frame that nothing names any more.
     #[inline(always)]
     pub fn free(&self, frame: Frame) {
-        let mut pool = self.pool.lock();
-        debug_assert!(pool.free < pool.total, "{frame:?} freed twice");
-        pool.free += 1;
-        pool.push(&self.map, frame);
+        self.free_of(frame, Commit::Overcommit);
     }
 
     /// The same for a frame that a space of this class had.
     #[inline(always)]
     pub fn free_of(&self, frame: Frame, class: Commit) {
+        if self.is_shared() {
+            return self.free_one_here(frame, class);
+        }
         let mut pool = self.pool.lock();
-        debug_assert!(pool.free < pool.total, "{frame:?} freed twice");
-        pool.free += 1;
-        pool.push(&self.map, frame);
+        pool.add(&self.map, frame);
         pool.returned(1, class);
     }
 
     /// Takes back many frames that spaces of this class had.
     pub fn free_all(&self, frames: impl IntoIterator<Item = Frame>, class: Commit) {
+        if self.is_shared() {
+            return self.free_here(frames, class);
+        }
+        self.free_to_pool(frames, class);
+    }
+
+    fn free_to_pool(&self, frames: impl IntoIterator<Item = Frame>, class: Commit) {
         let mut pool = self.pool.lock();
         let before = pool.free;
         for frame in frames {
-            pool.free += 1;
-            pool.push(&self.map, frame);
+            pool.add(&self.map, frame);
         }
-        debug_assert!(pool.free <= pool.total, "a frame freed twice");
         let nr_frames = pool.free - before;
         pool.returned(nr_frames as usize, class);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_one_here(&self, frame: Frame, class: Commit) {
+        self.free_here([frame], class);
+    }
+
+    /// Puts frames into the stock, if they may be there and there is room.
+    fn free_here(&self, frames: impl IntoIterator<Item = Frame>, class: Commit) {
+        if class == Commit::Strict {
+            return self.free_to_pool(frames, class);
+        }
+        let mut stock = self.stock().lock();
+        for frame in frames {
+            if stock.room() == 0 {
+                self.empty(&mut stock, CAPACITY / 2);
+            }
+            if stock.room() > 0 {
+                stock.push(frame);
+            } else {
+                self.pool.lock().add(&self.map, frame);
+            }
+        }
     }
 
     /// Takes back a book, which is a frame from [`alloc`](Self::alloc), with `len` frames that spaces of this
@@ -157,6 +246,9 @@ impl FrameAllocator {
     /// address are ignored there.
     pub fn free_book(&self, book: Frame, len: usize, class: Commit) {
         assert!(len <= BOOK_LEN, "a book with too many frames");
+        if self.is_shared() && len < CAPACITY / 2 {
+            return self.free_listed_here(book, len, class);
+        }
         let mut pool = self.pool.lock();
         pool.free += 1 + len as u64;
         debug_assert!(pool.free <= pool.total, "a frame freed twice");
@@ -164,31 +256,73 @@ impl FrameAllocator {
         pool.returned(len, class);
     }
 
+    /// The same for a book and the frames that it lists.
+    #[cold]
+    #[inline(never)]
+    fn free_listed_here(&self, book: Frame, len: usize, class: Commit) {
+        let listed = self.map.table(book)[1..=len].iter();
+        self.free_here(
+            listed.map(|word| Frame::of_entry(word.load(Relaxed))),
+            class,
+        );
+        // The book was not theirs.
+        self.free(book);
+    }
+
     /// Sets `nr_frames` frames aside, for a space of this class. All or nothing.
-    #[inline]
+    #[inline(always)]
     pub fn reserve(&self, nr_frames: usize, class: Commit) -> Result<Reserve<'_>, OutOfMemory> {
-        if nr_frames > 0 {
-            let mut pool = self.pool.lock();
-            if class == Commit::Strict {
-                pool.settle(-(nr_frames as i64), -(nr_frames as i64))?;
-            } else {
-                let free = pool.free.checked_sub(nr_frames as u64);
-                pool.free = free.ok_or(OutOfMemory)?;
+        if self.is_shared() {
+            return self.reserve_here(nr_frames, class);
+        }
+        self.reserve_of_pool(nr_frames, class)
+    }
+
+    /// Sets them aside in the stock, if they may be there and it can have so many, or else in the pool.
+    #[cold]
+    #[inline(never)]
+    fn reserve_here(&self, nr_frames: usize, class: Commit) -> Result<Reserve<'_>, OutOfMemory> {
+        if class == Commit::Overcommit {
+            let here = (self.here)();
+            let mut stock = self.stocks[here].lock();
+            if self.fill(&mut stock, nr_frames) {
+                stock.reserve(nr_frames);
+                return Ok(Reserve {
+                    allocator: self,
+                    left: -(nr_frames as isize),
+                    stock: here as u8,
+                    class,
+                });
             }
+        }
+        self.reserve_of_pool(nr_frames, class)
+    }
+
+    #[inline(always)]
+    fn reserve_of_pool(&self, nr_frames: usize, class: Commit) -> Result<Reserve<'_>, OutOfMemory> {
+        if nr_frames > 0 && self.pool.lock().reserve(nr_frames, class).is_err() {
+            self.reserve_gathered(nr_frames, class)?;
         }
         Ok(Reserve {
             allocator: self,
-            len: nr_frames,
+            left: nr_frames as isize,
+            stock: 0,
             class,
         })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn reserve_gathered(&self, nr_frames: usize, class: Commit) -> Result<(), OutOfMemory> {
+        self.gathered().reserve(nr_frames, class)
     }
 
     /// Sets so many frames aside, for longer than a [`Reserve`] lives: until they are
     /// [given back](Self::give_back). All or nothing.
     pub fn set_aside(&self, nr_frames: PerClass) -> Result<(), OutOfMemory> {
-        let overcommit = self.reserve(nr_frames.overcommit as usize, Commit::Overcommit)?;
-        self.reserve(nr_frames.strict as usize, Commit::Strict)?
-            .keep();
+        let of_pool = |nr_frames, class| self.reserve_of_pool(nr_frames as usize, class);
+        let overcommit = of_pool(nr_frames.overcommit, Commit::Overcommit)?;
+        of_pool(nr_frames.strict, Commit::Strict)?.keep();
         overcommit.keep();
         Ok(())
     }
@@ -213,7 +347,8 @@ impl FrameAllocator {
 
     /// Promises so many frames more to strict spaces.
     pub fn promise(&self, nr_frames: u64) -> Result<(), OutOfMemory> {
-        self.pool.lock().settle(0, nr_frames as i64)
+        let promised = self.pool.lock().settle(0, nr_frames as i64);
+        promised.or_else(|_| self.gathered().settle(0, nr_frames as i64))
     }
 
     /// Strict spaces need so many frames less.
@@ -224,16 +359,74 @@ impl FrameAllocator {
         debug_assert!(settled.is_ok(), "less is set aside than before");
     }
 
+    /// The stock of the CPU that asks.
+    fn stock(&self) -> &CpuStock {
+        &self.stocks[(self.here)()]
+    }
+
+    /// Lets a stock have so many frames that are not set aside, and some more. Returns whether it has, which it cannot if memory is short
+    /// or there is no room.
+    #[inline]
+    fn fill(&self, stock: &mut Stock, nr_frames: usize) -> bool {
+        stock.nr_spare() >= nr_frames || self.fill_more(stock, nr_frames)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fill_more(&self, stock: &mut Stock, nr_frames: usize) -> bool {
+        let nr_missing = nr_frames - stock.nr_spare();
+        if nr_missing > stock.room() {
+            return false;
+        }
+        let mut pool = self.pool.lock();
+        let nr_more = nr_missing.max(stock.room().min(CAPACITY / 2)) as u64;
+        let nr_more = nr_more.min(pool.free);
+        pool.free -= nr_more;
+        for _ in 0..nr_more {
+            stock.push(pool.pop(&self.map));
+        }
+        stock.nr_spare() >= nr_frames
+    }
+
+    /// Puts so many frames of a stock into the pool, or all that are not set aside.
+    #[cold]
+    #[inline(never)]
+    fn empty(&self, stock: &mut Stock, nr_frames: usize) {
+        let mut pool = self.pool.lock();
+        for _ in 0..nr_frames.min(stock.nr_spare()) {
+            pool.add(&self.map, stock.pop());
+        }
+    }
+
+    /// The pool, with all frames of all stocks that are not set aside.
+    #[inline(never)]
+    fn gathered(&self) -> OrderedGuard<'_, Pool> {
+        let nr_stocks = self.nr_stocks.load(Relaxed);
+        if nr_stocks == 0 {
+            return self.pool.lock();
+        }
+        // All at once, in the order of their numbers.
+        let held = Held::new(Rank::Stocks);
+        let mut stocks: [_; MAX_CPUS] =
+            core::array::from_fn(|cpu| (cpu < nr_stocks).then(|| self.stocks[cpu].lock_as_noted()));
+        let mut pool = self.pool.lock();
+        for stock in stocks.iter_mut().flatten() {
+            while stock.nr_spare() > 0 {
+                pool.add(&self.map, stock.pop());
+            }
+        }
+        drop((stocks, held));
+        pool
+    }
+
     /// Takes a frame that the caller has taken off `free`: the one that was freed last, which may still
     /// be in a cache, or else one from the last range. Unlocks the pool.
     #[inline(always)]
     fn pop(&self, mut pool: OrderedGuard<'_, Pool>) -> Frame {
-        let Book { frame, len } = pool.books;
-        if len == 0 {
-            return self.pop_book(pool);
+        match pool.pop_listed(&self.map) {
+            Some(frame) => frame,
+            None => self.pop_book(pool),
         }
-        pool.books.len = len - 1;
-        Frame::of_entry(self.map.table(frame)[len % 512].load(Relaxed))
     }
 
     /// The same without a line in the book; the lock goes along, so that the call is the last thing
@@ -247,14 +440,14 @@ impl FrameAllocator {
     /// are not.
     #[must_use]
     pub fn free_count(&self) -> u64 {
-        let pool = self.pool.lock();
+        let pool = self.gathered();
         pool.free + pool.set_aside()
     }
 
     /// How many frames are free for everybody.
     #[must_use]
     pub fn spare_count(&self) -> u64 {
-        self.pool.lock().free
+        self.gathered().free
     }
 
     /// The commit of all strict spaces, less the frames that they have or had until they died. Below zero
@@ -333,7 +526,10 @@ impl core::ops::SubAssign for PerClass {
 #[must_use]
 pub struct Reserve<'a> {
     allocator: &'a FrameAllocator,
-    len: usize,
+    /// How many are left in the pool; below 0, how many are left in a stock.
+    left: isize,
+    /// The CPU whose stock that is.
+    stock: u8,
     class: Commit,
 }
 
@@ -345,8 +541,10 @@ impl Reserve<'_> {
     /// If none is left: the plan that sized the reserve was wrong.
     #[inline(never)]
     pub fn take(&mut self) -> Frame {
-        let left = self.len.checked_sub(1);
-        self.len = left.expect("more frames taken than reserved");
+        if self.left <= 0 {
+            return self.take_here();
+        }
+        self.left -= 1;
         self.allocator.pop(self.allocator.pool.lock())
     }
 
@@ -361,26 +559,38 @@ impl Reserve<'_> {
         frame
     }
 
-    /// Takes over what is left of another reserve, which must be of the same class.
-    pub fn add(&mut self, other: &mut Self) {
-        debug_assert_eq!(self.class, other.class);
-        self.len += core::mem::take(&mut other.len);
-    }
-
     /// How many are left.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.left.unsigned_abs()
     }
 
     /// Whether none is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.left == 0
     }
 
     /// Gives back what is left; the same as dropping it.
     pub fn release(self) {}
+
+    fn stock(&self) -> OrderedGuard<'_, Stock> {
+        self.allocator.stocks[usize::from(self.stock)].lock()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_here(&mut self) -> Frame {
+        assert!(self.left < 0, "more frames taken than reserved");
+        self.left += 1;
+        self.stock().take()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_back_here(&self) {
+        self.stock().give_back(self.len());
+    }
 
     /// Keeps what is left set aside for longer than this value lives.
     fn keep(self) {
@@ -391,11 +601,15 @@ impl Reserve<'_> {
 impl Drop for Reserve<'_> {
     #[inline]
     fn drop(&mut self) {
-        if !self.is_empty() {
-            let mut pool = self.allocator.pool.lock();
-            pool.free += self.len as u64;
-            pool.returned(self.len, self.class);
+        if self.is_empty() {
+            return;
         }
+        if self.left < 0 {
+            return self.give_back_here();
+        }
+        let mut pool = self.allocator.pool.lock();
+        pool.free += self.left as u64;
+        pool.returned(self.len(), self.class);
     }
 }
 
@@ -475,6 +689,38 @@ impl Pool {
     fn promise_again(&mut self, nr_frames: usize) {
         let settled = self.settle(0, nr_frames as i64);
         debug_assert!(settled.is_ok(), "these frames are there");
+    }
+
+    /// Sets so many of the free frames aside for a space of this class.
+    #[inline(always)]
+    fn reserve(&mut self, nr_frames: usize, class: Commit) -> Result<(), OutOfMemory> {
+        if class == Commit::Strict {
+            return self.settle(-(nr_frames as i64), -(nr_frames as i64));
+        }
+        let free = self.free.checked_sub(nr_frames as u64);
+        self.free = free.ok_or(OutOfMemory)?;
+        Ok(())
+    }
+
+    /// Takes a frame that was taken off `free`.
+    fn pop(&mut self, map: &PhysMap) -> Frame {
+        self.pop_listed(map).unwrap_or_else(|| self.pop_book(map))
+    }
+
+    /// The same, if the book lists one.
+    #[inline(always)]
+    fn pop_listed(&mut self, map: &PhysMap) -> Option<Frame> {
+        let Book { frame, len } = self.books;
+        self.books.len = len.checked_sub(1)?;
+        Some(Frame::of_entry(map.table(frame)[len % 512].load(Relaxed)))
+    }
+
+    /// Adds a free frame.
+    #[inline(always)]
+    fn add(&mut self, map: &PhysMap, frame: Frame) {
+        debug_assert!(self.free < self.total, "{frame:?} freed twice");
+        self.free += 1;
+        self.push(map, frame);
     }
 
     /// The book itself, or else a frame from the last range.
@@ -635,6 +881,124 @@ mod tests {
             frames.free_all(taken, Commit::Overcommit);
             assert_eq!(frames.free_count(), free);
         }
+    }
+
+    /// Memory whose CPUs use their stocks.
+    fn shared(nr_frames: usize) -> SimMemory {
+        let sim = SimMemory::at(0, nr_frames);
+        sim.mm().frames.set_shared(true);
+        sim
+    }
+
+    #[test]
+    fn memory_is_not_short_while_another_cpu_has_some_at_hand() {
+        let sim = shared(2 * CAPACITY + 1);
+        let frames = &sim.mm().frames;
+        let hoard = || {
+            let taken: Vec<_> = (0..CAPACITY).filter_map(|_| frames.alloc()).collect();
+            taken.into_iter().for_each(|frame| frames.free(frame));
+        };
+        let elsewhere = |act: &(dyn Fn() + Sync)| {
+            std::thread::scope(|scope| scope.spawn(act).join().expect("it does not panic"));
+        };
+        elsewhere(&hoard);
+        let taken: BTreeSet<_> = core::iter::from_fn(|| frames.alloc()).collect();
+        assert_eq!((taken.len(), frames.free_count()), (2 * CAPACITY, 0));
+        frames.free_all(taken, Commit::Overcommit);
+        elsewhere(&hoard);
+        let all = frames.reserve(2 * CAPACITY, Commit::Overcommit);
+        assert_eq!(all.expect("they are there").len(), 2 * CAPACITY);
+        elsewhere(&hoard);
+        frames.promise(2 * CAPACITY as u64).expect("they are there");
+        frames.forgo(2 * CAPACITY as u64);
+        assert_eq!(frames.free_count(), 2 * CAPACITY as u64);
+    }
+
+    #[test]
+    fn what_is_set_aside_at_hand_is_nobody_elses() {
+        let sim = shared(9);
+        let frames = &sim.mm().frames;
+        let mut reserve = frames.reserve(3, Commit::Overcommit).unwrap();
+        assert!(reserve.left < 0);
+        let others: BTreeSet<_> = std::thread::scope(|scope| {
+            let all = scope.spawn(|| core::iter::from_fn(|| frames.alloc()).collect());
+            all.join().expect("it does not panic")
+        });
+        assert_eq!(
+            (others.len(), frames.free_count(), frames.alloc()),
+            (5, 0, None)
+        );
+        let own = [reserve.take(), reserve.take_zeroed()];
+        assert!(own.iter().all(|frame| !others.contains(frame)));
+        reserve.release();
+        assert_eq!(frames.free_count(), 1);
+        frames.free_all(others.into_iter().chain(own), Commit::Overcommit);
+        assert_eq!(frames.free_count(), 8);
+    }
+
+    #[test]
+    fn a_cpu_has_no_more_at_hand_than_its_stock_holds() {
+        let sim = shared(4 * CAPACITY + 1);
+        let frames = &sim.mm().frames;
+        let reserve = frames.reserve(CAPACITY, Commit::Overcommit).unwrap();
+        let more = frames.reserve(1, Commit::Overcommit).unwrap();
+        assert!(reserve.left < 0 && more.left > 0);
+        let taken: Vec<_> = core::iter::from_fn(|| frames.alloc()).collect();
+        assert_eq!(taken.len(), 3 * CAPACITY - 1);
+        // All of it is set aside, so there is no room.
+        let book = taken[0];
+        let listed = &taken[1..CAPACITY / 2];
+        for (place, frame) in sim.mm().map.table(book)[1..].iter().zip(listed) {
+            place.store(frame.addr().0, Relaxed);
+        }
+        frames.free_book(book, listed.len(), Commit::Overcommit);
+        frames.free_all(taken[CAPACITY / 2..].iter().copied(), Commit::Overcommit);
+        drop((reserve, more));
+        assert_eq!(frames.free_count(), 4 * CAPACITY as u64);
+    }
+
+    /// Several CPUs take frames in every way and give them back in every way, while one after the other finds memory short, and stocks
+    /// come into use and go out of use.
+    #[test]
+    fn nothing_is_lost_and_nothing_had_twice_where_stocks_are_gathered_meanwhile() {
+        let nr_rounds = if cfg!(miri) { 10 } else { 3_000 };
+        let sim = shared(200);
+        let frames = &sim.mm().frames;
+        let owners: Vec<_> = (0..200).map(|_| AtomicUsize::new(0)).collect();
+        let own = |frame: Frame| {
+            assert_eq!(owners[frame.number() as usize].swap(1, Relaxed), 0);
+            frame
+        };
+        let disown = |frame: Frame| {
+            assert_eq!(owners[frame.number() as usize].swap(0, Relaxed), 1);
+            frame
+        };
+        std::thread::scope(|scope| {
+            for cpu in 0..4_usize {
+                let (own, disown) = (&own, &disown);
+                scope.spawn(move || {
+                    for round in 0..nr_rounds {
+                        frames.set_shared((round + cpu) % 16 != 0);
+                        let nr_frames = (round * 7 + cpu * 3) % 70;
+                        let mut taken = Vec::new();
+                        if let Ok(mut reserve) = frames.reserve(nr_frames, Commit::Overcommit) {
+                            taken.extend(
+                                (0..nr_frames - nr_frames / 4).map(|_| own(reserve.take())),
+                            );
+                        }
+                        taken.extend((0..nr_frames).filter_map(|_| frames.alloc()).map(own));
+                        let rest = taken.split_off(taken.len() / 2);
+                        taken
+                            .into_iter()
+                            .for_each(|frame| frames.free(disown(frame)));
+                        frames.free_all(rest.into_iter().map(disown), Commit::Overcommit);
+                    }
+                });
+            }
+        });
+        assert_eq!((frames.free_count(), frames.total_count()), (199, 199));
+        let all: BTreeSet<_> = core::iter::from_fn(|| frames.alloc()).collect();
+        assert_eq!(all.len(), 199);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod phys;
 #[cfg(not(target_os = "none"))]
 pub mod sim;
 pub mod stats;
+mod stock;
 mod turns;
 
 pub use counts::{Count, CountCursor, Dropped, RefCounts, Sample};
@@ -84,12 +85,13 @@ pub struct Mm {
 impl Mm {
     /// Memory with no frames yet; add them with [`FrameAllocator::add_range`].
     ///
-    /// `flush` returns only when no CPU can use a translation that the flush names.
+    /// `flush` returns only when no CPU can use a translation that the flush names; `here` returns the number of the CPU that
+    /// calls it.
     #[must_use]
-    pub const fn new(map: PhysMap, flush: fn(&Flush)) -> Self {
+    pub const fn new(map: PhysMap, flush: fn(&Flush), here: fn() -> usize) -> Self {
         Self {
             map,
-            frames: FrameAllocator::new(map),
+            frames: FrameAllocator::new(map, here),
             counts: RefCounts::new(map),
             dead: DeadTables::new(),
             turns: Turns::new(),

@@ -12,7 +12,10 @@ extern crate std;
 
 use core::{
     cell::RefCell,
-    sync::atomic::{AtomicU64, Ordering::Acquire},
+    sync::atomic::{
+        AtomicU64, AtomicUsize,
+        Ordering::{Acquire, Relaxed},
+    },
 };
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
@@ -26,6 +29,7 @@ use super::{
     Flush, FlushPages, Mm,
     phys::{FRAME_SIZE, Frame, INDEX_BITS, NR_ENTRIES, PhysAddr, PhysMap},
 };
+use crate::sync::MAX_CPUS;
 
 /// The level of the root.
 const ROOT: u32 = 3;
@@ -81,11 +85,9 @@ impl SimMemory {
         // SAFETY: the memory lives as long as `mm`, and only the map reaches it; tests pass no
         // frame below `start`.
         let map = unsafe { PhysMap::new(base, start + nr_frames as u64 * FRAME_SIZE) };
-        Self {
-            memory,
-            layout,
-            mm: Mm::new(map, flush),
-        }
+        let mm = Mm::new(map, flush, here);
+        mm.frames.stock_up(MAX_CPUS);
+        Self { memory, layout, mm }
     }
 
     /// The memory as the kernel sees it.
@@ -118,6 +120,15 @@ impl Drop for SimMemory {
         // SAFETY: allocated in `with_start` with this layout, and nothing refers to it any more.
         unsafe { dealloc(self.memory, self.layout) }
     }
+}
+
+/// A number for each thread, as if it were a CPU.
+pub fn here() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    std::thread_local! {
+        static HERE: usize = NEXT.fetch_add(1, Relaxed) % MAX_CPUS;
+    }
+    HERE.with(|here| *here)
 }
 
 /// A CPU, as far as memory is concerned: a number that names its TLB.

@@ -22,7 +22,9 @@ pub enum Rank {
     Turns,
     /// The list of tables that are dead.
     DeadTables,
-    /// The free frames.
+    /// Free frames that a CPU has at hand; or those of all CPUs, which are locked in the order of their numbers.
+    Stocks,
+    /// The other free frames.
     Frames,
     /// A line of the log.
     Log,
@@ -92,7 +94,7 @@ impl<T> Ordered<T> {
         }
     }
 
-    /// Takes the lock if it is free, whatever the CPU has: for one that panics.
+    /// Takes the lock if it is free, whatever the CPU has: for one that panics, or that has noted it already.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         self.mutex.try_lock()
     }

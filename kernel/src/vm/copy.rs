@@ -403,11 +403,14 @@ impl<'m> Job<'m> {
     /// Does what was planned.
     fn perform(&self, parts: &Parts, needs: &Needs<'_>) -> Result<(), OutOfMemory> {
         let [src_class, class] = self.classes;
-        let mut source_reserve = reserve(self.mm, needs.src.nr_frames(), src_class)?;
-        let mut reserve = reserve(self.mm, needs.nr_dst_frames(), class)?;
-        if src_class == class {
-            reserve.add(&mut source_reserve);
-        }
+        let (nr_src, nr_dst) = (needs.src.nr_frames(), needs.nr_dst_frames());
+        // Those of one class are set aside together.
+        let (mut reserve, mut source_reserve) = if src_class == class {
+            (reserve(self.mm, nr_src + nr_dst, class)?, None)
+        } else {
+            let source_reserve = reserve(self.mm, nr_src, src_class)?;
+            (reserve(self.mm, nr_dst, class)?, Some(source_reserve))
+        };
 
         let mut departing = Departing::new(self.mm, class);
         self.detach(&parts.head, &mut reserve, &mut departing);
@@ -425,11 +428,7 @@ impl<'m> Job<'m> {
         self.mm.stats.copied.add(nr_copied);
         let is_left = nr_remapped < nr_pages || nr_pages == 0;
         if self.transfer == Transfer::Move && is_left {
-            let reserve = if src_class == class {
-                &mut reserve
-            } else {
-                &mut source_reserve
-            };
+            let reserve = source_reserve.as_mut().unwrap_or(&mut reserve);
             self.empty_source(parts.head.start..parts.tail.end, reserve);
         }
         Ok(())

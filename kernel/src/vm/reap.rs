@@ -55,14 +55,21 @@ pub fn reap_some(mm: &Mm, nr_references: usize) -> bool {
 
 /// Frames for an operation of a space of this class. If there are none, some of what is dead is worked
 /// off: memory is out only if nothing is left, otherwise it is worth to try again.
+#[inline(always)]
 pub(super) fn reserve(
     mm: &Mm,
     nr_frames: usize,
     class: Commit,
 ) -> Result<Reserve<'_>, OutOfMemory> {
     let reserve = mm.frames.reserve(nr_frames, class);
-    if reserve.is_ok() || mm.dead.is_empty() {
-        return reserve;
+    reserve.or_else(|_| reap_and_reserve(mm, nr_frames, class))
+}
+
+#[cold]
+#[inline(never)]
+fn reap_and_reserve(mm: &Mm, nr_frames: usize, class: Commit) -> Result<Reserve<'_>, OutOfMemory> {
+    if mm.dead.is_empty() {
+        return Err(OutOfMemory);
     }
     reap(mm);
     mm.frames.reserve(nr_frames, class)

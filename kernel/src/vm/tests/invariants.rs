@@ -10,7 +10,7 @@ use cowslip_abi::{Access, Perm, ShareMode};
 use crate::{
     mm::{
         Flush, Frame, Mm, PhysAddr,
-        sim::{Cpu, SimMemory},
+        sim::{self, Cpu, SimMemory},
     },
     vm::{
         Fault, PageTable,
@@ -368,7 +368,7 @@ fn flush_and_look(_: &Flush) {
 fn no_count_falls_before_the_flush(operation: fn(&Mm, [&PageTable; 3])) {
     // They live as long as the flush may look at them.
     let sim: &'static SimMemory = Box::leak(Box::new(SimMemory::empty(256)));
-    let mm: &'static Mm = Box::leak(Box::new(Mm::new(sim.mm().map, flush_and_look)));
+    let mm: &'static Mm = Box::leak(Box::new(Mm::new(sim.mm().map, flush_and_look, sim::here)));
     mm.frames.add_range(PhysAddr(PAGE), PhysAddr(256 * PAGE));
     mm.cover(PhysAddr(0), PhysAddr(256 * PAGE)).unwrap();
     let spaces = [space(mm), space(mm), space(mm)];

@@ -6,7 +6,7 @@ use super::{A, PAGE, TABLE, assert_all_free, check, fork, peek, put, share, spac
 use cowslip_abi::{Access, Commit, Perm, ShareMode};
 
 use crate::{
-    mm::{Flush, FlushPages, Frame, Mm, PhysAddr, sim::Cpu, sim::SimMemory},
+    mm::{Flush, FlushPages, Frame, Mm, PhysAddr, sim, sim::Cpu, sim::SimMemory},
     vm::{
         Fault, PageTable,
         cursor::Cursor,
@@ -464,7 +464,7 @@ fn flush_and_look(flush: &Flush) {
 fn a_page_is_out_of_reach_while_it_is_flushed_alone_or_in_a_run() {
     // They live as long as the flush may look at them.
     let sim: &'static SimMemory = Box::leak(Box::new(SimMemory::empty(64)));
-    let mm: &'static Mm = Box::leak(Box::new(Mm::new(sim.mm().map, flush_and_look)));
+    let mm: &'static Mm = Box::leak(Box::new(Mm::new(sim.mm().map, flush_and_look, sim::here)));
     mm.frames.add_range(PhysAddr(PAGE), PhysAddr(64 * PAGE));
     mm.cover(PhysAddr(0), PhysAddr(64 * PAGE)).unwrap();
     let (parent, child) = (space(mm), space(mm));
