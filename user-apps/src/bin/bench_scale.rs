@@ -1,5 +1,5 @@
 //! How much more two CPUs do than one: work that has nothing in common, with one worker on one CPU, and with
-//! one on each of two.
+//! one on each of two. With the name of a work, that one with one worker only.
 //!
 //! This is about time, so the machine runs several CPUs at once and counts no instructions. One line a
 //! measurement goes out for `cargo xtask bench --scale` to read:
@@ -12,7 +12,6 @@
 extern crate alloc;
 
 use alloc::vec::Vec;
-use core::hint::black_box;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use libipc::abi::{Call, Error as KernelError, USER_END};
@@ -20,6 +19,7 @@ use libipc::object::{Entry, clock};
 use libipc::raw::message_call;
 use libipc::rt::thread_exit;
 use libipc::services::Error;
+use libipc::start;
 use libipc::thread::PRIORITY;
 use libipc::{
     Endpoint, Handle, PAGE_SIZE, PageBuffer, Received, Rights, ShareMode, Space, System, println,
@@ -34,15 +34,15 @@ libipc::program!(run);
 const WATCH_NS: u64 = 500_000_000;
 const REPETITIONS: usize = 15;
 
-/// Pages that a process has written before it forks.
+/// Pages that a process has written before it forks, or that it maps, writes and unmaps.
 const PAGES: usize = 16;
 
 /// What works on one CPU, until it is killed.
 type Worker = fn(&System, cpu: u64, count: &'static AtomicU64) -> Vec<Twin>;
 
 const WORKS: [(&str, Worker); 3] = [
-    ("compute", compute),
     ("ping_pong", ping_pong),
+    ("map_touch", map_touch),
     ("fork_exit", fork_exit),
 ];
 
@@ -52,10 +52,15 @@ fn run() -> Result<(), Error> {
     // A page for each counter, so that no two CPUs write to one line.
     let counters = PageBuffer::new(2 * PAGE_SIZE)?;
     counters.make_shared()?;
+    let only = start::args().nth(1);
     // In turns, so that a while in which the host is busy does not fall on one work alone.
     for _ in 0..REPETITIONS {
         for (name, worker) in WORKS {
-            for nr_cpus in [1, 2] {
+            let most = match only {
+                Some(only) => u64::from(only == name),
+                None => 2,
+            };
+            for nr_cpus in 1..=most {
                 let rate = rate(&system, worker, counters.addr(), nr_cpus);
                 println!("scale {name} {nr_cpus} {rate}");
             }
@@ -88,21 +93,6 @@ fn rate(system: &System, worker: Worker, counters: u64, nr_cpus: u64) -> u64 {
     let (nr_done, elapsed_ns) = (total() - before, now() - begin);
     twins.into_iter().for_each(Twin::kill);
     (u128::from(nr_done) * 1_000_000_000 / u128::from(elapsed_ns)) as u64
-}
-
-/// Counts, and calls nobody: what the host gives to a second CPU, beyond which no kernel comes.
-fn compute(system: &System, cpu: u64, count: &'static AtomicU64) -> Vec<Twin> {
-    let twin = Twin::start(system, &[], move |_| {
-        stay_on(cpu);
-        let mut sum = 0u64;
-        loop {
-            for step in 0..10_000 {
-                sum = black_box(sum.wrapping_mul(31).wrapping_add(step));
-            }
-            count.fetch_add(1, Relaxed);
-        }
-    });
-    [twin].into()
 }
 
 /// A client calls a server in another space, four words there and back.
@@ -139,6 +129,20 @@ fn echo(endpoint: Handle) {
         }
         assert_eq!(code, KernelError::StaleToken as u64);
     }
+}
+
+/// A process maps memory, writes to each page, and unmaps it.
+fn map_touch(system: &System, cpu: u64, count: &'static AtomicU64) -> Vec<Twin> {
+    let twin = Twin::start(system, &[], move |_| {
+        stay_on(cpu);
+        loop {
+            let mut pages = PageBuffer::new(PAGES * PAGE_SIZE).expect("memory");
+            pages.chunks_mut(PAGE_SIZE).for_each(|page| page[0] = 1);
+            drop(pages);
+            count.fetch_add(1, Relaxed);
+        }
+    });
+    [twin].into()
 }
 
 /// A process forks children that end at once: the calls that the process server makes for that, without it, as there
