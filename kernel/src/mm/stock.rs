@@ -83,6 +83,7 @@ impl Stock {
     pub(super) fn give_back(&mut self, nr_frames: usize) {
         self.nr_reserved -= nr_frames;
     }
+
     /// Takes one of the frames that were set aside.
     pub(super) fn take(&mut self) -> Frame {
         self.give_back(1);
