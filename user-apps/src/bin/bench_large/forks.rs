@@ -60,10 +60,15 @@ fn after_forks(name: &str, rounds: Rounds, mib: u64, write: impl Fn(&Mapped)) {
         |child| {
             assert_eq!(peek(at_middle(&memory)), 0, "{name}: what was written");
             child.end(name);
+            give_back_all();
         },
     );
     drop(memory);
-    // Memory is given back piece by piece: whoever asks how much is free waits for all of it.
+    give_back_all();
+}
+
+/// Memory is given back piece by piece, on any CPU: whoever asks how much is free waits for all of it.
+fn give_back_all() {
     let _ = frames::available();
 }
 
