@@ -85,13 +85,10 @@ fn resolve_below(mm: &Mm, table: &PageTable, addr: u64, access: Access, entry: E
     match entry.kind() {
         Kind::Private(_) => reclaim(mm, slot, entry),
         Kind::Shared(_) => {}
-        _ => {
-            let frames = || reserve.take();
-            own::write(mm, slot, class, false, frames, &flushed, |_| ());
-            if let Kind::Condemned(_) = entry.kind() {
-                table.streak().note(page_of(addr), 1);
-            }
-        }
+        _ => own::write(mm, slot, class, false, || reserve.take(), &flushed, |_| ()),
+    }
+    if let Kind::Private(_) | Kind::Condemned(_) = entry.kind() {
+        table.streak().note(page_of(addr), 1);
     }
     Fault::Resolved
 }
@@ -120,11 +117,17 @@ fn break_sharing(mm: &Mm, table: &PageTable, addr: u64, leaf: Node<'_>, entry: E
     let (root, class) = (table.root(), table.class());
     let (slot, frame) = (leaf.slot(addr), Frame::of_entry(entry.note()));
     let count = mm.counts.of(frame);
+    let goes_on = table.streak().goes_on_at(addr);
     if count.is_one() {
-        reclaim(mm, slot, entry);
+        if goes_on {
+            reclaim_run(mm, table, addr, leaf.table);
+        } else {
+            reclaim(mm, slot, entry);
+            table.streak().note(page_of(addr), 1);
+        }
         return Fault::Resolved;
     }
-    if table.streak().goes_on_at(addr) {
+    if goes_on {
         return match break_run(mm, table, addr, leaf.table) {
             Ok(()) => Fault::Resolved,
             Err(OutOfMemory) => Fault::OutOfMemory,
@@ -150,8 +153,7 @@ fn break_sharing(mm: &Mm, table: &PageTable, addr: u64, leaf: Node<'_>, entry: E
 #[inline(never)]
 fn break_run(mm: &Mm, table: &PageTable, addr: u64, leaf: &Table) -> Result<(), OutOfMemory> {
     let (root, class, page) = (table.root(), table.class(), page_of(addr));
-    let places = &leaf[index(page, 0)..NR_ENTRIES];
-    let mut run = copy_on_write(&places[..places.len().min(table.streak().nr_next())]);
+    let mut run = copy_on_write(next_run(table, page, leaf));
     let frames_for = |run| mm.frames.reserve(nr_shared(mm, run), class);
     let mut reserve = frames_for(run);
     if reserve.is_err() {
@@ -178,6 +180,33 @@ fn break_run(mm: &Mm, table: &PageTable, addr: u64, leaf: &Table) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Takes back the page that contains `addr` and those behind it in this table: as many as the [streak](super::streak) says, up to the first
+/// one that is not copy-on-write, or that others name, too.
+#[inline(never)]
+fn reclaim_run(mm: &Mm, table: &PageTable, addr: u64, leaf: &Table) {
+    let page = page_of(addr);
+    let mut nr_pages = 0;
+    for slot in copy_on_write(next_run(table, page, leaf))
+        .iter()
+        .map(Slot::new)
+    {
+        let entry = slot.get();
+        if own::needs_frame(mm, entry, true) {
+            break;
+        }
+        slot.set(entry.with_writable(true));
+        nr_pages += 1;
+    }
+    mm.stats.reclaimed.add(nr_pages as u64);
+    table.streak().note(page, nr_pages);
+}
+
+/// The places in its table of as many pages from this one on as the [streak](super::streak) says.
+fn next_run<'t>(table: &PageTable, page: u64, leaf: &'t Table) -> &'t [AtomicU64] {
+    let places = &leaf[index(page, 0)..NR_ENTRIES];
+    &places[..places.len().min(table.streak().nr_next())]
 }
 
 /// The copy-on-write pages at the start.

@@ -1,6 +1,6 @@
 //! Writes in order: how many pages the next break of copy-on-write takes at once.
 //!
-//! Who has written to one page after the other, each with a fault and a copy, will write to the next one, too. So a break that
+//! Who has written to one page after the other, each with a fault and a copy or a take-back, will write to the next one, too. So a break that
 //! begins exactly where the last one ended takes twice as many pages as that, up to [`MAX`]; every other takes its own page alone:
 //!
 //! ```text

@@ -95,6 +95,23 @@ impl Family<'_> {
         })
     }
 
+    /// Lets the child write to pages, not in order: then the parent is their last owner, and does not know it.
+    fn leave_to_parent(&self, pages: impl DoubleEndedIterator<Item = u64>) {
+        for page in pages.rev() {
+            put(self.mm, &self.child, at(page), NEW);
+        }
+    }
+
+    /// How many pages are taken back by writes to these, one after the other, of which none is copied.
+    fn taken_back<const N: usize>(&self, pages: [u64; N]) -> [u64; N] {
+        pages.map(|page| {
+            let (nr_copied, nr_reclaimed) = self.write(page);
+            check(self.mm, &[&self.parent, &self.child]);
+            assert_eq!(nr_copied, 0);
+            nr_reclaimed
+        })
+    }
+
     /// Whether the parent owns a page, whose table is its own.
     fn is_own(&self, page: u64) -> bool {
         self.parent.lookup(self.mm, at(page)).is_writable()
@@ -230,16 +247,6 @@ fn a_page_without_another_owner_is_taken_back_in_a_run() {
         let Family {
             mm, parent, child, ..
         } = family;
-        for page in [3, 4] {
-            put(mm, child, at(page), NEW);
-        }
-        let free = mm.frames.free_count();
-        assert_eq!(
-            [0, 1, 3].map(|page| family.write(page)),
-            [(1, 0), (2, 0), (0, 1)]
-        );
-        assert_eq!(family.write(4), (0, 1));
-        assert_eq!(mm.frames.free_count(), free - 3);
         for page in [12, 14, 16] {
             put(mm, child, at(page), NEW);
         }
@@ -253,6 +260,89 @@ fn a_page_without_another_owner_is_taken_back_in_a_run() {
             assert_eq!(peek(mm, parent, at(page)), OLD);
             put(mm, parent, at(page), 3);
             assert_eq!(peek(mm, child, at(page)), NEW);
+        }
+    });
+}
+
+#[test]
+fn pages_that_are_taken_back_in_order_are_so_in_runs_without_frame_or_flush() {
+    with_forked(|family| {
+        family.leave_to_parent(0..100);
+        // Its tables are its own after that.
+        assert_eq!(family.write(200), (1, 0));
+        let free = family.mm.frames.free_count();
+        let _ = family.sim.take_flushes();
+        let mut runs = Vec::new();
+        for page in 0..100 {
+            match family.write(page) {
+                (0, 0) => {}
+                (0, nr_reclaimed) => runs.push((page, nr_reclaimed)),
+                (nr_copied, _) => panic!("{nr_copied} pages were copied"),
+            }
+        }
+        let expected = [
+            (0, 1),
+            (1, 2),
+            (3, 4),
+            (7, 8),
+            (15, 16),
+            (31, 16),
+            (47, 16),
+            (63, 16),
+            (79, 16),
+            (95, 5),
+        ];
+        assert_eq!(runs, expected);
+        assert_eq!(family.mm.frames.free_count(), free);
+        assert!(family.sim.take_flushes().is_empty());
+    });
+}
+
+#[test]
+fn a_run_of_pages_that_are_taken_back_ends_before_one_that_others_name() {
+    with_forked(|family| {
+        family.leave_to_parent((0..8).filter(|page| *page != 4));
+        family.write(100);
+        assert_eq!(family.taken_back([0, 1]), [1, 2]);
+        // Four would be next: page 4 is the child's, too.
+        assert_eq!(family.taken_back([3]), [1]);
+        assert!(!family.is_own(4) && !family.is_own(5));
+        // What goes on there copies it, and takes the next one back.
+        assert_eq!(family.write(4), (1, 1));
+        assert_eq!(peek(family.mm, &family.child, at(4)), OLD);
+    });
+}
+
+#[test]
+fn a_run_of_pages_that_are_taken_back_ends_before_what_a_write_would_not_break() {
+    with_forked(|family| {
+        family.leave_to_parent(0..20);
+        family.write(100);
+        let (mm, parent) = (family.mm, &family.parent);
+        parent.protect(mm, at(4), PAGE, Perm::R).unwrap();
+        parent.unmap(mm, at(10), PAGE).unwrap();
+        assert_eq!(family.taken_back([0, 1, 3]), [1, 2, 1]);
+        assert_eq!(family.taken_back([5, 6, 8]), [1, 2, 2]);
+        let read_only = parent.lookup(mm, at(4));
+        assert!(!read_only.is_writable() && !read_only.permits(Access::Write));
+        assert_eq!(parent.lookup(mm, at(10)).kind(), Kind::Empty);
+    });
+}
+
+#[test]
+fn a_cpu_that_knows_pages_from_before_they_were_taken_back_writes_to_them_all_the_same() {
+    with_forked(|family| {
+        let (mm, parent) = (family.mm, &family.parent);
+        family.leave_to_parent(0..20);
+        family.write(100);
+        for page in 0..20 {
+            user_read(mm, parent, Cpu(1), at(page), &mut [0]).unwrap();
+        }
+        assert_eq!(family.taken_back([0, 1, 3, 7]), [1, 2, 4, 8]);
+        for page in 0..15 {
+            user_write(mm, parent, Cpu(1), at(page), &[3]).unwrap();
+            assert_eq!(peek(mm, parent, at(page)), 3);
+            assert_eq!(peek(mm, &family.child, at(page)), NEW);
         }
     });
 }

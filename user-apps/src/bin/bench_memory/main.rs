@@ -11,7 +11,7 @@ use libipc::services::Error;
 use libipc::thread::{PRIORITY, Supervisor};
 use libipc::{Endpoint, Handle, PageBuffer, Perm, Rights, ShareMode, Space, start};
 use user_apps::bench::{Rounds, measure_with};
-use user_apps::scenario::memory::{PAGE, SCRATCH, map, peek, poke};
+use user_apps::scenario::memory::{Mapped, PAGE, SCRATCH, map, peek, poke};
 use user_apps::scenario::peer;
 use user_apps::scenario::twin::{Gift, Twin, system};
 
@@ -63,13 +63,12 @@ fn mappings() {
 
 /// Write faults that the kernel resolves by itself.
 fn faults() {
-    let write = |_: &_| poke(HERE, 2);
     measure_with(
         "zero_fault",
         Rounds::MANY,
         || map(HERE, 1),
         |page| {
-            write(&page);
+            poke(HERE, 2);
             page
         },
         drop,
@@ -77,7 +76,7 @@ fn faults() {
     measure_with(
         "cow_fault_copy",
         Rounds::MANY,
-        || (written(), alias()),
+        || (written(1), alias(1)),
         |pages| {
             poke(HERE, 2);
             pages
@@ -87,41 +86,52 @@ fn faults() {
             drop(pages);
         },
     );
+    reuse("cow_fault_reuse", 1, || poke(HERE, 2));
+    reuse("cow_fault_reuse_run/16", 16, || write(16, 2));
+}
+
+/// Writes to pages that were copy-on-write, and that nobody else names any more.
+fn reuse(name: &str, nr_pages: u64, write_again: impl Fn()) {
     measure_with(
-        "cow_fault_reuse",
+        name,
         Rounds::MANY,
         || {
-            let page = written();
-            drop(alias());
-            page
+            let pages = written(nr_pages);
+            drop(alias(nr_pages));
+            pages
         },
-        |page| {
-            poke(HERE, 2);
-            page
+        |pages| {
+            write_again();
+            pages
         },
         drop,
     );
 }
 
-/// A page with a frame of its own.
-fn written() -> user_apps::scenario::memory::Mapped {
-    let page = map(HERE, 1);
-    poke(HERE, 1);
-    page
+/// Pages with frames of their own.
+fn written(nr_pages: u64) -> Mapped {
+    let pages = map(HERE, nr_pages);
+    write(nr_pages, 1);
+    pages
 }
 
-/// Names the page a second time, copy-on-write.
-fn alias() -> impl Drop {
-    struct Alias;
+/// Writes to each of so many pages, in order.
+fn write(nr_pages: u64, value: u64) {
+    (0..nr_pages).for_each(|page| poke(HERE + page * PAGE, value));
+}
+
+/// Names so many pages a second time, copy-on-write.
+fn alias(nr_pages: u64) -> impl Drop {
+    struct Alias(u64);
     impl Drop for Alias {
         fn drop(&mut self) {
-            let _ = Space::own().unmap(THERE, PAGE);
+            let _ = Space::own().unmap(THERE, self.0);
         }
     }
-    let own = Space::own();
-    own.share(&own, HERE, THERE, PAGE, ShareMode::CopyOnWrite, None)
+    let (own, len) = (Space::own(), nr_pages * PAGE);
+    own.share(&own, HERE, THERE, len, ShareMode::CopyOnWrite, None)
         .expect("share");
-    Alias
+    Alias(len)
 }
 
 /// Read faults that a handler in another space resolves with a page that it has.
