@@ -471,10 +471,12 @@ fn done_or_take(is_done: bool) -> bool {
 /// the kernel alone need not have given it back, unless he has settled.
 #[inline(always)]
 fn on_own_table(act: impl FnOnce(&vm::Locked<'_>) -> bool) -> bool {
-    let Some(_apart) = KERNEL.apart(PerCpu::number()) else {
-        return apart(sys::lock_own, act);
-    };
-    // SAFETY: nobody takes a thread from a CPU that has not waited, and who works apart does not wait for the kernel.
+    let number = PerCpu::number();
+    let _apart = KERNEL
+        .apart(number)
+        .unwrap_or_else(|| go_in(KERNEL.door(number)).apart());
+    // SAFETY: nobody takes the thread from here: who works apart does not wait for the kernel. If the CPU has waited before, and the
+    // thread was taken meanwhile, there is none.
     let table = unsafe { PerCpu::seat().own_table(KERNEL.as_ptr()) };
     let locked = table.and_then(vm::PageTable::try_lock);
     KERNEL.has_several_sharers() && locked.is_some_and(|locked| act(&locked))

@@ -31,8 +31,9 @@ pub const MAX_CPUS: usize = 64;
 /// anybody has it for. In a virtual machine, where the next in order may not run, order is what costs most.
 const PATIENCE: u32 = 1 << 16;
 
-/// How many times a CPU is found inside before it is called: longer than most messages take. The looks follow each other at once.
-const NR_LOOKS: u32 = 64;
+/// How many times a CPU is found inside before it is called: some microseconds, longer than a message takes, even right after a switch,
+/// when no translation is known. To be called costs both CPUs more than that. The looks follow each other at once.
+const NR_LOOKS: u32 = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,7 @@ mod traps;
 
 pub use memory::{LockedCall, map_page, memory_call, share_page, unmap_page};
 pub use schedule::{Next, next, tick};
-pub use traps::{exception, fault_out_of_memory, interrupt, lock_own, page_fault, report};
+pub use traps::{exception, fault_out_of_memory, interrupt, page_fault, report};
 
 use cowslip_abi::{Call, Error, Handle};
 

@@ -2,8 +2,8 @@
 
 use cowslip_abi::{Access, FaultKind, FoundEntry};
 
-use crate::object::{Fault, Here, Kernel};
-use crate::vm::{self, Locked};
+use crate::object::{Fault, Kernel};
+use crate::vm;
 
 /// A page fault of the running thread, in user mode, for who has the kernel alone and has [settled](crate::platform::Platform::settle).
 /// `None`: it is resolved, and the thread goes on.
@@ -27,13 +27,6 @@ pub fn page_fault(kernel: &Kernel, address: u64, access: Access) -> Option<Fault
         access,
         found,
     })
-}
-
-/// Locks the page table of the running thread's space, for a CPU that shares the kernel. `None`: it is in use elsewhere, or there is
-/// no such thread.
-pub fn lock_own<'k>(here: &Here<'k>) -> Option<Locked<'k>> {
-    let space = here.spaces.get(here.running.get()?.space)?;
-    space.table.try_lock()
 }
 
 /// Another processor exception of the running thread, in user mode.
