@@ -9,13 +9,31 @@ use kernel_models::{
         Ordering::{Acquire, Release},
     },
     check, new_lock,
-    sync::{Apart, Claimed, Guard, Lock},
+    sync::{self, Apart, Claimed, Door, Guard, Lock},
 };
 use loom::thread;
+
+type Shared<'l, T> = sync::Shared<'l, T, &'l Door>;
 
 fn lock<T>(lock: &Lock<T>, cpu: usize) -> Guard<'_, T> {
     let patience = Patience::default();
     lock.lock(cpu, || patience.wait())
+}
+
+/// Shares the lock for a CPU whose door is shut.
+fn share_later<T>(lock: &Lock<T>, cpu: usize) -> Shared<'_, T> {
+    let patience = Patience::default();
+    lock.share_later(cpu, lock.door(cpu), || patience.wait())
+}
+
+fn settle<T>(lock: &Lock<T>, cpu: usize) {
+    let patience = Patience::default();
+    lock.settle(cpu, || patience.wait());
+}
+
+fn wait_for_readers<T>(lock: &Lock<T>, cpu: usize) {
+    let patience = Patience::default();
+    lock.wait_for_readers(cpu, || patience.wait());
 }
 
 /// Takes the lock as the kernel does, and adds one.
@@ -149,8 +167,7 @@ fn what_a_cpu_that_waits_to_share_has_done_is_seen() {
             let (lock, state) = (Arc::clone(&lock), Arc::clone(&state));
             thread::spawn(move || {
                 state.set(7);
-                let patience = Patience::default();
-                drop(lock.share_later(1, lock.door(1), || patience.wait()));
+                drop(share_later(&lock, 1));
             })
         };
         if lock.is_waiting(1) {
@@ -243,10 +260,8 @@ fn who_has_not_waited_for_long_may_be_overtaken() {
 /// What a CPU does so many times that shares the lock, if its door is shut as soon as it can.
 fn share_and_read(lock: &Lock<Watched>, cpu: usize, nr_times: usize) {
     for _ in 0..nr_times {
-        let shared = lock.share(lock.door(cpu)).unwrap_or_else(|| {
-            let patience = Patience::default();
-            lock.share_later(cpu, lock.door(cpu), || patience.wait())
-        });
+        let shared = lock.share(lock.door(cpu));
+        let shared = shared.unwrap_or_else(|| share_later(lock, cpu));
         // SAFETY: loom checks that nobody writes it.
         unsafe { &*shared.as_ptr() }.get();
     }
@@ -329,6 +344,30 @@ struct Replaced {
     pages: [Watched; 2],
 }
 
+impl Replaced {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            place: AtomicU64::known(0),
+            pages: Default::default(),
+        })
+    }
+
+    /// Looks where to look, and looks there.
+    fn read(&self) {
+        self.pages[self.place.load(Acquire) as usize].get();
+    }
+
+    /// Lets everybody look elsewhere from now on.
+    fn replace(&self) {
+        self.place.store(1, Release);
+    }
+
+    /// The page that was replaced is somebody else's now.
+    fn give_away(&self) {
+        self.pages[0].set(7);
+    }
+}
+
 /// In which way CPU 0 goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Haste {
@@ -348,35 +387,26 @@ fn go_apart<T>(lock: &Lock<T>, cpu: usize) -> Apart<'_> {
 /// CPU 1 reads so many times, and shares the lock for that, while CPU 0 replaces what it reads, apart.
 fn one_replaces(nr_reads: usize, haste: Haste) {
     let lock = new_lock((), 2);
-    let replaced = Arc::new(Replaced {
-        place: AtomicU64::known(0),
-        pages: Default::default(),
-    });
+    let replaced = Replaced::new();
     let reader = {
         let (lock, replaced) = (Arc::clone(&lock), Arc::clone(&replaced));
         thread::spawn(move || {
             for _ in 0..nr_reads {
                 let shared = lock.share(lock.door(1)).expect("nobody has it alone");
-                let number = replaced.place.load(Acquire);
-                replaced.pages[number as usize].get();
+                replaced.read();
                 drop(shared);
             }
         })
     };
     let apart = go_apart(&lock, 0);
-    let wait = || {
-        let patience = Patience::default();
-        lock.wait_for_readers(0, || patience.wait());
-    };
     if haste == Haste::WaitsFirst {
-        wait();
+        wait_for_readers(&lock, 0);
     }
-    replaced.place.store(1, Release);
+    replaced.replace();
     if haste == Haste::None {
-        wait();
+        wait_for_readers(&lock, 0);
     }
-    // It is somebody else's now.
-    replaced.pages[0].set(7);
+    replaced.give_away();
     drop(apart);
     reader.join().unwrap();
 }
@@ -487,18 +517,14 @@ fn one_works_apart(shares: bool, rush: Rush) {
             drop(apart);
         })
     };
-    let settle = || {
-        let patience = Patience::default();
-        lock.settle(0, || patience.wait());
-    };
     if rush == Rush::SettlesFirst {
-        settle();
+        settle(&lock, 0);
     }
     let guard = self::lock(&lock, 0);
     // Nobody waits for the worker for that.
     guard.objects.set(2);
     if rush == Rush::None {
-        settle();
+        settle(&lock, 0);
     }
     guard.table.set(guard.table.get() + 1);
     assert!(!guard.claimed.is_claimed());
@@ -552,27 +578,20 @@ fn one_works_on_its_own(nr_times: usize, rush: Rush) {
         let lock = Arc::clone(&lock);
         thread::spawn(move || {
             for _ in 0..nr_times {
-                let _apart = lock.apart(1).unwrap_or_else(|| {
-                    let patience = Patience::default();
-                    let door = lock.door(1);
-                    lock.share_later(1, door, || patience.wait()).apart()
-                });
+                let apart = lock.apart(1);
+                let _apart = apart.unwrap_or_else(|| share_later(&lock, 1).apart());
                 // SAFETY: loom checks that nobody else uses it.
                 let own = unsafe { &*lock.as_ptr() };
                 own.set(own.get() + 1);
             }
         })
     };
-    let settle = || {
-        let patience = Patience::default();
-        lock.settle(0, || patience.wait());
-    };
     if rush == Rush::SettlesFirst {
-        settle();
+        settle(&lock, 0);
     }
     let guard = self::lock(&lock, 0);
     if rush == Rush::None {
-        settle();
+        settle(&lock, 0);
     }
     guard.set(guard.get() + 1);
     drop(guard);
@@ -612,14 +631,20 @@ fn ceasing_to_work_on_its_own_must_release() {
     check(4, || one_works_on_its_own(1, Rush::None));
 }
 
+/// CPU 0 replaces something, and waits for readers if there are others.
+fn replace_if_others(lock: &Lock<()>, replaced: &Replaced) {
+    replaced.replace();
+    if lock.has_several_sharers() {
+        wait_for_readers(lock, 0);
+    }
+    replaced.give_away();
+}
+
 /// CPU 0 replaces what CPU 1 reads, which is the only other one, and ceases to share the lock and comes back meanwhile. Who
 /// replaces something looks first whether there are others at all.
 fn the_other_one_comes_back(says_that_it_is_apart: bool) {
     let lock = new_lock((), 2);
-    let replaced = Arc::new(Replaced {
-        place: AtomicU64::known(0),
-        pages: Default::default(),
-    });
+    let replaced = Replaced::new();
     let apart = says_that_it_is_apart.then(|| go_apart(&lock, 0));
     let other = {
         let (lock, replaced) = (Arc::clone(&lock), Arc::clone(&replaced));
@@ -627,17 +652,11 @@ fn the_other_one_comes_back(says_that_it_is_apart: bool) {
             self::lock(&lock, 1).admit(1, false);
             self::lock(&lock, 1).admit(1, true);
             let shared = lock.share(lock.door(1)).expect("nobody has it alone");
-            let number = replaced.place.load(Acquire);
-            replaced.pages[number as usize].get();
+            replaced.read();
             drop(shared);
         })
     };
-    replaced.place.store(1, Release);
-    if lock.has_several_sharers() {
-        let patience = Patience::default();
-        lock.wait_for_readers(0, || patience.wait());
-    }
-    replaced.pages[0].set(7);
+    replace_if_others(&lock, &replaced);
     drop(apart);
     other.join().unwrap();
 }
@@ -656,34 +675,20 @@ fn who_works_apart_must_say_so() {
 /// The same where CPU 0 begins to work apart, without going in, while the other one is going away.
 fn the_other_one_goes(says_that_it_is_apart: bool) {
     let lock = new_lock((), 2);
-    let replaced = Arc::new(Replaced {
-        place: AtomicU64::known(0),
-        pages: Default::default(),
-    });
+    let replaced = Replaced::new();
     let other = {
         let (lock, replaced) = (Arc::clone(&lock), Arc::clone(&replaced));
         thread::spawn(move || {
             self::lock(&lock, 1).admit(1, false);
             self::lock(&lock, 1).admit(1, true);
-            let patience = Patience::default();
-            let shared = lock.share_later(1, lock.door(1), || patience.wait());
-            let number = replaced.place.load(Acquire);
-            replaced.pages[number as usize].get();
+            let shared = share_later(&lock, 1);
+            replaced.read();
             drop(shared);
         })
     };
-    let apart = if says_that_it_is_apart {
-        lock.apart(0)
-    } else {
-        None
-    };
+    let apart = says_that_it_is_apart.then(|| lock.apart(0)).flatten();
     if lock.has_several_sharers() && apart.is_some() == says_that_it_is_apart {
-        replaced.place.store(1, Release);
-        if lock.has_several_sharers() {
-            let patience = Patience::default();
-            lock.wait_for_readers(0, || patience.wait());
-        }
-        replaced.pages[0].set(7);
+        replace_if_others(&lock, &replaced);
     }
     drop(apart);
     other.join().unwrap();
