@@ -45,6 +45,9 @@ pub(crate) struct SoakArgs {
     /// Repeat the cases of the program test_races instead
     #[arg(long, conflicts_with = "seed")]
     races: bool,
+    /// With --races: not for some time, but until each case has gone so many rounds
+    #[arg(long, value_name = "R", requires = "races", conflicts_with = "minutes")]
+    rounds: Option<u64>,
 }
 
 /// Runs the task.
@@ -75,26 +78,53 @@ pub(crate) fn main(args: &SoakArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(ending.status()))
 }
 
-/// Runs all races again and again, and says how many rounds each has gone.
+/// Runs the races again and again, and says how many rounds each has gone.
 fn race(args: &SoakArgs, built: &Built) -> Result<ExitCode> {
     let begin = Instant::now();
+    let time = Duration::from_secs(args.minutes * 60);
     let mut totals = BTreeMap::new();
-    let mut ending = Ending::Exit(0);
-    while ending == Ending::Exit(0) && begin.elapsed() < Duration::from_secs(args.minutes * 60) {
+    let mut rest = Vec::new();
+    let ending = loop {
+        let words: Vec<_> = [RACES.to_owned()].into_iter().chain(rest).collect();
         let mut output = Vec::new();
-        let machine = machine(args, built, &[RACES.into()])?;
-        ending = machine.converse(std::io::empty(), &mut output, Some(RACES_LIMIT))?;
+        let machine = machine(args, built, &words)?;
+        let ending = machine.converse(std::io::empty(), &mut output, Some(RACES_LIMIT))?;
         let output = String::from_utf8_lossy(&output);
         add_rounds(&mut totals, &output);
         if ending != Ending::Exit(0) {
             print!("{output}");
             eprintln!("xtask: {ending}");
+            break ending;
         }
-    }
+        rest = match args.rounds {
+            Some(wanted) => cases_below(&totals, wanted),
+            None => Vec::new(),
+        };
+        let is_over = match args.rounds {
+            Some(_) => rest.is_empty(),
+            None => begin.elapsed() >= time,
+        };
+        if is_over {
+            break ending;
+        }
+        if let Some(wanted) = args.rounds {
+            let (nr_left, nr_cases) = (rest.len(), totals.len());
+            let minutes = begin.elapsed().as_secs() / 60;
+            eprintln!(
+                "xtask: {nr_left} of {nr_cases} races have not gone {wanted} rounds after {minutes} min"
+            );
+        }
+    };
     for (case, rounds) in totals {
         println!("{rounds:>9} rounds of {case}");
     }
     Ok(ExitCode::from(ending.status()))
+}
+
+/// The cases that have gone fewer rounds than that.
+fn cases_below(totals: &BTreeMap<String, u64>, wanted: u64) -> Vec<String> {
+    let below = totals.iter().filter(|(_, rounds)| **rounds < wanted);
+    below.map(|(case, _)| case.clone()).collect()
 }
 
 /// How long all races may take: on a host that is busy many times as long as they do.
@@ -148,6 +178,14 @@ mod tests {
     }
 
     #[test]
+    fn cases_that_have_gone_too_few_rounds_go_on() {
+        let totals = [("a", 14), ("b", 10), ("c", 9)].map(|(case, n)| (case.to_owned(), n));
+        let totals = BTreeMap::from(totals);
+        assert_eq!(cases_below(&totals, 11), ["b", "c"]);
+        assert!(cases_below(&totals, 9).is_empty());
+    }
+
+    #[test]
     fn the_command_that_repeats_a_soak_has_all_that_decides() {
         let args = SoakArgs {
             minutes: 3,
@@ -155,6 +193,7 @@ mod tests {
             seed: None,
             debug: true,
             races: false,
+            rounds: None,
         };
         assert_eq!(
             repeat(&args, 42),
