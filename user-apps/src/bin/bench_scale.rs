@@ -30,9 +30,8 @@ use user_apps::scenario::twin::{Gift, Twin, system};
 
 libipc::program!(run);
 
-/// How long the workers are watched, in nanoseconds, and how often.
+/// How long the workers are watched, in nanoseconds.
 const WATCH_NS: u64 = 500_000_000;
-const REPETITIONS: usize = 15;
 
 /// Pages that a process has written before it forks, or that it maps, writes and unmaps.
 const PAGES: usize = 16;
@@ -53,17 +52,14 @@ fn run() -> Result<(), Error> {
     let counters = PageBuffer::new(2 * PAGE_SIZE)?;
     counters.make_shared()?;
     let only = start::args().nth(1);
-    // In turns, so that a while in which the host is busy does not fall on one work alone.
-    for _ in 0..REPETITIONS {
-        for (name, worker) in WORKS {
-            let most = match only {
-                Some(only) => u64::from(only == name),
-                None => 2,
-            };
-            for nr_cpus in 1..=most {
-                let rate = rate(&system, worker, counters.addr(), nr_cpus);
-                println!("scale {name} {nr_cpus} {rate}");
-            }
+    for (name, worker) in WORKS {
+        let most = match only {
+            Some(only) => u64::from(only == name),
+            None => 2,
+        };
+        for nr_cpus in 1..=most {
+            let rate = rate(&system, worker, counters.addr(), nr_cpus);
+            println!("scale {name} {nr_cpus} {rate}");
         }
     }
     Ok(())

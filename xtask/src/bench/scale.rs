@@ -4,8 +4,9 @@
 //! host's speed, but how much more two do in the same time says what they wait for each other. That is a
 //! ratio of times, so it needs a host that has nothing else to do, and CPUs for both.
 //!
-//! Two threads of a host also share its caches, and whatever else its owner gives to others. So the same is done by two
-//! machines at the same time, of one CPU each, which have nothing but the host in common: beyond that no kernel comes.
+//! Two threads of a host also share its caches, and whatever else its owner gives to others, which changes from minute to minute. So
+//! each round also has the same done by two machines at the same time, with one CPU at work each, which have nothing but the host in common:
+//! beyond that no kernel comes.
 
 use std::fmt::Write;
 use std::thread;
@@ -18,6 +19,9 @@ use super::table::{grouped, ratio};
 /// How much more two CPUs shall do than one.
 const GOAL: f64 = 1.8;
 
+/// How many times all is measured.
+const ROUNDS: usize = 11;
+
 /// Operations per second, in one measurement.
 #[derive(Debug, PartialEq)]
 struct Rate {
@@ -26,38 +30,53 @@ struct Rate {
     per_second: u64,
 }
 
-/// What was measured of one work.
-struct Row {
-    work: String,
-    /// Operations per second of one CPU, and of two.
-    per_second: [f64; 2],
-    /// How much more two do than one.
-    ratio: f64,
-    /// Operations per second of two machines.
-    of_two_machines: f64,
+/// What was measured of one work in one round, in operations per second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Measured {
+    one_cpu: f64,
+    two_cpus: f64,
+    two_machines: f64,
+}
+
+impl Measured {
+    /// How much more two CPUs do than one.
+    fn ratio(self) -> f64 {
+        self.two_cpus / self.one_cpu
+    }
+
+    /// How much more two machines do than one.
+    fn most(self) -> f64 {
+        self.two_machines / self.one_cpu
+    }
 }
 
 /// Measures, and returns the table.
 pub(super) fn scale(guest: &Guest) -> Result<String> {
-    let rates = rates(&guest.scale(None)?)?;
-    let works = works(&rates);
+    let mut works: Vec<(String, Vec<Measured>)> = Vec::new();
+    for round in 1..=ROUNDS {
+        eprintln!("xtask: round {round} of {ROUNDS}");
+        let rates = rates(&guest.scale(None)?)?;
+        for work in names(&rates) {
+            let measured = Measured {
+                one_cpu: rate_of(&rates, work, 1)?,
+                two_cpus: rate_of(&rates, work, 2)?,
+                two_machines: two_machines(guest, work)?,
+            };
+            match works.iter_mut().find(|(name, _)| name == work) {
+                Some((_, rounds)) => rounds.push(measured),
+                None => works.push((work.to_owned(), vec![measured])),
+            }
+        }
+    }
     if works.is_empty() {
         bail!("nothing was measured");
     }
-    let mut rows = Vec::new();
-    for work in works {
-        rows.push(row(&rates, work, two_machines(guest, work)?)?);
-    }
-    Ok(table(&rows))
+    Ok(table(&works))
 }
 
 /// Operations per second of two machines that do this work on one CPU each, at the same time.
 fn two_machines(guest: &Guest, work: &str) -> Result<f64> {
-    let one = || -> Result<f64> {
-        let rates = rates(&guest.scale(Some(work))?)?;
-        let per_second = rates.iter().map(|rate| rate.per_second as f64).collect();
-        median(per_second).with_context(|| format!("{work} was not measured alone"))
-    };
+    let one = || rate_of(&rates(&guest.scale(Some(work))?)?, work, 1);
     thread::scope(|scope| {
         let other = scope.spawn(one);
         let here = one()?;
@@ -67,14 +86,18 @@ fn two_machines(guest: &Guest, work: &str) -> Result<f64> {
 }
 
 /// The names of the works, each once.
-fn works(rates: &[Rate]) -> Vec<&str> {
-    let mut works = Vec::new();
-    for rate in rates {
-        if !works.contains(&rate.work.as_str()) {
-            works.push(&rate.work);
-        }
-    }
-    works
+fn names(rates: &[Rate]) -> Vec<&str> {
+    let alone = rates.iter().filter(|rate| rate.nr_cpus == 1);
+    alone.map(|rate| rate.work.as_str()).collect()
+}
+
+/// Operations per second of so many workers.
+fn rate_of(rates: &[Rate], work: &str, nr_cpus: u32) -> Result<f64> {
+    let rate = rates
+        .iter()
+        .find(|rate| rate.work == work && rate.nr_cpus == nr_cpus);
+    let rate = rate.with_context(|| format!("{work} was not measured with {nr_cpus}"))?;
+    Ok(rate.per_second as f64)
 }
 
 /// The rates in a machine's output, one line each: `scale WORK CPUS OPERATIONS_PER_SECOND`.
@@ -98,56 +121,37 @@ fn rate(line: &str) -> Option<Rate> {
     })
 }
 
-/// The medians of a work, and the median of the ratios of neighbouring measurements, as a host gets slower and faster.
-fn row(rates: &[Rate], work: &str, of_two_machines: f64) -> Result<Row> {
-    let of = |nr_cpus| {
-        let wanted = rates
-            .iter()
-            .filter(move |rate| rate.work == work && rate.nr_cpus == nr_cpus);
-        wanted.map(|rate| rate.per_second as f64).collect()
-    };
-    let (one, two): (Vec<f64>, Vec<f64>) = (of(1), of(2));
-    let ratios = one.iter().zip(&two).map(|(one, two)| two / one).collect();
-    let medians = [ratios, one, two].map(median);
-    let [Some(ratio), Some(one), Some(two)] = medians else {
-        bail!("no ratio of {work}");
-    };
-    Ok(Row {
-        work: work.to_owned(),
-        per_second: [one, two],
-        ratio,
-        of_two_machines,
-    })
-}
-
-fn table(rows: &[Row]) -> String {
+fn table(works: &[(String, Vec<Measured>)]) -> String {
     let mut text = format!(
         "{:<10}  {:>12}  {:>12}  {:>5}  {:>15}  {:>5}  {:>4}\n",
         "work", "1 CPU, 1/s", "2 CPUs, 1/s", "ratio", "2 machines, 1/s", "ratio", "goal"
     );
-    for row in rows {
-        let [one, two] = row.per_second;
-        let met = if row.ratio >= GOAL { "met" } else { "NOT MET" };
-        let most = row.of_two_machines;
+    for (work, rounds) in works {
+        let of = |value: fn(Measured) -> f64| median(rounds.iter().copied().map(value));
+        let met = if of(Measured::ratio) >= GOAL {
+            "met"
+        } else {
+            "NOT MET"
+        };
         let _ = writeln!(
             text,
-            "{:<10}  {:>12}  {:>12}  {:>5}  {:>15}  {:>5}  {GOAL:>4}  {met}",
-            row.work,
-            grouped(one.round()),
-            grouped(two.round()),
-            ratio(row.ratio),
-            grouped(most.round()),
-            ratio(most / one),
+            "{work:<10}  {:>12}  {:>12}  {:>5}  {:>15}  {:>5}  {GOAL:>4}  {met}",
+            grouped(of(|measured| measured.one_cpu)),
+            grouped(of(|measured| measured.two_cpus)),
+            ratio(of(Measured::ratio)),
+            grouped(of(|measured| measured.two_machines)),
+            ratio(of(Measured::most)),
         );
     }
     text += "\nThis is time on this host, which must have nothing else to do: compare the ratios, and nothing else. Two machines\n\
-        have nothing but the host in common, so theirs is the most that it has for two.\n";
+        have nothing but the host in common, so theirs is the most that it has for two: if it is far below 2, so is the host.\n";
     text
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    values[values.len() / 2]
 }
 
 #[cfg(test)]
@@ -155,20 +159,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ratios_are_of_neighbours() {
+    fn ratios_are_of_one_round() {
+        let measured = |host: f64, two_cpus: f64, two_machines: f64| Measured {
+            one_cpu: 100.0 * host,
+            two_cpus: two_cpus * host,
+            two_machines: two_machines * host,
+        };
         // The host is twice as fast in the end.
-        let output = "hello\n\
-            scale a 1 100\nscale a 2 190\n\
-            scale a 1 100\nscale a 2 180\n\
-            scale b 1 10\nscale b 2 10\n\
-            scale a 1 200\nscale a 2 380\n";
-        let rates = rates(output).unwrap();
-        assert_eq!(works(&rates), ["a", "b"]);
-        let rows = [
-            row(&rates, "a", 195.0).unwrap(),
-            row(&rates, "b", 19.0).unwrap(),
+        let rounds = vec![
+            measured(1.0, 190.0, 195.0),
+            measured(1.0, 180.0, 190.0),
+            measured(2.0, 195.0, 196.0),
         ];
-        let text = table(&rows);
+        let slow = vec![measured(1.0, 100.0, 190.0)];
+        let text = table(&[("a".to_owned(), rounds), ("b".to_owned(), slow)]);
         let lines: Vec<_> = text.lines().collect();
         let words = |line: usize| lines[line].split_whitespace().collect::<Vec<_>>();
         assert_eq!(
@@ -177,14 +181,24 @@ mod tests {
         );
         assert_eq!(
             words(2),
-            ["b", "10", "10", "1.00", "19", "1.90", "1.8", "NOT", "MET"]
+            [
+                "b", "100", "100", "1.00", "190", "1.90", "1.8", "NOT", "MET"
+            ]
         );
     }
 
     #[test]
+    fn rates_are_found_by_work_and_cpus() {
+        let output = "hello\nscale a 1 100\nscale a 2 190\nscale b 1 10\n";
+        let rates = rates(output).unwrap();
+        assert_eq!(names(&rates), ["a", "b"]);
+        assert_eq!(rate_of(&rates, "a", 2).unwrap(), 190.0);
+        assert!(rate_of(&rates, "b", 2).is_err());
+    }
+
+    #[test]
     fn nothing_is_no_result() {
-        assert!(works(&rates("hello\n").unwrap()).is_empty());
-        assert!(row(&rates("scale a 1 100\n").unwrap(), "a", 200.0).is_err());
+        assert!(names(&rates("hello\n").unwrap()).is_empty());
         assert!(rates("scale a 1\n").is_err());
         assert!(rates("scale a one 7\n").is_err());
     }
