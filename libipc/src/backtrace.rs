@@ -89,6 +89,19 @@ impl fmt::Display for Line<'_> {
     }
 }
 
+/// The lines of a program's frames, the innermost first.
+pub fn lines<'a>(
+    program: &'a str,
+    frames: impl IntoIterator<Item = u64>,
+) -> impl Iterator<Item = Line<'a>> {
+    let numbered = frames.into_iter().enumerate();
+    numbered.map(move |(number, ip)| Line {
+        number,
+        program,
+        ip,
+    })
+}
+
 /// The frames of the thread that calls this, which is the first of them.
 #[cfg(target_os = "none")]
 #[inline(never)]
@@ -167,12 +180,11 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_printed_with_program_and_address() {
-        let line = Line {
-            number: 1,
-            program: crate::fs::file_name("/bin/crash"),
-            ip: 0x6_1234,
-        };
-        assert_eq!(line.to_string(), "  #1 crash 0x61234");
+    fn frames_are_printed_with_number_program_and_address() {
+        let program = crate::fs::file_name("/bin/crash");
+        let lines: Vec<_> = lines(program, [0x6_1234, 0x6_0001])
+            .map(|line| line.to_string())
+            .collect();
+        assert_eq!(lines, ["  #0 crash 0x61234", "  #1 crash 0x60001"]);
     }
 }

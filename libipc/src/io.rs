@@ -132,16 +132,8 @@ pub(crate) fn panic_message(message: &dyn fmt::Display) {
     }
     let _ = writeln!(buffer, "{}: {message}", name());
     let program = crate::fs::file_name(name());
-    for (number, ip) in backtrace::of_this_thread().skip(1).enumerate() {
-        let _ = writeln!(
-            buffer,
-            "{}",
-            backtrace::Line {
-                number,
-                program,
-                ip
-            }
-        );
+    for line in backtrace::lines(program, backtrace::of_this_thread().skip(1)) {
+        let _ = writeln!(buffer, "{line}");
     }
     buffer.flush();
 }

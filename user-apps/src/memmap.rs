@@ -5,6 +5,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use elf::abi::{EI_NIDENT, PT_LOAD};
+use elf::endian::LittleEndian;
+use elf::file::{Class, ELF64_EHDR_TAILSIZE, FileHeader, parse_ident};
+use elf::segment::SegmentTable;
 use libipc::abi::{PAGE_SIZE, Perm, RangeKind, USER_END};
 use libipc::fs::{File, Read};
 use libipc::object::Range;
@@ -142,22 +146,21 @@ fn program_end(name: &str) -> Option<u64> {
     end_of_elf(&headers[..len])
 }
 
-/// The end of the last page that a 64-bit ELF file is loaded to, by its first bytes.
+/// The end of the last page that a 64-bit ELF file is loaded to, by its first bytes, which hold its program headers.
 fn end_of_elf(bytes: &[u8]) -> Option<u64> {
-    const LOAD: u64 = 1;
-    let field = |bytes: &[u8], at: usize, len: usize| {
-        let bytes = bytes.get(at..at + len)?.iter().rev();
-        Some(bytes.fold(0, |word, &byte| word << 8 | u64::from(byte)))
-    };
-    bytes.strip_prefix(b"\x7fELF\x02")?;
-    let first = usize::try_from(field(bytes, 32, 8)?).ok()?;
-    let (size, count) = (field(bytes, 54, 2)?, field(bytes, 56, 2)?);
-    let ends = (0..count).filter_map(|number| {
-        let at = first.checked_add((size * number) as usize)?;
-        let header = bytes.get(at..)?;
-        let end = field(header, 16, 8)?.checked_add(field(header, 40, 8)?)?;
-        (field(header, 0, 4)? == LOAD).then_some(end)
-    });
+    let (ident, rest) = bytes.split_at_checked(EI_NIDENT)?;
+    let ident = parse_ident::<LittleEndian>(ident).ok()?;
+    if ident.1 != Class::ELF64 {
+        return None;
+    }
+    let tail = rest.get(..ELF64_EHDR_TAILSIZE)?;
+    let header = FileHeader::parse_tail(ident, tail).ok()?;
+    let len = usize::from(header.e_phentsize) * usize::from(header.e_phnum);
+    let first = usize::try_from(header.e_phoff).ok()?;
+    let table = bytes.get(first..)?.get(..len)?;
+    let segments = SegmentTable::new(header.endianness, header.class, table);
+    let loaded = segments.iter().filter(|segment| segment.p_type == PT_LOAD);
+    let ends = loaded.filter_map(|segment| segment.p_vaddr.checked_add(segment.p_memsz));
     ends.max()?.checked_next_multiple_of(PAGE_SIZE as u64)
 }
 

@@ -3,7 +3,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use libipc::backtrace::{Line, MAX_FRAMES};
+use libipc::backtrace::{self, MAX_FRAMES};
 use libipc::services::Error;
 use libipc::services::procd::ProcdClient;
 use libipc::start;
@@ -23,11 +23,8 @@ pub fn of(pid: u64) -> Result<Vec<Vec<String>>, Error> {
         let mut bytes = [0; 8 * MAX_FRAMES];
         let len = procd.stack(pid, thread.number, &mut bytes)?;
         let (frames, _) = bytes[..len].as_chunks();
-        let lines = frames.iter().enumerate().map(|(number, ip)| Line {
-            number,
-            program: entry.name(),
-            ip: u64::from_le_bytes(*ip),
-        });
+        let frames = frames.iter().map(|ip| u64::from_le_bytes(*ip));
+        let lines = backtrace::lines(entry.name(), frames);
         stacks.push(lines.map(|line| line.to_string()).collect());
     }
     Ok(stacks)

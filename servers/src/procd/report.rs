@@ -4,7 +4,7 @@ use core::fmt;
 
 use libipc::PAGE_SIZE;
 use libipc::abi::{Access, FaultKind, FoundEntry};
-use libipc::backtrace::Line;
+use libipc::backtrace;
 use libipc::message::Fault;
 use libipc::services::procd::Reason;
 
@@ -132,19 +132,8 @@ impl fmt::Display for Report<'_> {
         if let Some(expectation) = expectation(fault) {
             write!(f, "\n  {expectation}")?;
         }
-        for (number, &ip) in found.frames.iter().enumerate() {
-            let program = name;
-            write!(
-                f,
-                "\n{}",
-                Line {
-                    number,
-                    program,
-                    ip
-                }
-            )?;
-        }
-        Ok(())
+        backtrace::lines(name, found.frames.iter().copied())
+            .try_for_each(|line| write!(f, "\n{line}"))
     }
 }
 
