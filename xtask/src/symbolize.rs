@@ -12,14 +12,14 @@
 //! where the second line says in which function the first was inlined.
 
 use std::io::{BufRead, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use addr2line::Loader;
 use anyhow::Result;
 
 use crate::build::{BuildArgs, Built, build};
-use crate::workspace::root;
+use crate::workspace::own_file;
 
 /// How a frame's line begins.
 const MARK: &str = "  #";
@@ -191,10 +191,8 @@ fn without_types(name: &str) -> &str {
 
 /// A source file from the workspace's root on, or from the standard library's.
 fn shown(file: &str) -> String {
-    let path = PathBuf::from(file);
-    let own = path.strip_prefix(root()).ok();
-    if let Some(own) = own {
-        return own.display().to_string();
+    if let Some(own) = own_file(file) {
+        return own.to_owned();
     }
     match file.split_once("/library/") {
         Some((_, rest)) => format!("library/{rest}"),

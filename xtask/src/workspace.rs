@@ -27,6 +27,11 @@ pub(crate) fn root() -> &'static Path {
         .expect("xtask is a folder of the workspace")
 }
 
+/// A source file of this project, from its root.
+pub(crate) fn own_file(path: &str) -> Option<&str> {
+    path.strip_prefix(root().to_str()?)?.strip_prefix('/')
+}
+
 /// Cargo's target folder; below it, every kind of build has a folder of its own.
 pub(crate) fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
@@ -210,4 +215,16 @@ pub(crate) fn words(command: &Command) -> String {
         .chain(args)
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_files_are_told_from_the_librarys() {
+        let path = root().join("kernel/src/lib.rs");
+        assert_eq!(own_file(path.to_str().unwrap()), Some("kernel/src/lib.rs"));
+        assert_eq!(own_file("/rustc/1/library/core/src/cell.rs"), None);
+    }
 }

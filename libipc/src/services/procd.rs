@@ -8,7 +8,9 @@ use core::mem::MaybeUninit;
 
 use abi::{Commit, Handle};
 
-pub use super::records::{Counted, Entry, FIRST_SERVER, LIST_LEN, RangeEntry, Record, ThreadEntry};
+pub use super::records::{
+    Counted, Entry, FIRST_SERVER, LIST_LEN, Name, RangeEntry, Record, ThreadEntry, name_text,
+};
 
 use super::files::{STDIN, STDOUT};
 use super::records::records;

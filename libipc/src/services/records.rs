@@ -64,8 +64,18 @@ pub struct Entry {
     pub space: u64,
     /// The number of its endpoint, 0 if nobody has asked for it yet.
     pub inbox: u64,
-    /// The end of its program's path, filled up with zero bytes.
-    pub name: [u8; 24],
+    /// Its name.
+    pub name: Name,
+}
+
+/// The name of a process: the end of its program's path, filled up with zero bytes.
+pub type Name = [u8; 24];
+
+/// A name as text.
+#[must_use]
+pub fn name_text(name: &Name) -> &str {
+    let name = name.split(|&byte| byte == 0).next();
+    core::str::from_utf8(name.unwrap_or_default()).unwrap_or("?")
 }
 
 impl Entry {
@@ -77,8 +87,7 @@ impl Entry {
     /// The name as text.
     #[must_use]
     pub fn name(&self) -> &str {
-        let name = self.name.split(|&byte| byte == 0).next();
-        core::str::from_utf8(name.unwrap_or_default()).unwrap_or("?")
+        name_text(&self.name)
     }
 
     /// Whether it is a standard server, or init, and no process that somebody has started.

@@ -17,13 +17,13 @@ use libipc::services::console::ConsoleClient;
 use libipc::services::files::FilesClient;
 use libipc::services::memstat::MemstatClient;
 use libipc::services::names::NamesClient;
-use libipc::services::procd::{Streams, Thing};
+use libipc::services::procd::{Name, Streams, Thing};
 use libipc::start::{StartInfo, split_args};
 use libipc::thread::PRIORITY;
 use libipc::{Commit, Endpoint, Error, Handle, Rights, ShareMode, Space, System, Thread};
 
 use super::programs::{Program, Programs};
-use super::table::{Name, Vacancy, name};
+use super::table::{Vacancy, name};
 use crate::loader::{self, Stage};
 use crate::tell_name;
 

@@ -32,6 +32,7 @@ use libipc::services::init::InitClient;
 use libipc::services::procd as protocol;
 use libipc::services::procd::{
     Counted, Ended, FIRST_SERVER, Given, INIT_PID, LIST_LEN, Reason, Record, Streams, Thing,
+    name_text,
 };
 use libipc::{Commit, Endpoint, Rights, Space};
 
@@ -486,7 +487,7 @@ impl protocol::Procd for Procd {
         };
         let report = report::Report {
             who: Some(pid),
-            name: table::text(&name),
+            name: name_text(&name),
             fault: &fault,
             found: look::at_fault(&process.space, &fault),
         };

@@ -11,16 +11,13 @@
 use libipc::fs::file_name;
 use libipc::service::Reply;
 use libipc::services::Refusal;
-use libipc::services::procd::{Ended, Entry, INIT_PID};
+use libipc::services::procd::{Ended, Entry, INIT_PID, Name};
 
 /// Most processes, those included that ended and were not waited for.
 pub const MAX_PROCESSES: usize = 128;
 
 /// Most threads that wait for a child.
 const MAX_WAITERS: usize = 128;
-
-/// The end of a program's path.
-pub type Name = [u8; 24];
 
 /// The end of a path that fits.
 #[must_use]
@@ -30,13 +27,6 @@ pub fn name(path: &str) -> Name {
     let len = bytes.len().min(name.len());
     name[..len].copy_from_slice(&bytes[..len]);
     name
-}
-
-/// The same as text.
-#[must_use]
-pub fn text(name: &Name) -> &str {
-    let name = name.split(|&byte| byte == 0).next();
-    core::str::from_utf8(name.unwrap_or_default()).unwrap_or("?")
 }
 
 enum State<P> {

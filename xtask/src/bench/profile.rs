@@ -15,7 +15,7 @@ use super::table::grouped;
 use super::trace::{self, Histogram, Marks, Window};
 use crate::archive::symbols_of;
 use crate::machine::Scratch;
-use crate::workspace::root;
+use crate::workspace::own_file;
 
 /// Where the upper half of the address space begins: the kernel's.
 const KERNEL: u64 = 1 << 63;
@@ -129,11 +129,6 @@ impl Code {
     }
 }
 
-/// A source file of this project, from its root.
-fn own_file(path: &str) -> Option<&str> {
-    path.strip_prefix(root().to_str()?)?.strip_prefix('/')
-}
-
 /// A function's name without the hash at its end.
 fn short(name: &str) -> String {
     match name.rsplit_once("::h") {
@@ -181,13 +176,6 @@ mod tests {
     fn hashes_are_no_names() {
         assert_eq!(short("a::b::h0123456789abcdef"), "a::b");
         assert_eq!(short("a::hello"), "a::hello");
-    }
-
-    #[test]
-    fn own_files_are_told_from_the_librarys() {
-        let path = root().join("kernel/src/lib.rs");
-        assert_eq!(own_file(path.to_str().unwrap()), Some("kernel/src/lib.rs"));
-        assert_eq!(own_file("/rustc/1/library/core/src/cell.rs"), None);
     }
 
     #[test]
