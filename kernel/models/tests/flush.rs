@@ -48,6 +48,21 @@ enum Fault {
     WaitsFirst,
     /// A CPU that goes over to another table does not say that it reads.
     DoesNotRead,
+    /// With ASIDs: the generation of a table that has changed stays.
+    DoesNotReplace,
+    /// It is replaced after the notes were looked at.
+    ReplacesLast,
+    /// A CPU reads the generation before it notes the root.
+    ReadsGenerationFirst,
+}
+
+/// What a CPU does with what it knows of a table that it leaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaver {
+    /// It forgets that.
+    Forgets,
+    /// It keeps that, and finds out by the generation whether it still holds, as `mm::asid` says.
+    Keeps,
 }
 
 struct Machine {
@@ -55,6 +70,9 @@ struct Machine {
     entry: AtomicU64,
     /// By CPU, the root that it has noted.
     roots: [AtomicU64; MAX_CPUS],
+    /// The space's generation.
+    generation: AtomicU64,
+    leaver: Leaver,
     mailboxes: Mailboxes<u64>,
     lock: Arc<Lock<()>>,
     old_is_free: AtomicU64,
@@ -70,11 +88,15 @@ struct Cpu<'m> {
     cr3: Cell<u64>,
     /// The frame that it has found in the table.
     tlb: Cell<Option<u64>>,
+    /// The generation that this is of.
+    known: Cell<u64>,
 }
 
 impl Machine {
-    fn new() -> Self {
+    fn new(leaver: Leaver) -> Self {
         Self {
+            leaver,
+            generation: AtomicU64::known(1),
             entry: AtomicU64::known(OLD),
             roots: std::array::from_fn(|_| AtomicU64::known(KERNEL)),
             mailboxes: new_mailboxes(|| KERNEL),
@@ -93,6 +115,7 @@ impl<'m> Cpu<'m> {
             fault,
             cr3: Cell::new(KERNEL),
             tlb: Cell::new(None),
+            known: Cell::new(0),
         }
     }
 
@@ -105,8 +128,10 @@ impl<'m> Cpu<'m> {
     }
 
     fn use_root(&self, root: u64) {
+        let generation = || self.machine.generation.load(Acquire);
+        let early = (self.fault == Fault::ReadsGenerationFirst).then(generation);
         if self.fault == Fault::LoadsFirst {
-            self.load_page_table(root);
+            self.load_page_table(root, generation);
             // The CPU reads ahead.
             self.walk();
         }
@@ -114,21 +139,35 @@ impl<'m> Cpu<'m> {
         // The table that it leaves is still the one that it uses.
         self.touch();
         if self.fault != Fault::LoadsFirst {
-            self.load_page_table(root);
+            self.load_page_table(root, || early.unwrap_or_else(generation));
         }
     }
 
-    fn load_page_table(&self, root: u64) {
+    fn load_page_table(&self, root: u64, generation: impl FnOnce() -> u64) {
         if self.fault != Fault::LoadsWithoutFence {
             fence(SeqCst);
         }
+        let keeps = match (self.machine.leaver, root) {
+            (Leaver::Forgets, _) => false,
+            // Under another ASID.
+            (Leaver::Keeps, KERNEL) => true,
+            (Leaver::Keeps, _) => {
+                let now = generation();
+                self.known.replace(now) == now
+            }
+        };
         self.cr3.set(root);
-        self.tlb.set(None);
+        if !keeps {
+            self.tlb.set(None);
+        }
     }
 
     /// What the hardware does when it wants to.
     fn walk(&self) -> Option<u64> {
-        if self.cr3.get() == SPACE && self.tlb.get().is_none() {
+        if self.cr3.get() != SPACE {
+            return None;
+        }
+        if self.tlb.get().is_none() {
             self.tlb.set(Some(self.machine.entry.load(Relaxed)));
         }
         self.tlb.get()
@@ -184,6 +223,11 @@ impl<'m> Cpu<'m> {
                 patience.wait();
             });
         };
+        let replace = || self.machine.generation.store(2, Release);
+        let keeps = self.machine.leaver == Leaver::Keeps;
+        if keeps && ![Fault::DoesNotReplace, Fault::ReplacesLast].contains(&self.fault) {
+            replace();
+        }
         match self.fault {
             Fault::DoesNotWait => self.ask_users(SPACE, nr_cpus),
             Fault::WaitsFirst => {
@@ -194,6 +238,9 @@ impl<'m> Cpu<'m> {
                 self.ask_users(SPACE, nr_cpus);
                 wait_for_readers();
             }
+        }
+        if self.fault == Fault::ReplacesLast {
+            replace();
         }
     }
 
@@ -248,7 +295,11 @@ impl<'m> Cpu<'m> {
 
 /// CPU 0 remaps while others run the space's program, so many times each.
 fn they_use_it(nr_times: &'static [u64], fault: Fault) {
-    let machine = Arc::new(Machine::new());
+    they_leave_it(Leaver::Forgets, nr_times, fault);
+}
+
+fn they_leave_it(leaver: Leaver, nr_times: &'static [u64], fault: Fault) {
+    let machine = Arc::new(Machine::new(leaver));
     let nr_cpus = nr_times.len() + 1;
     let users: Vec<_> = (1..nr_cpus)
         .map(|number| {
@@ -324,4 +375,33 @@ fn they_must_be_waited_for_after_the_notes_were_looked_at() {
 #[should_panic(expected = "a CPU reaches a free frame")]
 fn a_cpu_on_the_way_to_another_root_must_say_that_it_reads() {
     check(4, || they_use_it(&[2], Fault::DoesNotRead));
+}
+
+#[test]
+fn a_cpu_that_keeps_what_it_leaves_knows_when_it_no_longer_holds() {
+    check(3, || they_leave_it(Leaver::Keeps, &[2], Fault::None));
+}
+
+#[test]
+#[should_panic(expected = "a CPU reaches a free frame")]
+fn the_generation_must_be_replaced() {
+    check(3, || {
+        they_leave_it(Leaver::Keeps, &[2], Fault::DoesNotReplace)
+    });
+}
+
+#[test]
+#[should_panic(expected = "a CPU reaches a free frame")]
+fn the_generation_must_be_replaced_before_the_notes_are_looked_at() {
+    check(3, || {
+        they_leave_it(Leaver::Keeps, &[2], Fault::ReplacesLast)
+    });
+}
+
+#[test]
+#[should_panic(expected = "a CPU reaches a free frame")]
+fn the_generation_must_be_read_after_the_root_is_noted() {
+    check(3, || {
+        they_leave_it(Leaver::Keeps, &[2], Fault::ReadsGenerationFirst)
+    });
 }

@@ -40,6 +40,8 @@ pub struct Features {
     pub mce: bool,
     /// Local APICs with numbers of 32 bits.
     pub x2apic: bool,
+    /// Translations of several address spaces in the TLB.
+    pub pcid: bool,
 }
 
 static FEATURES: Once<Features> = Once::new();
@@ -103,6 +105,7 @@ fn detect() -> Features {
         invariant_tsc: bit(power.map(|leaf| leaf.edx), 8),
         mce: bit(basic.map(|leaf| leaf.edx), 7),
         x2apic: bit(basic.map(|leaf| leaf.ecx), 21),
+        pcid: bit(basic.map(|leaf| leaf.ecx), 17),
     }
 }
 
@@ -119,6 +122,7 @@ impl fmt::Display for Features {
             ("invariant-tsc", self.invariant_tsc),
             ("mce", self.mce),
             ("x2apic", self.x2apic),
+            ("pcid", self.pcid),
         ];
         f.write_str("has")?;
         named

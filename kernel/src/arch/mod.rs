@@ -16,5 +16,6 @@ mod segments;
 pub mod serial;
 pub mod smp;
 pub mod symbols;
+pub mod tlb;
 pub mod trace;
 pub mod trap;

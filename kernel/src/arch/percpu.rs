@@ -16,6 +16,7 @@ use core::{
 use kernel::{
     mm::{
         PhysAddr,
+        asid::Asids,
         layout::{STACKS, STACKS_STRIDE},
     },
     object::{Cpu, Id, Pin, Registers, Seat, Thread},
@@ -185,6 +186,8 @@ pub struct PerCpu {
     pub segments: Segments,
     /// Where it goes in to share the kernel. Others shut it.
     door: Door,
+    /// What its TLB knows of page tables that it does not use.
+    pub asids: Asids,
 }
 
 /// Offsets for the entry code.
@@ -221,6 +224,7 @@ impl PerCpu {
             nowhere: UnsafeCell::new(MaybeUninit::zeroed()),
             segments: Segments::new(),
             door: Door::new(),
+            asids: Asids::new(),
         }
     }
 

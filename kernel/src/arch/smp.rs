@@ -19,7 +19,9 @@ use kernel::{
     sync::{Held, MAX_CPUS, Mailboxes, Rank},
 };
 
-use super::{acpi::Wiring, apic, clock, cpu, entry, fpu, paging, percpu, percpu::PerCpu, trap};
+use super::{
+    acpi::Wiring, apic, clock, cpu, entry, fpu, paging, percpu, percpu::PerCpu, tlb, trap,
+};
 use crate::boot::memory::TRAMPOLINE;
 
 /// How long a CPU may take until it says that it runs, in nanoseconds.
@@ -191,6 +193,7 @@ extern "C" fn enter(number: usize) -> ! {
         cpu::halt();
     }
     cpu::init();
+    tlb::init();
     percpu::init(number);
     entry::init();
     fpu::init();
@@ -230,7 +233,7 @@ pub fn answer() {
     let me = PerCpu::number();
     if MAILBOXES.is_asked(me) {
         MAILBOXES.answer(me, |request| match request {
-            Request::Flush(flush) => trap::flush_here(flush),
+            Request::Flush(flush) => tlb::flush_here(flush),
             Request::Retire(root) => trap::retire_here(*root),
         });
     }
@@ -250,6 +253,9 @@ pub fn wait_a_little() {
 /// In this order: one that has noted another root already, and has not loaded it yet, is not asked, and reads.
 #[inline(never)]
 pub fn flush_others(flush: &Flush) {
+    if tlb::uses_asids() {
+        tlb::renew(flush);
+    }
     let uses = |root: PhysAddr| flush.spaces().any(|space| space.root.addr() == root);
     ask_users(uses, || Request::Flush(*flush));
     trap::wait_for_readers();

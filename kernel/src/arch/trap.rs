@@ -11,14 +11,14 @@ use core::{cell::Cell, hint, mem, ptr::NonNull};
 
 use cowslip_abi::Access;
 use kernel::{
-    mm::{Flush, FlushPages, Frame, phys::FRAME_SIZE},
+    mm::{Flush, Frame},
     object::{Fault, Here, Id, Kernel, Registers, Special, Thread, Way},
     sync::{self, Entrance, Held, Lock, Rank, Shared},
     sys, vm,
 };
 use x86_64::{
     VirtAddr,
-    instructions::{interrupts, tlb},
+    instructions::interrupts,
     registers::{control::Cr2, model_specific::FsBase},
 };
 
@@ -27,7 +27,7 @@ use super::{
     machine::{MM, Machine},
     paging,
     percpu::{CpuDoors, OwnDoor, PerCpu},
-    smp, trace,
+    smp, tlb, trace,
 };
 
 const DEVICE_NOT_AVAILABLE: u64 = 7;
@@ -38,9 +38,6 @@ const USER: u64 = 1 << 2;
 const RESERVED: u64 = 1 << 3;
 const FIRST_INTERRUPT: u64 = 32;
 const REQUEST: u64 = apic::REQUEST as u64;
-
-/// More pages than this are not flushed one by one.
-const MAX_SINGLE_FLUSHES: u64 = 32;
 
 static KERNEL: Lock<Kernel, CpuDoors> = Lock::with_doors(Kernel::new(&MM, &Machine), CpuDoors);
 
@@ -83,6 +80,10 @@ fn take_after_others() {
 fn join() -> Guard {
     let number = PerCpu::number();
     let mut guard = lock_after_others();
+    if tlb::uses_asids() {
+        // Each flush is to be told to those that come later.
+        guard.assume_several();
+    }
     admit(&mut guard, true);
     PerCpu::get().set_seat(guard.seat(number));
     guard
@@ -330,7 +331,7 @@ fn switch_fast(next: &Thread) -> NonNull<Registers> {
     let root = next.root.addr();
     if PerCpu::replace_root(root.0) != root.0 {
         // SAFETY: the table is a space's, whose thread runs here.
-        unsafe { cpu::load_page_table(root) };
+        unsafe { tlb::load(root) };
     }
     PerCpu::set_registers(&next.regs);
     NonNull::from(&next.regs)
@@ -756,7 +757,7 @@ fn switch(cpu: &PerCpu, kernel: &Kernel, thread: &Thread) -> *const Registers {
 #[inline(always)]
 pub fn arrive() {
     // SAFETY: the table is the kernel's own, or a space's whose thread runs here: both have the kernel's half, and do not go away.
-    PerCpu::get().arrive(|root| unsafe { cpu::load_page_table(root) });
+    PerCpu::get().arrive(|root| unsafe { tlb::load(root) });
 }
 
 /// Uses this page table from now on.
@@ -828,7 +829,7 @@ pub fn halt(number: usize) {
 /// Flushes what a change of page tables has made stale, on all CPUs. The kernel itself does not look at it any more, either.
 #[inline]
 pub fn flush(flush: &Flush) {
-    flush_here(flush);
+    tlb::flush_here(flush);
     if KERNEL.has_several_sharers() {
         smp::flush_others(flush);
     }
@@ -838,34 +839,4 @@ pub fn flush(flush: &Flush) {
             .all(|space| PerCpu::left_by(PerCpu::number()) != Some(space.root.addr())),
         "a page table that may be worked off is still loaded"
     );
-}
-
-/// The same on this CPU.
-#[inline]
-pub fn flush_here(flush: &Flush) {
-    let root = PerCpu::root();
-    for space in flush.spaces() {
-        if space.root.addr() == root {
-            flush_pages(space.pages);
-        }
-    }
-}
-
-#[inline]
-fn flush_pages(pages: FlushPages) {
-    let FlushPages::Range { start, end } = pages else {
-        return tlb::flush_all();
-    };
-    if end - start > MAX_SINGLE_FLUSHES * FRAME_SIZE {
-        return tlb::flush_all();
-    }
-    let mut page = start;
-    // There is at least one.
-    loop {
-        cpu::flush_page(page);
-        page += FRAME_SIZE;
-        if page >= end {
-            return;
-        }
-    }
 }

@@ -17,7 +17,7 @@ use crate::arch::{
     machine::MM,
     paging,
     percpu::{self, PerCpu},
-    power, serial, smp, symbols, trace, trap,
+    power, serial, smp, symbols, tlb, trace, trap,
 };
 
 /// Takes over from the door, on the boot stack, and ends in the first program.
@@ -53,6 +53,8 @@ pub fn start(boot: BootInfo) -> ! {
     entry::init();
     fpu::init();
 
+    tlb::choose_mode(boot.option("pcid"));
+
     let (wiring, power_off) = acpi::read(boot.rsdp);
     log::debug!("power off: {power_off:x?}");
     power::init(power_off);
@@ -73,7 +75,7 @@ pub fn start(boot: BootInfo) -> ! {
     lines::init(&wiring);
     let nr_cpus = smp::start_others(&wiring);
     info!("CPUs: {nr_cpus} of {}", wiring.nr_cpus());
-    if nr_cpus > 1 {
+    if nr_cpus > 1 || tlb::uses_asids() {
         MM.frames.stock_up(nr_cpus);
     }
 

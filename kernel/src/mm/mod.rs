@@ -12,6 +12,7 @@
 //!
 //! Nothing here knows about address spaces; `unsafe` is confined to [`phys`].
 
+pub mod asid;
 pub mod counts;
 mod dead;
 mod departing;

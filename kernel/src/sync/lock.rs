@@ -60,6 +60,8 @@ pub struct Lock<T: ?Sized, D = [Door; MAX_CPUS]> {
     sharers: AtomicU64,
     /// Whether they are several: 1 or 0.
     several: AtomicUsize,
+    /// Whether they count as several, however many they are: 1 or 0.
+    always_several: AtomicUsize,
     doors: D,
     value: UnsafeCell<T>,
 }
@@ -231,6 +233,7 @@ impl<T, D> Lock<T, D> {
             impatient: AtomicU64::new(0),
             sharers: AtomicU64::new(0),
             several: AtomicUsize::new(0),
+            always_several: AtomicUsize::new(0),
             doors,
             value: UnsafeCell::new(value),
         }
@@ -460,7 +463,8 @@ impl<T: ?Sized, D: Doors> Lock<T, D> {
     fn count_sharers(&self) {
         let sharers = self.sharers.load(Relaxed);
         let is_apart = |last: u32| !self.doors.of(last as usize).settle();
-        let several = !(sharers == 0 || sharers.is_power_of_two())
+        let several = self.always_several.load(Relaxed) != 0
+            || !(sharers == 0 || sharers.is_power_of_two())
             || sharers.checked_ilog2().is_some_and(is_apart);
         self.several.store(several.into(), Relaxed);
     }
@@ -499,6 +503,11 @@ impl<'l, T: ?Sized, D: Doors> Guard<'l, T, D> {
     /// Lets this CPU, whose number is given, go on apart when it gives the lock back.
     pub fn apart(&self, cpu: usize) -> Apart<'l> {
         Apart::begin(self.lock.door(cpu))
+    }
+
+    /// Says from the next [admission](Self::admit) on that several share the lock, however many do.
+    pub fn assume_several(&mut self) {
+        self.lock.always_several.store(1, Relaxed);
     }
 
     /// Lets a CPU share the lock, or does so no longer.
@@ -775,6 +784,15 @@ mod tests {
         drop(apart);
         leave();
         assert!(!lock.has_several_sharers() && lock.apart(1).is_none());
+    }
+
+    #[test]
+    fn one_counts_as_several_where_that_is_assumed() {
+        let lock = Lock::new(());
+        lock.lock(0, || ()).assume_several();
+        admit(&lock, 1);
+        assert!(lock.has_several_sharers());
+        assert!(!lock.settle(0, || ()) && lock.apart(0).is_some());
     }
 
     #[test]

@@ -327,6 +327,24 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ..USUAL
     },
     Scenario {
+        name: "cpus_that_choose_asids_race",
+        options: &["--set", "pcid=dry"],
+        program: &[
+            "test_races",
+            "writes_survive_the_forks_of_another_thread",
+            "two_processes_break_the_same_table_at_once",
+            "after_an_unmap_no_access_gets_through",
+            "a_kill_races_calls_on_the_memory_of_the_dying",
+        ],
+        check: |output| {
+            contains(
+                output,
+                "test a_kill_races_calls_on_the_memory_of_the_dying ... ok",
+            )
+        },
+        ..USUAL
+    },
+    Scenario {
         name: "kernel_panic_is_told",
         options: &["--set", "panic=test"],
         program: &["hello"],
