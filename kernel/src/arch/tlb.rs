@@ -157,15 +157,17 @@ pub fn flush_here(flush: &Flush) {
     }
 }
 
-/// Lets CPUs that know these page tables and do not use them find out that they have changed. This one has flushed.
+/// Lets CPUs that know these page tables and do not use them find out that they have changed. This one has [flushed](flush_here) already; if
+/// it is still on the way to the page table that it uses, what it has flushed there is what it leaves, and it does not follow.
 #[cold]
 #[inline(never)]
 pub fn renew(flush: &Flush) {
-    let loaded = PerCpu::left_by(PerCpu::number()).unwrap_or(PerCpu::root());
+    let root = PerCpu::root();
+    let has_arrived = PerCpu::left_by(PerCpu::number()).is_none();
     for space in flush.spaces() {
         let generations = GENERATIONS.replace(table(space.root));
-        if space.root.addr() == loaded {
-            PerCpu::get().asids.follow(loaded, generations);
+        if has_arrived && space.root.addr() == root {
+            PerCpu::get().asids.follow(root, generations);
         }
     }
 }
