@@ -12,7 +12,7 @@ use core::{cell::Cell, hint, mem, ptr::NonNull};
 use cowslip_abi::Access;
 use kernel::{
     mm::{Flush, Frame},
-    object::{Fault, Here, Id, Kernel, Registers, Special, Thread, Way},
+    object::{Creator, Fault, Here, Id, Kernel, Registers, Special, Thread, Way},
     sync::{self, Entrance, Held, Lock, Rank, Shared},
     sys, vm,
 };
@@ -400,10 +400,42 @@ pub extern "C" fn share_page() -> Resumed {
 
 /// A thread made a system call that is not an ordinary message.
 pub extern "C" fn system_call() -> *const Registers {
-    let mut guard = lock();
+    let mut guard = match KERNEL.retake(PerCpu::number()) {
+        Some(guard) => guard,
+        None => match create_or_take() {
+            // SAFETY: so it has been taken, and for this guard.
+            None => unsafe { KERNEL.taken() },
+            Some(registers) => return registers.as_ptr(),
+        },
+    };
     let kernel = &mut *guard;
     sys::syscall(kernel);
     leave(guard)
+}
+
+/// Makes a call that makes objects or closes a handle beside other CPUs. `None`: it is another call, or it is to be made alone, and the
+/// kernel has been taken for that. Nothing that waits may come before this.
+#[cold]
+#[inline(never)]
+fn create_or_take() -> Resumed {
+    let registers = NonNull::new(PerCpu::get().registers());
+    if done_or_take(create_beside()) {
+        registers
+    } else {
+        None
+    }
+}
+
+fn create_beside() -> bool {
+    // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
+    let number = unsafe { (*PerCpu::get().registers()).rax } as u32;
+    if !sys::is_creation(number) || !KERNEL.has_several_sharers() {
+        return false;
+    }
+    let shared = go_in(OwnDoor);
+    // SAFETY: the kernel is shared, and no other CPU has this seat.
+    let creator = unsafe { Creator::share(shared.as_ptr(), PerCpu::seat()) };
+    creator.is_some_and(sys::create)
 }
 
 /// A thread accessed a page that the page table does not let it access, or not yet, as this error code tells. Returns the

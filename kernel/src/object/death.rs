@@ -216,6 +216,7 @@ impl Kernel {
         let Some(space) = self.spaces.remove(self.mm, id) else {
             return;
         };
+        let death = space.death;
         trace::space_ended(id.number());
         self.platform.retire(space.table.root());
         space.table.destroy(self.mm);
@@ -225,7 +226,7 @@ impl Kernel {
         } else {
             vm::reap(self.mm);
         }
-        if let Some((endpoint, bits)) = space.death {
+        if let Some((endpoint, bits)) = death {
             self.raise(endpoint, bits);
         }
     }

@@ -166,6 +166,13 @@ impl HandleTable {
         Ok(Self::number(id))
     }
 
+    /// What adds a handle, if there is room without a further frame.
+    pub(super) fn room_at_hand(&mut self) -> Option<impl FnOnce(HandleEntry) -> Handle> {
+        // SAFETY: the table is borrowed as long as the room is there.
+        let room = unsafe { self.entries.room_at_hand() }?;
+        Some(|entry| Self::number(room.fill(|_| entry)))
+    }
+
     /// The entry of a handle.
     pub fn get(&self, handle: Handle) -> Result<HandleEntry, Error> {
         self.find(handle)

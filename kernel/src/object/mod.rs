@@ -7,8 +7,10 @@
 #[cfg(any(not(target_os = "none"), debug_assertions))]
 mod audit;
 mod cpus;
+mod creation;
 mod deadlines;
 mod death;
+mod guarded;
 mod handle;
 mod here;
 mod loans;
@@ -26,6 +28,8 @@ mod token;
 mod waits;
 
 pub use cpus::{Affinity, Cpu, Cpus, Turn};
+pub use creation::Creator;
+pub use guarded::Guarded;
 pub use handle::{HandleEntry, HandleTable, MAX_HANDLES_PER_SPACE, Object, PortRange};
 pub use here::{Here, Seat};
 pub(crate) use loans::LINKS;
@@ -40,13 +44,14 @@ pub use route::{Route, Way};
 pub use run_queue::RunQueue;
 pub use thread::{Fault, MAX_PRIORITY, Outgoing, Special, State, Supervisor, Thread, Timer};
 
+use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use cowslip_abi::{Error, Handle, Rights};
 
 use crate::mm::Mm;
 use crate::platform::Platform;
-use crate::sync::MAX_CPUS;
+use crate::sync::{MAX_CPUS, Ordered, Rank};
 use crate::trace;
 use crate::vm::PageTable;
 use queue::{SERVER, UNSETTLED};
@@ -68,6 +73,13 @@ pub type Endpoints = Pool<Endpoint, MAX_CHUNKS>;
 pub struct Space {
     /// What is mapped.
     pub table: PageTable,
+    /// The rest. Where there is one thread in the space, its CPU may look at the handles whenever it shares the kernel; and
+    /// where there are more, all of theirs may, as then handles do not come and go.
+    authority: Guarded<Authority>,
+}
+
+/// What a space may name, and who is in it.
+pub struct Authority {
     /// What it may name.
     pub handles: HandleTable,
     /// Its threads.
@@ -132,6 +144,8 @@ pub struct Kernel {
     pub cpus: Cpus,
     /// Bound interrupt lines.
     pub interrupts: [Option<InterruptBinding>; MAX_LINES],
+    /// Who has this is the [`Creator`].
+    creation: Ordered<()>,
     past_tokens: PastTokens,
     kernel_half: [u64; 256],
     doomed: Option<Id<Space>>,
@@ -142,6 +156,54 @@ pub struct Kernel {
     /// Whether there are any of these, or of the stranded or the doomed.
     is_unfinished: bool,
     reaping: bool,
+}
+
+impl Space {
+    /// An empty space.
+    fn new(table: PageTable, owner: Option<Id<Space>>, death: Option<(Id<Endpoint>, u64)>) -> Self {
+        let authority = Authority {
+            handles: HandleTable::new(),
+            threads: Queue::new(),
+            orphans: Queue::new(),
+            nr_threads: 0,
+            nr_started: 0,
+            nr_handles: 0,
+            owner,
+            children: None,
+            siblings: [None; 2],
+            death,
+            doomed: None,
+        };
+        Self {
+            table,
+            authority: Guarded::new(authority),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Authority {
+    /// Its owner, the last that it has created, and its neighbours among those of its owner.
+    pub(crate) fn family(&self) -> [Option<Id<Space>>; 4] {
+        let [before, behind] = self.siblings;
+        [self.owner, self.children, before, behind]
+    }
+}
+
+impl Deref for Space {
+    type Target = Authority;
+
+    #[inline(always)]
+    fn deref(&self) -> &Authority {
+        &self.authority
+    }
+}
+
+impl DerefMut for Space {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Authority {
+        &mut self.authority
+    }
 }
 
 impl Endpoint {
@@ -184,6 +246,7 @@ impl Kernel {
             endpoints: Pool::new(),
             cpus: Cpus::new(),
             interrupts: [None; MAX_LINES],
+            creation: Ordered::new(Rank::Creation, ()),
             past_tokens: PastTokens::new(),
             kernel_half: [0; 256],
             doomed: None,
@@ -220,20 +283,7 @@ impl Kernel {
         death: Option<(Id<Endpoint>, u64)>,
     ) -> Result<Id<Space>, Error> {
         let table = PageTable::new(self.mm, &self.kernel_half).map_err(|_| Error::NoMemory)?;
-        let space = Space {
-            table,
-            handles: HandleTable::new(),
-            threads: Queue::new(),
-            orphans: Queue::new(),
-            nr_threads: 0,
-            nr_started: 0,
-            nr_handles: 0,
-            owner,
-            children: None,
-            siblings: [None; 2],
-            death,
-            doomed: None,
-        };
+        let space = Space::new(table, owner, death);
         match self.spaces.insert(self.mm, space) {
             Ok(id) => {
                 self.join_owner(id);
@@ -279,6 +329,7 @@ impl Kernel {
     }
 
     /// Starts a stopped thread.
+    #[inline]
     pub fn start_thread(
         &mut self,
         id: Id<Thread>,
@@ -291,18 +342,7 @@ impl Kernel {
         if !matches!(thread.state, State::Stopped) {
             return Err(Error::BadState);
         }
-        thread.regs = Registers {
-            rip: ip,
-            rsp: sp,
-            rdi: args[0],
-            rsi: args[1],
-            rdx: args[2],
-            cs: Registers::USER_CS,
-            ss: Registers::USER_SS,
-            rflags: Registers::USER_RFLAGS,
-            ..Registers::default()
-        };
-        thread.set_fs_base(fs_base);
+        thread.set_start(ip, sp, args, fs_base);
         let space = thread.space;
         if let Some(space) = self.spaces.get_mut(space) {
             space.nr_started += 1;

@@ -6,10 +6,11 @@
 //! its last object: a pool never keeps memory that it does not use.
 //!
 //! Whoever has a pool alone uses its objects as the borrow checker lets him. CPUs that [share](Claims) it use those
-//! that they have claimed.
+//! that they have claimed, and one at a time may [add](Room) some.
 
 mod berth;
 mod claim;
+mod room;
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -17,12 +18,17 @@ use core::marker::PhantomData;
 use core::mem::{MaybeUninit, size_of};
 use core::num::NonZeroU64;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicPtr, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
+use super::Guarded;
 use crate::mm::{Frame, Mm};
 use crate::sync::Claimed;
 pub use berth::{Berth, BerthClaim};
 pub use claim::{Claim, Claims, Pinned};
+use room::Room;
 
 /// Bits of an id that say where its object is.
 pub(super) const PLACE_BITS: u32 = 24;
@@ -128,7 +134,7 @@ impl<T> Slot<T> {
     #[inline(always)]
     unsafe fn occupant(&self) -> Id<T> {
         // SAFETY: as the caller promises; an id is not 0.
-        let bits = unsafe { NonZeroU64::new_unchecked(self.id) };
+        let bits = unsafe { NonZeroU64::new_unchecked(*self.id.as_ptr()) };
         Id {
             bits,
             object: PhantomData,
@@ -219,8 +225,8 @@ const HEAD_ONLY: u64 = 1;
 
 #[repr(C)]
 struct Slot<T> {
-    /// The bits of the object's id; 0: empty.
-    id: u64,
+    /// The bits of the object's id; 0: empty. Where it is not 0 the rest can be used.
+    id: AtomicU64,
     /// Whether a CPU uses the object.
     claimed: Claimed,
     object: MaybeUninit<T>,
@@ -258,19 +264,51 @@ impl<T> Pin<T> {
     }
 }
 
+/// What a pool must know to add an object.
+struct Books {
+    /// No chunk below this one has a free slot.
+    first_free: usize,
+    next_generation: u64,
+    len: usize,
+}
+
 /// What stands for a chunk that there is not: its slots are empty.
 #[repr(align(4096))]
 struct NoChunk {
-    _zeros: [u64; CHUNK_BYTES / 8],
+    _zeros: [AtomicU64; CHUNK_BYTES / 8],
 }
 
 static NO_CHUNK: NoChunk = NoChunk {
-    _zeros: [0; CHUNK_BYTES / 8],
+    _zeros: [const { AtomicU64::new(0) }; CHUNK_BYTES / 8],
 };
 
-const fn no_chunk() -> NonNull<Chunk> {
-    let pointer = (&raw const NO_CHUNK).cast_mut().cast();
-    NonNull::new(pointer).expect("a static is not at null")
+/// Where a chunk is, or what stands for none.
+struct ChunkPlace(AtomicPtr<Chunk>);
+
+impl ChunkPlace {
+    /// There is no chunk.
+    const fn new() -> Self {
+        Self(AtomicPtr::new((&raw const NO_CHUNK).cast_mut().cast()))
+    }
+
+    /// For who knows that nobody makes one there meanwhile.
+    #[inline(always)]
+    fn get(&self) -> NonNull<Chunk> {
+        // SAFETY: nobody writes it, and it is a static, or was put there as this.
+        unsafe { NonNull::new_unchecked(*self.0.as_ptr()) }
+    }
+
+    /// For everybody.
+    #[inline(always)]
+    fn get_beside(&self) -> NonNull<Chunk> {
+        // SAFETY: it is a static, or was put there as this.
+        unsafe { NonNull::new_unchecked(self.0.load(Acquire)) }
+    }
+
+    /// Whoever finds the chunk also finds what it is now.
+    fn put(&self, chunk: NonNull<Chunk>) {
+        self.0.store(chunk.as_ptr(), Release);
+    }
 }
 
 /// A pool of objects in at most `CHUNKS` frames, a power of two.
@@ -282,11 +320,8 @@ const fn no_chunk() -> NonNull<Chunk> {
 /// Each of `PINS` CPUs can have *pinned* an object: then it is found without looking, claimed by that CPU, and not
 /// removed.
 pub struct Pool<T, const CHUNKS: usize, const PINS: usize = 0> {
-    chunks: [NonNull<Chunk>; CHUNKS],
-    /// No chunk below this one has a free slot.
-    first_free: usize,
-    next_generation: u64,
-    len: usize,
+    chunks: [ChunkPlace; CHUNKS],
+    books: Guarded<Books>,
     /// Each holds an object, if it is a slot at all.
     pins: [Pin<T>; PINS],
     /// How many bytes into `pins` that of the CPU is which acts.
@@ -325,10 +360,12 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
             assert!(CHUNKS.is_power_of_two() && CHUNKS * CHUNK_BYTES <= 1 << PLACE_BITS);
         }
         Self {
-            chunks: [no_chunk(); CHUNKS],
-            first_free: 0,
-            next_generation: 1,
-            len: 0,
+            chunks: [const { ChunkPlace::new() }; CHUNKS],
+            books: Guarded::new(Books {
+                first_free: 0,
+                next_generation: 1,
+                len: 0,
+            }),
             pins: [const { Pin::new() }; PINS],
             here: 0,
             epoch: NO_EPOCH,
@@ -338,27 +375,30 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
     /// How many objects live in the pool.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.books.len
     }
 
     /// Whether no object lives in the pool.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.books.len == 0
     }
 
     /// The frames that the pool has.
     #[cfg(any(not(target_os = "none"), debug_assertions))]
     pub fn frames(&self) -> impl Iterator<Item = Frame> {
         // SAFETY: as in `next_id`.
-        let heads = self.chunks.iter().map(|chunk| unsafe { chunk.as_ref() });
+        let heads = self
+            .chunks
+            .iter()
+            .map(|chunk| unsafe { chunk.get().as_ref() });
         heads.filter(|head| head.used != 0).map(|head| head.frame)
     }
 
     /// Moves an object into the pool, or gives it back.
     pub fn insert(&mut self, mm: &Mm, object: T) -> Result<Id<T>, (PoolError, T)> {
         match self.chunk_with_room(mm) {
-            Ok(chunk) => Ok(self.fill_slot(chunk, || object)),
+            Ok(chunk) => Ok(Self::fill_slot(&mut self.books, chunk, |_| object)),
             Err(error) => Err((error, object)),
         }
     }
@@ -383,33 +423,37 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         }
         let chunk = other.chunk_with_room(mm).ok()?;
         // SAFETY: nothing reads the object here again, as the slot is vacated.
-        let moved = other.fill_slot(chunk, || unsafe { slot.as_ref().object.assume_init_read() });
+        let moved = Self::fill_slot(&mut other.books, chunk, |_| unsafe {
+            slot.as_ref().object.assume_init_read()
+        });
         self.vacate(mm, slot, index);
         Some(moved)
     }
 
     /// Makes an object in a free slot of what `chunk_with_room` has returned.
     #[inline(always)]
-    fn fill_slot(&mut self, mut chunk: NonNull<Chunk>, make: impl FnOnce() -> T) -> Id<T> {
-        // SAFETY: `chunk_with_room` returns a chunk of this pool, which nobody else uses.
-        let head = unsafe { chunk.as_mut() };
-        let slot = (!head.used).trailing_zeros() as usize;
-        head.used |= 1 << slot;
+    fn fill_slot(books: &mut Books, chunk: NonNull<Chunk>, make: impl FnOnce(Id<T>) -> T) -> Id<T> {
+        // SAFETY: `chunk_with_room` returns a chunk of this pool, and nobody else adds or removes anything.
+        let used = unsafe { &mut (*chunk.as_ptr()).used };
+        let slot = (!*used).trailing_zeros() as usize;
+        *used |= 1 << slot;
 
-        let generation = self.next_generation;
-        self.next_generation += 1;
-        self.len += 1;
+        let generation = books.next_generation;
+        books.next_generation += 1;
+        books.len += 1;
         let offset = slot * Self::SLOT_BYTES;
-        let place = self.first_free << CHUNK_SHIFT | offset;
+        let place = books.first_free << CHUNK_SHIFT | offset;
         let id = generation << PLACE_BITS | place as u64;
-        let content = Slot {
-            id,
-            claimed: Claimed::new(),
-            object: MaybeUninit::new(make()),
-        };
-        // SAFETY: the slot is within the chunk and held no object.
-        unsafe { chunk.byte_add(offset).cast().write(content) };
-        Id::from_bits(id).expect("a generation is not 0")
+        let id = Id::from_bits(id).expect("a generation is not 0");
+        // SAFETY: the slot is within the chunk and holds no object. Others may look at its id meanwhile, which says so until
+        // the rest is there.
+        unsafe {
+            let slot = chunk.byte_add(offset).cast::<Slot<T>>().as_ptr();
+            (&raw mut (*slot).object).write(MaybeUninit::new(make(id)));
+            (&raw mut (*slot).claimed).write(Claimed::new());
+            (*slot).id.store(id.bits.get(), Release);
+        }
+        id
     }
 
     /// Moves an object out of the pool that is neither pinned nor in a [berth](Berth).
@@ -432,17 +476,17 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         self.end_epoch();
         // SAFETY: the slot is one of this pool. It says from here on that it holds nothing, and neither
         // pin nor hint finds it.
-        unsafe { slot.as_mut().id = 0 };
+        unsafe { *slot.as_mut().id.get_mut() = 0 };
 
         let number = index / Self::SLOTS % CHUNKS;
         let slot = index % Self::SLOTS;
         // SAFETY: the chunk has a slot, so it is one of this pool, which nobody else uses.
-        let head = unsafe { self.chunks[number].as_mut() };
+        let head = unsafe { self.chunks[number].get().as_mut() };
         head.used &= !(1 << slot);
-        self.len -= 1;
-        self.first_free = self.first_free.min(number);
+        self.books.len -= 1;
+        self.books.first_free = self.books.first_free.min(number);
         if head.used == HEAD_ONLY {
-            self.chunks[number] = no_chunk();
+            self.chunks[number] = ChunkPlace::new();
             mm.frames.free(head.frame);
         }
     }
@@ -454,6 +498,17 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         let slot = self.find(id)?;
         // SAFETY: the slot holds an object, borrowed like the pool.
         Some(unsafe { slot.as_ref().object.assume_init_ref() })
+    }
+
+    /// The same where another CPU may be adding objects, and nobody knows that this one lives.
+    #[must_use]
+    pub fn get_beside(&self, id: Id<T>) -> Option<&T> {
+        let slot = self.at_beside(id.place());
+        // SAFETY: the head and every slot begin with an id, and where it is this one the rest is there.
+        unsafe {
+            let is_there = (*slot.as_ptr()).id.load(Acquire) == id.bits.get();
+            is_there.then(|| slot.as_ref().object.assume_init_ref())
+        }
     }
 
     /// The object, if it still lives.
@@ -636,14 +691,14 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         let slot = self.at((index as u64) << slot_shift::<T>());
         // SAFETY: the head and every slot begin with an id; and where that is not 0 the slot holds an
         // object.
-        (unsafe { (*slot.as_ptr()).id } != 0).then_some(slot)
+        (unsafe { *(*slot.as_ptr()).id.as_ptr() } != 0).then_some(slot)
     }
 
     /// The id of the object at a [place](Id::place), whatever that says.
     #[must_use]
     pub fn id_at_place(&self, place: u64) -> Option<Id<T>> {
         // SAFETY: the head and every slot begin with an id.
-        Id::from_bits(unsafe { (*self.at(place).as_ptr()).id })
+        Id::from_bits(unsafe { (*self.at(place).as_ptr()).id.load(Relaxed) })
     }
 
     /// The first object at or behind a slot: `next_id(0)`, then `next_id(id.index() + 1)` and so
@@ -654,7 +709,7 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         let mut slot = index % Self::SLOTS;
         for (number, chunk) in self.chunks.iter().enumerate().skip(first) {
             // SAFETY: a chunk begins with a head, and what stands for none is large enough for one.
-            let used = unsafe { chunk.as_ref() }.used & !HEAD_ONLY & (u64::MAX << slot);
+            let used = unsafe { chunk.get().as_ref() }.used & !HEAD_ONLY & (u64::MAX << slot);
             if used != 0 {
                 return self.id_at(number * Self::SLOTS + used.trailing_zeros() as usize);
             }
@@ -666,51 +721,73 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
     /// The first chunk with a free slot, made if there is none; `first_free` names it.
     #[inline(always)]
     fn chunk_with_room(&mut self, mm: &Mm) -> Result<NonNull<Chunk>, PoolError> {
-        if let Some(chunk) = self.chunks.get(self.first_free) {
-            // SAFETY: as in `next_id`.
-            let used = unsafe { chunk.as_ref() }.used;
-            if used != 0 && used != Self::ALL_USED {
-                return Ok(*chunk);
-            }
+        match self.chunk_at_hand(&self.books) {
+            Some(chunk) => Ok(chunk),
+            None => self.find_room(mm),
         }
-        self.find_room(mm)
     }
 
     #[inline(never)]
     fn find_room(&mut self, mm: &Mm) -> Result<NonNull<Chunk>, PoolError> {
-        while let Some(entry) = self.chunks.get_mut(self.first_free) {
+        if self.epoch == NO_EPOCH {
+            self.end_epoch();
+        }
+        // SAFETY: the pool is ours alone.
+        let books = unsafe { self.books.beside() };
+        self.chunk_behind(books, Some(mm))
+    }
+
+    /// The chunk that `first_free` names, if it is there and has a free slot.
+    #[inline(always)]
+    fn chunk_at_hand(&self, books: &Books) -> Option<NonNull<Chunk>> {
+        let chunk = self.chunks.get(books.first_free)?.get();
+        // SAFETY: as in `next_id`.
+        let used = unsafe { (*chunk.as_ptr()).used };
+        (used != 0 && used != Self::ALL_USED).then_some(chunk)
+    }
+
+    /// That one, or the first of those behind it. None is made without an `mm`.
+    fn chunk_behind(
+        &self,
+        books: &mut Books,
+        mm: Option<&Mm>,
+    ) -> Result<NonNull<Chunk>, PoolError> {
+        while let Some(place) = self.chunks.get(books.first_free) {
+            let chunk = place.get();
             // SAFETY: as in `next_id`.
-            match unsafe { entry.as_ref() }.used {
-                used if used == Self::ALL_USED => self.first_free += 1,
+            match unsafe { (*chunk.as_ptr()).used } {
+                used if used == Self::ALL_USED => books.first_free += 1,
                 0 => {
-                    let frame = mm.frames.alloc().ok_or(PoolError::NoMemory)?;
-                    let chunk = NonNull::new(mm.map.pointer(frame.addr()).cast::<Chunk>())
-                        .expect("the direct map does not start at null");
-                    // SAFETY: the frame is ours alone, page-aligned and larger than a head, and divided
-                    // into slots, which begin with an id. Nothing else is read of a slot that is empty.
-                    unsafe {
-                        for slot in 1..Self::SLOTS {
-                            chunk
-                                .byte_add(slot * Self::SLOT_BYTES)
-                                .cast::<u64>()
-                                .write(0);
-                        }
-                        chunk.write(Chunk {
-                            id: 0,
-                            frame,
-                            used: HEAD_ONLY,
-                        });
-                    }
-                    *entry = chunk;
-                    if self.epoch == NO_EPOCH {
-                        self.end_epoch();
-                    }
+                    let chunk = mm.and_then(Self::new_chunk).ok_or(PoolError::NoMemory)?;
+                    place.put(chunk);
                     return Ok(chunk);
                 }
-                _ => return Ok(*entry),
+                _ => return Ok(chunk),
             }
         }
         Err(PoolError::Full)
+    }
+
+    fn new_chunk(mm: &Mm) -> Option<NonNull<Chunk>> {
+        let frame = mm.frames.alloc()?;
+        let chunk = NonNull::new(mm.map.pointer(frame.addr()).cast::<Chunk>())
+            .expect("the direct map does not start at null");
+        // SAFETY: the frame is ours alone, page-aligned and larger than a head, and divided
+        // into slots, which begin with an id. Nothing else is read of a slot that is empty.
+        unsafe {
+            for slot in 1..Self::SLOTS {
+                chunk
+                    .byte_add(slot * Self::SLOT_BYTES)
+                    .cast::<u64>()
+                    .write(0);
+            }
+            chunk.write(Chunk {
+                id: 0,
+                frame,
+                used: HEAD_ONLY,
+            });
+        }
+        Some(chunk)
     }
 
     /// The slot at a place, whatever that says and whatever it holds; a head has only an id.
@@ -720,6 +797,14 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         unsafe { Self::slot_at(self, place) }
     }
 
+    /// The same where another CPU may be adding objects.
+    #[inline]
+    fn at_beside(&self, place: u64) -> NonNull<Slot<T>> {
+        let (chunk, offset) = Self::split(place);
+        // SAFETY: as below.
+        unsafe { self.chunks[chunk].get_beside().byte_add(offset).cast() }
+    }
+
     /// The same in a pool that others use.
     ///
     /// # Safety
@@ -727,15 +812,20 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
     /// Nobody makes or ends the chunk meanwhile.
     #[inline(always)]
     unsafe fn slot_at(pool: *const Self, place: u64) -> NonNull<Slot<T>> {
+        let (chunk, offset) = Self::split(place);
+        // SAFETY: nobody changes this entry, as the caller promises. The offset is within the chunk, or within what stands for
+        // none, and a slot's.
+        unsafe { (*pool).chunks[chunk].get().byte_add(offset).cast() }
+    }
+
+    /// Chunk and byte offset of the slot at a place.
+    #[inline(always)]
+    fn split(place: u64) -> (usize, usize) {
         let place = place as usize;
-        // SAFETY: nobody changes this entry, as the caller promises.
-        let chunk = unsafe { (*pool).chunks[place >> CHUNK_SHIFT & (CHUNKS - 1)] };
-        // SAFETY: the offset is within the chunk, or within what stands for none, and a slot's.
-        unsafe {
-            chunk
-                .byte_add(place & (CHUNK_BYTES - Self::SLOT_BYTES))
-                .cast()
-        }
+        (
+            place >> CHUNK_SHIFT & (CHUNKS - 1),
+            place & (CHUNK_BYTES - Self::SLOT_BYTES),
+        )
     }
 
     #[inline]
@@ -743,7 +833,7 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         let slot = self.at(id.place());
         // SAFETY: the place is that of an id, so the head or a slot is there, which begins with an
         // id; and where that is not 0 the slot holds an object.
-        (unsafe { (*slot.as_ptr()).id } == id.bits.get()).then_some(slot)
+        (unsafe { *(*slot.as_ptr()).id.as_ptr() } == id.bits.get()).then_some(slot)
     }
 }
 

@@ -150,7 +150,7 @@ pub struct Thread {
     /// The other threads whose messages it has received and nobody has answered.
     pub owed: Ranked,
     /// The space that owes it a reply, if it is in a list of those: in its server's, or if that has ended in the
-    /// [space's](Space::orphans).
+    /// [space's](super::Authority::orphans).
     pub(super) owed_by: Option<Id<Space>>,
     /// Where it has received last.
     pub(super) serves: Option<Id<Endpoint>>,
@@ -244,6 +244,22 @@ impl Thread {
             State::AwaitingReply { .. } => ThreadState::AwaitingReply,
             State::Sleeping => ThreadState::Sleeping,
         }
+    }
+
+    /// Says with which registers it begins.
+    pub(super) fn set_start(&mut self, ip: u64, sp: u64, args: [u64; 3], fs_base: u64) {
+        self.regs = Registers {
+            rip: ip,
+            rsp: sp,
+            rdi: args[0],
+            rsi: args[1],
+            rdx: args[2],
+            cs: Registers::USER_CS,
+            ss: Registers::USER_SS,
+            rflags: Registers::USER_RFLAGS,
+            ..Registers::default()
+        };
+        self.set_fs_base(fs_base);
     }
 
     /// Base address of the `fs` segment.

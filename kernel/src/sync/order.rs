@@ -13,6 +13,8 @@ use spin::{Mutex, MutexGuard};
 pub enum Rank {
     /// The kernel's lock, alone or shared.
     Kernel,
+    /// What is made beside others.
+    Creation,
     /// Answers of other CPUs. They may be waiting for a lock: if for the kernel's, they answer meanwhile; if for one
     /// below, they do not, so who has one of those must not ask.
     Answers,

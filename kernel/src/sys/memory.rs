@@ -183,7 +183,9 @@ fn named_table<'k>(
     let home = here.spaces.get(request.space)?;
     let (_, entry) = home.handles.find(handle)?;
     match entry.object {
-        Object::Space(id) if entry.rights.contains(rights) => Some(&here.spaces.get(id)?.table),
+        Object::Space(id) if entry.rights.contains(rights) => {
+            Some(&here.spaces.get_beside(id)?.table)
+        }
         _ => None,
     }
 }

@@ -4,6 +4,7 @@
 //! arguments, and only then does something; `docs/syscalls.md` is the normative list. Nothing here
 //! touches user memory by its address.
 
+mod creation;
 mod devices;
 mod handles;
 mod info;
@@ -15,6 +16,7 @@ mod schedule;
 mod threads;
 mod traps;
 
+pub use creation::{create, is_creation};
 pub use memory::{LockedCall, map_page, memory_call, share_page, unmap_page};
 pub use schedule::{Next, next, tick};
 pub use traps::{exception, fault_out_of_memory, interrupt, page_fault, report};

@@ -113,7 +113,7 @@ fn allowed_priority(kernel: &Kernel, request: &Request, value: u64) -> Result<u8
 }
 
 /// An address that a thread may start with.
-fn user_address(address: u64) -> Result<(), Error> {
+pub(super) fn user_address(address: u64) -> Result<(), Error> {
     const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
     match address {
         0..USER_END => Ok(()),

@@ -66,14 +66,19 @@ impl PageTable {
     /// [`OutOfMemory`]: there is no frame for the root.
     pub fn new(mm: &Mm, kernel_half: &[u64; 256]) -> Result<Self, OutOfMemory> {
         let root = reserve(mm, 1, Commit::Overcommit)?.take();
+        Ok(Self::with_root(mm, root, kernel_half))
+    }
+
+    /// The same with this frame, which is the caller's, as its root.
+    pub(crate) fn with_root(mm: &Mm, root: Frame, kernel_half: &[u64; 256]) -> Self {
         mm.map.fill_upper_half(root, kernel_half);
-        Ok(Self {
+        Self {
             root,
             charge: Charge::new(),
             streak: Streak::new(),
             lock: Claimed::new(),
             _is_shared: PhantomPinned,
-        })
+        }
     }
 
     /// Lets the caller use the page table, among others that use other ones at the same time. `None`: somebody else

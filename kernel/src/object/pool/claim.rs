@@ -1,6 +1,6 @@
 //! Pools that several CPUs share.
 //!
-//! None of them may add or remove objects meanwhile, and each uses only the objects that it has claimed. **Nobody waits
+//! None of them may remove objects meanwhile, one at a time may [add](Room) some, and each uses only the objects that it has claimed. **Nobody waits
 //! for a claim**: who does not get one gives up and asks to have everything alone. So claims can be made in any
 //! order.
 //!
@@ -11,8 +11,10 @@ use core::marker::PhantomData;
 use core::mem::{self, ManuallyDrop};
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering::Acquire;
 
-use super::{Id, Pin, Pool, Slot};
+use super::{Id, Pin, Pool, Room, Slot};
+use crate::mm::Mm;
 
 /// A pool whose objects are used by who has claimed them.
 pub struct Claims<'p, T, const CHUNKS: usize, const PINS: usize = 0>(&'p Pool<T, CHUNKS, PINS>);
@@ -61,10 +63,20 @@ impl<'p, T, const CHUNKS: usize, const PINS: usize> Claims<'p, T, CHUNKS, PINS> 
     /// Claims the object at a [place](Id::place), whatever that says.
     #[inline(always)]
     pub fn claim_at(&self, place: u64) -> Option<Claim<'p, T>> {
-        let slot = self.0.at(place);
+        let slot = self.0.at_beside(place);
         // SAFETY: the head and every slot begin with an id.
-        let is_empty = unsafe { (*slot.as_ptr()).id } == 0;
+        let is_empty = unsafe { (*slot.as_ptr()).id.load(Acquire) } == 0;
         if is_empty { None } else { Claim::of(slot) }
+    }
+
+    /// [Room](Pool::room) for one object more.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    pub unsafe fn room(&self, mm: &Mm) -> Option<Room<'p, T, CHUNKS, PINS>> {
+        // SAFETY: as the caller promises.
+        unsafe { self.0.room(mm) }
     }
 }
 

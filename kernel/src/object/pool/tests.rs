@@ -283,3 +283,73 @@ fn any_number_is_a_place_and_never_within_an_object() {
     }
     assert_eq!(pool.id_at_place(b.place()), Some(b));
 }
+
+#[test]
+fn what_is_added_beside_others_is_found_complete_or_not_at_all() {
+    const NR_OBJECTS: u64 = Small::CAPACITY as u64 - 1;
+    let memory = SimMemory::new(16);
+    let before = memory.mm().frames.free_count();
+    let mut pool = Small::new();
+    let first = pool.insert(memory.mm(), [0; 60]).unwrap();
+    let added: Vec<_> = (0..NR_OBJECTS).map(|_| AtomicU64::new(0)).collect();
+    let (mm, shared) = (memory.mm(), AtomicPtr::new(&raw mut pool));
+    std::thread::scope(|scope| {
+        let (shared, added) = (&shared, &added);
+        let adder = scope.spawn(move || {
+            for (number, said) in (1..).zip(added) {
+                // SAFETY: the pool stays, and nobody else adds anything.
+                let room = unsafe { (*shared.load(Relaxed)).room(mm) }.expect("room");
+                let id = room.fill(|_| [number; 60]);
+                said.store(Id::word(Some(id)), Relaxed);
+            }
+        });
+        // Any place that somebody alleges, and ids that were heard of.
+        // SAFETY: it is shared in this way, and the pin is used by nobody else.
+        let (pool, (claims, _pinned)) = unsafe {
+            let pool = shared.load(Relaxed);
+            (&*pool, Small::share(pool, (*pool).pin_of(0)))
+        };
+        while !adder.is_finished() {
+            for index in 0..Small::INDEX_END as u64 {
+                if let Some(claim) = claims.claim_at(index << slot_shift::<[u64; 60]>()) {
+                    assert!(claim.iter().all(|word| *word == claim[0]));
+                }
+            }
+            for said in added {
+                let id = Id::from_bits(said.load(Relaxed));
+                if let Some(object) = id.and_then(|id| pool.get_beside(id)) {
+                    assert!(object.iter().all(|word| *word == object[0]));
+                }
+            }
+            std::thread::yield_now();
+        }
+    });
+    assert_eq!(pool.len() as u64, NR_OBJECTS + 1);
+    assert_eq!(pool.remove(memory.mm(), first), Some([0; 60]));
+    for (number, id) in (1..).zip(added) {
+        let id = Id::from_bits(id.into_inner()).unwrap();
+        assert_eq!(pool.remove(memory.mm(), id), Some([number; 60]));
+    }
+    assert_eq!(memory.mm().frames.free_count(), before);
+}
+
+#[test]
+fn room_at_hand_takes_no_frame() {
+    let memory = SimMemory::new(16);
+    let mut pool = Small::new();
+    // SAFETY: nobody else uses the pool.
+    assert!(unsafe { pool.room_at_hand() }.is_none());
+    let first = pool.insert(memory.mm(), [1; 60]).unwrap();
+    let before = memory.mm().frames.free_count();
+    let mut nr_more = 0;
+    // SAFETY: as above.
+    while let Some(room) = unsafe { pool.room_at_hand() } {
+        room.fill(|_| [2; 60]);
+        nr_more += 1;
+    }
+    assert_eq!(nr_more, Small::SLOTS - 2);
+    assert_eq!(memory.mm().frames.free_count(), before);
+    assert!(pool.remove(memory.mm(), first).is_some());
+    // SAFETY: as above.
+    assert!(unsafe { pool.room_at_hand() }.is_some());
+}

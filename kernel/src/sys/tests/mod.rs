@@ -2,6 +2,7 @@
 //! entries, so with small ones there are none.
 
 mod audit;
+mod beside;
 mod cpus;
 mod creation;
 mod deadlines;

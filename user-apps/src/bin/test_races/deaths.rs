@@ -2,13 +2,17 @@
 
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use libipc::abi::{Error, Handle, ThreadState};
+use libipc::abi::{Call, Error, Handle, ThreadState, USER_END};
+use libipc::object::Entry;
+use libipc::raw::message_call;
+use libipc::rt::thread_exit;
 use libipc::services::procd::Reason;
-use libipc::thread::{Running, Supervisor, spawn};
+use libipc::thread::{PRIORITY, Running, Supervisor, spawn};
 use libipc::{
-    Endpoint, Incoming, Message, PageBuffer, Perm, Received, Rights, ShareMode, Space, Thread,
-    process,
+    Endpoint, Incoming, Message, PageBuffer, Perm, Received, Rights, ShareMode, Space, System,
+    Thread, process, start,
 };
+use user_apps::scenario::cpus;
 use user_apps::scenario::memory::PAGE;
 use user_apps::scenario::peer::{child, status_of, thread, until, until_state};
 use user_apps::scenario::rng::Rng;
@@ -311,4 +315,82 @@ pub(crate) fn a_closed_handle_never_names_another_object() {
         "another object was named: {decoyed:?}"
     );
     drop(users);
+}
+
+/// Programs on all CPUs make spaces and threads, which end by themselves, and are killed in the middle of that. Another one
+/// answers senders that there may be at any place of the kernel's tables.
+pub(crate) fn a_kill_races_who_makes_spaces_and_threads() {
+    const NR_MAKERS: usize = 4;
+    let system = system();
+    let counters = PageBuffer::new(NR_MAKERS * PAGE as usize).expect("memory");
+    counters.make_shared().expect("shared");
+    let counters = counters.addr();
+    let make = |number: usize| {
+        let gift = Gift(system.handle(), Rights::CREATE, 0);
+        Twin::start(&system, &[gift], move |[system, ..]| {
+            let own = Thread::borrow(start::thread());
+            let cpu = number as u64 % cpus::count();
+            cpus::bind(&own, 1 << cpu).expect("the CPU is there");
+            let counter = counters + number as u64 * PAGE;
+            make_and_end(&System::borrow(system), counter).expect("a space with a thread")
+        })
+    };
+    let mut makers = [0, 1, 2, 3].map(|number| Some(make(number)));
+    let endpoint = Endpoint::create().expect("endpoint");
+    let gift = Gift(endpoint.handle(), Rights::RECV, 0);
+    let guesser = Twin::start(&system, &[gift], |[endpoint, ..]| answer_anybody(endpoint));
+    let mut rng = Rng::new(13);
+    for _ in rounds(2000) {
+        linger(&mut rng, DELAY);
+        let number = rng.below(NR_MAKERS as u64) as usize;
+        makers[number].take().expect("it is there").kill();
+        makers[number] = Some(make(number));
+    }
+    for number in 0..NR_MAKERS {
+        let counter = word(counters + number as u64 * PAGE);
+        let before = counter.load(SeqCst);
+        until("a space more", || counter.load(SeqCst) > before);
+    }
+    makers.into_iter().flatten().for_each(Twin::kill);
+    guesser.kill();
+}
+
+/// Makes spaces with a thread each, which adds one to the counter and ends.
+fn make_and_end(system: &System, counter: u64) -> Result<(), Error> {
+    let end = Endpoint::create()?;
+    let stack = PageBuffer::new(PAGE as usize)?;
+    loop {
+        let before = word(counter).load(SeqCst);
+        let space = system.create_space(Some((&end, 1)))?;
+        let thread = space.create_thread(None, PRIORITY)?;
+        space.share(&Space::own(), 0, 0, USER_END, ShareMode::CopyOnWrite, None)?;
+        thread.start(Entry {
+            ip: count_and_end as *const () as u64,
+            sp: stack.addr() + stack.mapped_len() as u64 - 8,
+            args: [counter, 0, 0],
+            fs_base: 0,
+        })?;
+        let ended = end.recv(&mut [])?;
+        assert!(matches!(ended, Received::Notification(1)));
+        // One that was killed may have left a child, which has counted, too.
+        assert!(word(counter).load(SeqCst) > before, "it has not run");
+    }
+}
+
+extern "C" fn count_and_end(counter: u64) -> ! {
+    word(counter).fetch_add(1, SeqCst);
+    thread_exit()
+}
+
+/// Answers with tokens that nobody gave it.
+fn answer_anybody(endpoint: Handle) {
+    /// Where tokens have the place of the sender: chunk and byte offset.
+    const NR_PLACES: u64 = 1 << 15;
+    let mut rng = Rng::new(17);
+    loop {
+        let token = 1 << 24 | rng.below(NR_PLACES);
+        let args = [token, 0, 0, 0, 0, 0];
+        let (code, ..) = message_call(Call::ReplyRecv as u32, endpoint, args, [0; 4]);
+        assert_eq!(code, Error::StaleToken as u64);
+    }
 }

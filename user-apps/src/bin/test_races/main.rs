@@ -42,6 +42,7 @@ user_apps::scenarios![
     a_kill_of_the_server_reaches_clients_on_every_cpu,
     two_kills_race_an_exit,
     a_kill_races_calls_on_the_memory_of_the_dying,
+    a_kill_races_who_makes_spaces_and_threads,
     an_endpoint_destroyed_while_eight_send_fails_each,
     a_closed_handle_never_names_another_object,
     messages_get_through_beside_calls_that_have_the_kernel_alone,
