@@ -21,7 +21,8 @@ const LIMIT: Duration = Duration::from_secs(180);
 pub(super) struct Subject {
     program: &'static [&'static str],
     families: &'static [&'static str],
-    mem: &'static str,
+    /// How much memory its machines have.
+    mem_mib: u32,
     /// The least number of CPUs that it is about.
     least_smp: u32,
 }
@@ -49,7 +50,7 @@ impl Subject {
                 "ipc_handle_rtt",
                 "notify",
             ],
-            mem: "128M",
+            mem_mib: 128,
             least_smp: 1,
         },
         Subject {
@@ -67,7 +68,7 @@ impl Subject {
                 "cow_fault",
                 "pager_fault",
             ],
-            mem: "128M",
+            mem_mib: 128,
             least_smp: 1,
         },
         Subject {
@@ -80,7 +81,7 @@ impl Subject {
                 "worst_irq_off",
             ],
             // The largest parent has 256 MiB.
-            mem: "512M",
+            mem_mib: 512,
             least_smp: 1,
         },
         Subject {
@@ -97,19 +98,19 @@ impl Subject {
                 "file_read_64MiB",
             ],
             // Two messages of 1 GiB, all of which is written.
-            mem: "2304M",
+            mem_mib: 2304,
             least_smp: 1,
         },
         Subject {
             program: &["bench_shootdown"],
             families: &["shootdown"],
-            mem: "128M",
+            mem_mib: 128,
             least_smp: 8,
         },
         Subject {
             program: &["sh", "--ticks"],
             families: &["boot_to_"],
-            mem: "128M",
+            mem_mib: 128,
             least_smp: 1,
         },
     ];
@@ -132,26 +133,44 @@ impl fmt::Display for Subject {
     }
 }
 
+/// How much more memory some machines have, so that frames lie elsewhere, in MiB.
+pub(super) const MORE_MIB: u32 = 4;
+
 /// What a build has made, ready to boot.
+#[derive(Clone)]
 pub(super) struct Guest {
     built: Built,
     base: String,
     smp: u32,
+    /// How much more memory the machines have, in MiB.
+    more_mib: u32,
 }
 
 impl Guest {
     /// Boots what a build has made, on machines with so many CPUs.
     pub(super) fn new(built: Built, smp: u32) -> Result<Guest> {
         let base = limine_conf::entry()?.cmdline;
-        Ok(Guest { built, base, smp })
+        Ok(Guest {
+            built,
+            base,
+            smp,
+            more_mib: 0,
+        })
     }
 
     /// The same on machines with one CPU.
     pub(super) fn with_one_cpu(&self) -> Guest {
         Guest {
-            built: self.built.clone(),
-            base: self.base.clone(),
             smp: 1,
+            ..self.clone()
+        }
+    }
+
+    /// The same on machines with [more memory](MORE_MIB).
+    pub(super) fn with_more_memory(&self) -> Guest {
+        Guest {
+            more_mib: MORE_MIB,
+            ..self.clone()
         }
     }
 
@@ -221,9 +240,10 @@ impl Guest {
     }
 
     fn machine_for(&self, subject: &Subject, program: &[&str]) -> Machine {
+        let mem = format!("{}M", subject.mem_mib + self.more_mib);
         Machine {
             smp: self.smp.max(subject.least_smp),
-            ..self.machine(subject.mem, program)
+            ..self.machine(&mem, program)
         }
     }
 

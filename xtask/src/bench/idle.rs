@@ -3,9 +3,13 @@
 //! An operation of one thread, or of threads that call each other, stays on its CPU and shall not be dearer. What
 //! starts a thread has it start on an idle CPU: that is told to look, wakes up, takes the kernel from the other, and does it
 //! again in the end. The counter counts what both do, though they do it at the same time; so that is shown apart.
+//!
+//! The stacks of other CPUs also move the frames that an operation uses, and what it costs may depend on where they lie. So what is dearer
+//! is looked at again on machines with another amount of memory.
 
 use std::fmt;
 
+use super::guest::MORE_MIB;
 use super::rows::Row;
 use super::table::grouped;
 
@@ -36,6 +40,8 @@ pub(super) struct Comparison {
     smp: u32,
     nr_rows: usize,
     dearer: Vec<Change>,
+    /// What was dearer once, and was not when it was looked at again.
+    dearer_once: Vec<Change>,
     starting: Vec<Change>,
 }
 
@@ -53,6 +59,7 @@ impl Comparison {
             smp,
             nr_rows: 0,
             dearer: Vec::new(),
+            dearer_once: Vec::new(),
             starting: Vec::new(),
         };
         for row in alone.iter().filter(|row| !begins(&row.name, &OTHERS)) {
@@ -74,6 +81,17 @@ impl Comparison {
         comparison
     }
 
+    /// Takes into account what another comparison says of what is dearer by this one.
+    pub(super) fn look_again(&mut self, again: &Comparison) {
+        let is_dearer =
+            |change: &Change| again.dearer.iter().any(|other| other.name == change.name);
+        let (dearer, once) = std::mem::take(&mut self.dearer)
+            .into_iter()
+            .partition(is_dearer);
+        self.dearer = dearer;
+        self.dearer_once.extend::<Vec<_>>(once);
+    }
+
     /// Whether nothing that stays on its CPU is dearer.
     pub(super) fn is_well(&self) -> bool {
         self.dearer.is_empty()
@@ -93,6 +111,9 @@ impl fmt::Display for Comparison {
         )?;
         for change in &self.dearer {
             writeln!(f, "dearer:   {change}")?;
+        }
+        for change in &self.dearer_once {
+            writeln!(f, "dearer, but not with {MORE_MIB} MiB more: {change}")?;
         }
         for change in &self.starting {
             writeln!(f, "starts elsewhere: {change}")?;
@@ -141,5 +162,20 @@ mod tests {
         let text = comparison.to_string();
         assert!(text.contains("starts elsewhere: fork_exit_wait/1: 1,000 -> 1,100 (+10.0 %)"));
         assert!(text.contains("0 of 0 operations"));
+    }
+
+    #[test]
+    fn what_is_dearer_once_is_so_because_of_where_frames_lie() {
+        let alone = of(&[("map", 1000), ("unmap", 1000)]);
+        let among = of(&[("map", 1100), ("unmap", 1100)]);
+        let elsewhere = of(&[("map", 1000), ("unmap", 1100)]);
+        let mut comparison = Comparison::of(&alone, &among, 8);
+        comparison.look_again(&Comparison::of(&alone, &elsewhere, 8));
+        assert!(!comparison.is_well());
+        let text = comparison.to_string();
+        assert!(text.contains("dearer:   unmap: "));
+        assert!(text.contains("dearer, but not with 4 MiB more: map: "));
+        comparison.look_again(&Comparison::of(&alone, &alone, 8));
+        assert!(comparison.is_well());
     }
 }

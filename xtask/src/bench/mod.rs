@@ -118,7 +118,13 @@ pub(crate) fn main(args: &BenchArgs) -> Result<ExitCode> {
     }
     if args.smp > 1 {
         let alone = measure_all(&guest.with_one_cpu(), filter, &reference)?;
-        let comparison = idle::Comparison::of(&alone, &rows, args.smp);
+        let mut comparison = idle::Comparison::of(&alone, &rows, args.smp);
+        if !comparison.is_well() {
+            let guest = guest.with_more_memory();
+            let alone = measure_all(&guest.with_one_cpu(), filter, &reference)?;
+            let rows = measure_all(&guest, filter, &reference)?;
+            comparison.look_again(&idle::Comparison::of(&alone, &rows, args.smp));
+        }
         println!("{comparison}");
         if args.check && !comparison.is_well() {
             return Ok(ExitCode::FAILURE);
