@@ -14,19 +14,16 @@ extern crate alloc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use libipc::abi::{Call, Error as KernelError, USER_END};
-use libipc::object::{Entry, clock};
+use libipc::abi::{Call, Error as KernelError};
+use libipc::object::clock;
 use libipc::raw::message_call;
 use libipc::rt::thread_exit;
 use libipc::services::Error;
 use libipc::start;
-use libipc::thread::PRIORITY;
-use libipc::{
-    Endpoint, Handle, PAGE_SIZE, PageBuffer, Received, Rights, ShareMode, Space, System, println,
-};
+use libipc::{Endpoint, Handle, PAGE_SIZE, PageBuffer, Rights, System, println};
 use user_apps::scenario::cpus;
 use user_apps::scenario::peer::{rest, until};
-use user_apps::scenario::twin::{Gift, Twin, system};
+use user_apps::scenario::twin::{Gift, Twin, fork_and_wait, system};
 
 libipc::program!(run);
 
@@ -160,23 +157,12 @@ fn fork_on(system: &System, count: &AtomicU64) -> Result<(), libipc::Error> {
         pages
             .chunks_mut(PAGE_SIZE)
             .for_each(|page| page[0] = page[0].wrapping_add(1));
-        let space = system.create_space(Some((&end, 1)))?;
-        // It may run where its creator may.
-        let thread = space.create_thread(None, PRIORITY)?;
-        space.share(&Space::own(), 0, 0, USER_END, ShareMode::CopyOnWrite, None)?;
-        thread.start(Entry {
-            ip: end_at_once as *const () as u64,
-            sp: stack.addr() + stack.mapped_len() as u64 - 8,
-            args: [0; 3],
-            fs_base: 0,
-        })?;
-        let ended = end.recv(&mut [])?;
-        assert!(matches!(ended, Received::Notification(1)));
+        fork_and_wait(system, &end, &stack, end_at_once, 0)?;
         count.fetch_add(1, Relaxed);
     }
 }
 
-extern "C" fn end_at_once() -> ! {
+extern "C" fn end_at_once(_: u64) -> ! {
     thread_exit()
 }
 

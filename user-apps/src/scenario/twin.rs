@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use libipc::abi::USER_END;
 use libipc::object::{Entry, copy_handle};
 use libipc::start::{MAX_EXTRA, StartInfo};
+use libipc::thread::PRIORITY;
 use libipc::{
     Commit, Endpoint, Error, Handle, PageBuffer, Received, Rights, ShareMode, Space, System,
     Thread, start,
@@ -52,6 +53,39 @@ pub struct Twin {
 #[must_use]
 pub fn system() -> System {
     libipc::process::system().expect("the process server hands out the system object")
+}
+
+/// Makes a copy of this program by the calls that the process server makes for a fork, and waits until it has ended. Its one thread
+/// calls `run` with this argument, on a stack of its own; `end` is told of its end, and of nothing else.
+///
+/// # Errors
+/// Those of the calls that it takes.
+pub fn fork_and_wait(
+    system: &System,
+    end: &Endpoint,
+    stack: &PageBuffer,
+    run: extern "C" fn(u64) -> !,
+    arg: u64,
+) -> Result<(), Error> {
+    let space = system.create_space(Some((end, DEAD)))?;
+    // It may run where its creator may.
+    let thread = space.create_thread(None, PRIORITY)?;
+    let mode = ShareMode::CopyOnWrite;
+    space.share(&Space::own(), 0, 0, USER_END, mode, None)?;
+    thread.start(entry(run as *const () as u64, stack, [arg, 0, 0]))?;
+    let ended = end.recv(&mut [])?;
+    assert!(matches!(ended, Received::Notification(DEAD)));
+    Ok(())
+}
+
+/// The beginning of a thread at the end of a stack.
+fn entry(ip: u64, stack: &PageBuffer, args: [u64; 3]) -> Entry {
+    Entry {
+        ip,
+        sp: stack.addr() + stack.mapped_len() as u64 - 8,
+        args,
+        fs_base: 0,
+    }
 }
 
 impl Twin {
@@ -101,18 +135,14 @@ impl Twin {
         let end = Endpoint::create()?;
         let space = system.create_space(Some((&end, DEAD)))?;
         space.set_class(class)?;
-        let thread = space.create_thread(None, libipc::thread::PRIORITY)?;
+        let thread = space.create_thread(None, PRIORITY)?;
         let body: Box<Body> = Box::new(Box::new(body));
         let stack = PageBuffer::new(STACK)?;
         let info = start_info(system, &space, &thread, &end, gifts)?;
         let mode = ShareMode::CopyOnWrite;
         space.share(&Space::own(), 0, 0, USER_END, mode, None)?;
-        thread.start(Entry {
-            ip: enter as *const () as u64,
-            sp: stack.addr() + stack.mapped_len() as u64 - 8,
-            args: [&raw const *body as u64, &raw const *info as u64, 0],
-            fs_base: 0,
-        })?;
+        let args = [&raw const *body as u64, &raw const *info as u64, 0];
+        thread.start(entry(enter as *const () as u64, &stack, args))?;
         Ok(Twin { space, thread, end })
     }
 

@@ -85,11 +85,11 @@ impl Comparison {
     pub(super) fn look_again(&mut self, again: &Comparison) {
         let is_dearer =
             |change: &Change| again.dearer.iter().any(|other| other.name == change.name);
-        let (dearer, once) = std::mem::take(&mut self.dearer)
+        let (dearer, once): (Vec<_>, Vec<_>) = std::mem::take(&mut self.dearer)
             .into_iter()
             .partition(is_dearer);
         self.dearer = dearer;
-        self.dearer_once.extend::<Vec<_>>(once);
+        self.dearer_once.extend(once);
     }
 
     /// Whether nothing that stays on its CPU is dearer.

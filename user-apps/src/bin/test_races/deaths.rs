@@ -2,12 +2,11 @@
 
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use libipc::abi::{Call, Error, Handle, ThreadState, USER_END};
-use libipc::object::Entry;
+use libipc::abi::{Call, Error, Handle, ThreadState};
 use libipc::raw::message_call;
 use libipc::rt::thread_exit;
 use libipc::services::procd::Reason;
-use libipc::thread::{PRIORITY, Running, Supervisor, spawn};
+use libipc::thread::{Running, Supervisor, spawn};
 use libipc::{
     Endpoint, Incoming, Message, PageBuffer, Perm, Received, Rights, ShareMode, Space, System,
     Thread, process, start,
@@ -16,7 +15,7 @@ use user_apps::scenario::cpus;
 use user_apps::scenario::memory::PAGE;
 use user_apps::scenario::peer::{child, status_of, thread, until, until_state};
 use user_apps::scenario::rng::Rng;
-use user_apps::scenario::twin::{Gift, Twin, system};
+use user_apps::scenario::twin::{Gift, Twin, fork_and_wait, system};
 
 use super::*;
 
@@ -361,17 +360,7 @@ fn make_and_end(system: &System, counter: u64) -> Result<(), Error> {
     let stack = PageBuffer::new(PAGE as usize)?;
     loop {
         let before = word(counter).load(SeqCst);
-        let space = system.create_space(Some((&end, 1)))?;
-        let thread = space.create_thread(None, PRIORITY)?;
-        space.share(&Space::own(), 0, 0, USER_END, ShareMode::CopyOnWrite, None)?;
-        thread.start(Entry {
-            ip: count_and_end as *const () as u64,
-            sp: stack.addr() + stack.mapped_len() as u64 - 8,
-            args: [counter, 0, 0],
-            fs_base: 0,
-        })?;
-        let ended = end.recv(&mut [])?;
-        assert!(matches!(ended, Received::Notification(1)));
+        fork_and_wait(system, &end, &stack, count_and_end, counter)?;
         // One that was killed may have left a child, which has counted, too.
         assert!(word(counter).load(SeqCst) > before, "it has not run");
     }
