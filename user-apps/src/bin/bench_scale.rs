@@ -36,7 +36,8 @@ const PAGES: usize = 16;
 /// What works on one CPU, until it is killed.
 type Worker = fn(&System, cpu: u64, count: &'static AtomicU64) -> Vec<Twin>;
 
-const WORKS: [(&str, Worker); 3] = [
+const WORKS: [(&str, Worker); 4] = [
+    ("null_syscall", null_syscall),
     ("ping_pong", ping_pong),
     ("map_touch", map_touch),
     ("fork_exit", fork_exit),
@@ -86,6 +87,19 @@ fn rate(system: &System, worker: Worker, counters: u64, nr_cpus: u64) -> u64 {
     let (nr_done, elapsed_ns) = (total() - before, now() - begin);
     twins.into_iter().for_each(Twin::kill);
     (u128::from(nr_done) * 1_000_000_000 / u128::from(elapsed_ns)) as u64
+}
+
+/// Into the kernel and out again, with a call that does not exist: nothing is shared there.
+fn null_syscall(system: &System, cpu: u64, count: &'static AtomicU64) -> Vec<Twin> {
+    let twin = Twin::start(system, &[], move |_| {
+        stay_on(cpu);
+        loop {
+            let (code, ..) = message_call(u32::MAX, Handle::NONE, [0; 6], [0; 4]);
+            assert_eq!(code, KernelError::UnknownCall as u64);
+            count.fetch_add(1, Relaxed);
+        }
+    });
+    [twin].into()
 }
 
 /// A client calls a server in another space, four words there and back.
