@@ -24,7 +24,7 @@ use elf::{
 };
 use kernel::{
     mm::Mm,
-    object::{Id, Kernel, Object, Space},
+    object::{Id, Kernel, Object, Space, Start},
     vm::{PageTable, entry::Kind},
 };
 
@@ -80,8 +80,14 @@ pub fn start(kernel: &mut Kernel, archive: &Archive, command_line: &str) {
     let entry = load(kernel, space, file)
         .and_then(|entry| furnish(kernel, space, archive, &info).map(|()| entry))
         .unwrap_or_else(|error| enough(error));
+    let start = Start {
+        ip: entry,
+        sp: STACK_TOP,
+        args: [INIT_INFO, 0, 0],
+        fs_base: 0,
+    };
     kernel
-        .start_thread(thread, entry, STACK_TOP, [INIT_INFO, 0, 0], 0)
+        .start_thread(thread, &start)
         .unwrap_or_else(|error| enough(error));
     log::info!("bin/init starts at {entry:#x}");
 }

@@ -15,7 +15,7 @@ use cowslip_abi::{Handle, Rights};
 
 use super::token::PastTokens;
 use super::{
-    Authority, Endpoint, HandleEntry, Here, Id, Kernel, Object, Seat, Space, Spaces, State,
+    Authority, Endpoint, HandleEntry, Here, Id, Kernel, Object, Seat, Space, Spaces, Start, State,
     Supervisor, Thread,
 };
 use crate::sync::OrderedGuard;
@@ -183,14 +183,7 @@ impl<'k> Creator<'k> {
 
     /// [Starts a thread](Kernel::start_thread) on this CPU, by the rules by which one is woken there that waits for
     /// [notifications](Here::fast_notify).
-    pub(crate) fn start_thread(
-        &mut self,
-        id: Id<Thread>,
-        ip: u64,
-        sp: u64,
-        args: [u64; 3],
-        fs_base: u64,
-    ) -> Option<()> {
+    pub(crate) fn start_thread(&mut self, id: Id<Thread>, start: &Start) -> Option<()> {
         let mut thread = self.here.threads.claim(id)?;
         let caller = self.here.running.get()?;
         if !matches!(thread.state, State::Stopped)
@@ -205,7 +198,7 @@ impl<'k> Creator<'k> {
         if !self.here.cpu.run_queue.push_only(&mut thread, id) {
             return None;
         }
-        thread.set_start(ip, sp, args, fs_base);
+        thread.set_start(start);
         thread.state = State::Runnable;
         members.nr_started += 1;
         Some(())

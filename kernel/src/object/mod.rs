@@ -42,7 +42,7 @@ pub use registers::Registers;
 pub(crate) use route::{Place, SpaceRoute};
 pub use route::{Route, Way};
 pub use run_queue::RunQueue;
-pub use thread::{Fault, MAX_PRIORITY, Outgoing, Special, State, Supervisor, Thread, Timer};
+pub use thread::{Fault, MAX_PRIORITY, Outgoing, Special, Start, State, Supervisor, Thread, Timer};
 
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -330,19 +330,12 @@ impl Kernel {
 
     /// Starts a stopped thread.
     #[inline]
-    pub fn start_thread(
-        &mut self,
-        id: Id<Thread>,
-        ip: u64,
-        sp: u64,
-        args: [u64; 3],
-        fs_base: u64,
-    ) -> Result<(), Error> {
+    pub fn start_thread(&mut self, id: Id<Thread>, start: &Start) -> Result<(), Error> {
         let thread = self.threads.get_mut(id).ok_or(Error::Died)?;
         if !matches!(thread.state, State::Stopped) {
             return Err(Error::BadState);
         }
-        thread.set_start(ip, sp, args, fs_base);
+        thread.set_start(start);
         let space = thread.space;
         if let Some(space) = self.spaces.get_mut(space) {
             space.nr_started += 1;

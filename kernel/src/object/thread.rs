@@ -69,6 +69,19 @@ pub struct Fault {
     pub found: FoundEntry,
 }
 
+/// What a thread begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// Address of its first instruction.
+    pub ip: u64,
+    /// Its stack pointer.
+    pub sp: u64,
+    /// What is in the registers of a function's first arguments.
+    pub args: [u64; 3],
+    /// Base address of its `fs` segment.
+    pub fs_base: u64,
+}
+
 /// Who learns of a thread's faults.
 #[derive(Clone, Copy, Debug)]
 pub struct Supervisor {
@@ -247,19 +260,20 @@ impl Thread {
     }
 
     /// Says with which registers it begins.
-    pub(super) fn set_start(&mut self, ip: u64, sp: u64, args: [u64; 3], fs_base: u64) {
+    pub(super) fn set_start(&mut self, start: &Start) {
+        let [rdi, rsi, rdx] = start.args;
         self.regs = Registers {
-            rip: ip,
-            rsp: sp,
-            rdi: args[0],
-            rsi: args[1],
-            rdx: args[2],
+            rip: start.ip,
+            rsp: start.sp,
+            rdi,
+            rsi,
+            rdx,
             cs: Registers::USER_CS,
             ss: Registers::USER_SS,
             rflags: Registers::USER_RFLAGS,
             ..Registers::default()
         };
-        self.set_fs_base(fs_base);
+        self.set_fs_base(start.fs_base);
     }
 
     /// Base address of the `fs` segment.

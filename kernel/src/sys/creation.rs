@@ -5,7 +5,7 @@
 use cowslip_abi::{Call, Handle, Rights};
 
 use super::request::{Request, handle_argument};
-use super::threads::user_address;
+use super::threads::start_of;
 use crate::object::{Creator, Endpoint, Id, Object, Space, Supervisor, Thread};
 
 /// Whether this may be the number of such a call.
@@ -72,11 +72,7 @@ fn thread_create(creator: &mut Creator<'_>, request: &Request, highest: u8) -> O
 
 fn thread_start(creator: &mut Creator<'_>, request: &Request) -> Option<()> {
     let thread = thread(creator, request.handle, Rights::MANAGE)?;
-    let [ip, sp, arg0, arg1, arg2, fs_base] = request.args;
-    for address in [ip, sp, fs_base] {
-        user_address(address).ok()?;
-    }
-    creator.start_thread(thread, ip, sp, [arg0, arg1, arg2], fs_base)
+    creator.start_thread(thread, &start_of(request).ok()?)
 }
 
 fn space(creator: &Creator<'_>, handle: Handle, rights: Rights) -> Option<Id<Space>> {

@@ -4,7 +4,9 @@ use cowslip_abi::{Error, Rights, ThreadField, USER_END};
 
 use super::request::Request;
 use super::{Answer, Done};
-use crate::object::{Affinity, Id, Kernel, LINKS, MAX_PRIORITY, Object, State, Supervisor, Thread};
+use crate::object::{
+    Affinity, Id, Kernel, LINKS, MAX_PRIORITY, Object, Start, State, Supervisor, Thread,
+};
 
 pub(super) fn create(kernel: &mut Kernel, request: &Request) -> Answer {
     let space = request.space(kernel, Rights::MANAGE)?;
@@ -27,12 +29,22 @@ pub(super) fn create(kernel: &mut Kernel, request: &Request) -> Answer {
 
 pub(super) fn start(kernel: &mut Kernel, request: &Request) -> Answer {
     let thread = request.thread(kernel, Rights::MANAGE)?;
+    kernel.start_thread(thread, &start_of(request)?)?;
+    Ok(Done::Nothing)
+}
+
+/// What a thread shall begin with.
+pub(super) fn start_of(request: &Request) -> Result<Start, Error> {
     let [ip, sp, arg0, arg1, arg2, fs_base] = request.args;
     for address in [ip, sp, fs_base] {
         user_address(address)?;
     }
-    kernel.start_thread(thread, ip, sp, [arg0, arg1, arg2], fs_base)?;
-    Ok(Done::Nothing)
+    Ok(Start {
+        ip,
+        sp,
+        args: [arg0, arg1, arg2],
+        fs_base,
+    })
 }
 
 pub(super) fn set(kernel: &mut Kernel, request: &Request) -> Answer {
@@ -113,7 +125,7 @@ fn allowed_priority(kernel: &Kernel, request: &Request, value: u64) -> Result<u8
 }
 
 /// An address that a thread may start with.
-pub(super) fn user_address(address: u64) -> Result<(), Error> {
+fn user_address(address: u64) -> Result<(), Error> {
     const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
     match address {
         0..USER_END => Ok(()),

@@ -7,7 +7,7 @@ use cowslip_abi::{
 };
 use proptest::prelude::*;
 
-use super::machine::{BUFFER, Machine, Program};
+use super::machine::{BUFFER, Machine, Program, START};
 use crate::object::{Id, Object, Space, Special, State, Supervisor, Thread, Way};
 use crate::sys;
 
@@ -513,7 +513,7 @@ fn a_handle_that_moves_within_its_space_gets_another_number() {
     let space = space_of(&world, 0);
     let kernel = &mut world.machine.kernel;
     let thread = kernel.create_thread(space, None, 16).unwrap();
-    kernel.start_thread(thread, 0, 0, [0; 3], 0).unwrap();
+    kernel.start_thread(thread, &START).unwrap();
     world.machine.run(thread);
     let gift = world
         .machine

@@ -2,7 +2,7 @@
 
 use cowslip_abi::{Access, Call, Error, FaultKind, Handle, MessageKind, Rights, Tag};
 
-use super::machine::{BUFFER, Machine, ORDERS, Program, kind};
+use super::machine::{BUFFER, Machine, ORDERS, Program, START, kind};
 use crate::object::{HandleEntry, Object, State, Supervisor};
 use crate::sys;
 
@@ -18,9 +18,7 @@ fn served(machine: &mut Machine) -> (Program, Handle, Program, Handle) {
 fn another(machine: &mut Machine, program: Program) -> Program {
     let kernel = &mut machine.kernel;
     let thread = kernel.create_thread(program.space, None, 16).unwrap();
-    kernel
-        .start_thread(thread, 0x1000, 0x2000, [0; 3], 0)
-        .unwrap();
+    kernel.start_thread(thread, &START).unwrap();
     Program { thread, ..program }
 }
 
@@ -343,11 +341,7 @@ fn server_with_callers(machine: &mut Machine, nr_clients: usize) -> (Program, Ve
             .kernel
             .create_thread(client.space, None, 16)
             .unwrap();
-        let args = (0x1000, 0x2000, [0; 3]);
-        let started = machine
-            .kernel
-            .start_thread(thread, args.0, args.1, args.2, 0);
-        started.unwrap();
+        machine.kernel.start_thread(thread, &START).unwrap();
         let client = Program { thread, ..client };
         assert!(machine.call(client, Call::Send, send, NOTHING).is_none());
         machine.ok(server, Call::Recv, receive, NOTHING);

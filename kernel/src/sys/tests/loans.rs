@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use cowslip_abi::{Call, Error, FaultVerdict, Handle, Rights, Tag, ThreadField};
 
-use super::machine::{BUFFER, Machine, ORDERS, Program};
+use super::machine::{BUFFER, Machine, ORDERS, Program, START};
 use crate::object::{Id, Object, State, Supervisor, Thread};
 
 const NOTHING: [u64; 6] = [0; 6];
@@ -105,7 +105,7 @@ impl Town {
     fn sibling(&mut self, program: Program) -> Program {
         let kernel = &mut self.machine.kernel;
         let thread = kernel.create_thread(program.space, None, 1).unwrap();
-        kernel.start_thread(thread, 0, 0, [0; 3], 0).unwrap();
+        kernel.start_thread(thread, &START).unwrap();
         Program { thread, ..program }
     }
 

@@ -2,7 +2,7 @@
 
 use cowslip_abi::{Call, Error, Handle, Perm, Rights, Tag};
 
-use super::machine::{Machine, Program};
+use super::machine::{Machine, Program, START};
 use crate::object::State;
 
 /// Where every program has more memory than one step copies.
@@ -358,9 +358,7 @@ impl Pair {
         let kernel = &mut self.machine.kernel;
         let space = self.server.space;
         let thread = kernel.create_thread(space, None, 16).unwrap();
-        kernel
-            .start_thread(thread, 0x1000, 0x2000, [0; 3], 0)
-            .unwrap();
+        kernel.start_thread(thread, &START).unwrap();
         Program { space, thread }
     }
 

@@ -8,7 +8,7 @@ use cowslip_abi::{Access, Call, Error, Handle, MessageKind, Perm, Rights, Tag};
 use crate::mm::sim::SimMemory;
 use crate::mm::{Frame, Mm};
 use crate::object::{
-    Id, Kernel, LINKS, Object, Registers, Space, Special, State, Supervisor, Thread,
+    Id, Kernel, LINKS, Object, Registers, Space, Special, Start, State, Supervisor, Thread,
 };
 use crate::platform::Platform;
 use crate::{sys, vm};
@@ -16,6 +16,14 @@ use crate::{sys, vm};
 /// Where every test thread has `BUFFER_LEN` bytes of memory.
 pub(super) const BUFFER: u64 = 0x10_0000;
 pub(super) const BUFFER_LEN: u64 = 0x8000;
+
+/// What programs begin with: nothing runs them.
+pub(super) const START: Start = Start {
+    ip: 0x1000,
+    sp: 0x2000,
+    args: [0; 3],
+    fs_base: 0,
+};
 
 /// Three in every order.
 pub(super) const ORDERS: [[usize; 3]; 6] = [
@@ -142,9 +150,7 @@ impl Machine {
             let mark = self.marks.get().to_le_bytes();
             vm::write_user(self.kernel.mm, table, page, &mark).unwrap();
         }
-        self.kernel
-            .start_thread(thread, 0x1000, 0x2000, [0; 3], 0)
-            .unwrap();
+        self.kernel.start_thread(thread, &START).unwrap();
         Program { space, thread }
     }
 

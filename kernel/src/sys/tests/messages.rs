@@ -2,7 +2,7 @@
 
 use cowslip_abi::{Call, Error, Handle, MessageKind, Perm, Rights, Tag, pack_handles};
 
-use super::machine::{BUFFER, Machine, Program, kind};
+use super::machine::{BUFFER, Machine, Program, START, kind};
 use crate::object::Object;
 
 const NOTHING: [u64; 6] = [0; 6];
@@ -369,10 +369,7 @@ fn overlapping_buffers_in_one_space_are_the_senders_error() {
         .kernel
         .create_thread(server.space, None, 16)
         .unwrap();
-    machine
-        .kernel
-        .start_thread(second, 0x1000, 0x2000, [0; 3], 0)
-        .unwrap();
+    machine.kernel.start_thread(second, &START).unwrap();
     let twin = Program {
         space: server.space,
         thread: second,
