@@ -16,7 +16,7 @@ use crate::cmdline::command_line;
 use crate::ending::Ending;
 use crate::image;
 use crate::limine_conf;
-use crate::machine::{Firmware, Machine, Medium, Scratch};
+use crate::machine::{Firmware, Machine, Medium, Scratch, no_far_cpu};
 use crate::setup::{self, Purpose};
 use crate::symbolize::Symbolized;
 
@@ -78,6 +78,9 @@ pub(crate) fn main(args: &RunArgs) -> Result<ExitCode> {
         bail!("--icount goes with one CPU only");
     }
     setup::ensure(Purpose::Run)?;
+    if let Some(reason) = args.far_cpu.then(no_far_cpu).flatten() {
+        bail!("--far-cpu: {reason}");
+    }
     let built = build(&args.build)?;
     let ending = boot(args, &built);
     built.discard_own_archive();

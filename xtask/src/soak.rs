@@ -107,12 +107,16 @@ fn race(args: &SoakArgs, built: &Built) -> Result<ExitCode> {
         if is_over {
             break ending;
         }
-        if let Some(wanted) = args.rounds {
-            let (nr_left, nr_cases) = (rest.len(), totals.len());
-            let minutes = begin.elapsed().as_secs() / 60;
-            eprintln!(
+        let (nr_left, nr_cases) = (rest.len(), totals.len());
+        let minutes = begin.elapsed().as_secs() / 60;
+        match args.rounds {
+            Some(wanted) => eprintln!(
                 "xtask: {nr_left} of {nr_cases} races have not gone {wanted} rounds after {minutes} min"
-            );
+            ),
+            None => eprintln!(
+                "xtask: {nr_cases} races are well after {minutes} of {} min",
+                args.minutes
+            ),
         }
     };
     for (case, rounds) in totals {
