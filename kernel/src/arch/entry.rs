@@ -6,9 +6,9 @@
 //! next. The Rust side returns the registers of whoever runs next.
 //!
 //! ```text
-//!  user   --syscall-->         syscall_entry ---> trap::fast_* --(ordinary message)--> user
+//!  user   --syscall-->         syscall_entry ---> messages::fast_* --(ordinary message)--> user
 //!                                              |
-//!                                              +--> trap::{*_page, memory_call} --> user
+//!                                              +--> memory::{*_page, memory_call} --> user
 //!                                              |
 //!                                              +--> trap::{system_call, from_user} --> resume --> user
 //!  user   --vector n--> stub n --> trap_entry -+
@@ -31,7 +31,11 @@ use x86_64::{
     structures::{DescriptorTablePointer, gdt::SegmentSelector},
 };
 
-use super::{percpu::offset, segments, trap};
+use super::{
+    percpu::offset,
+    segments,
+    trap::{self, memory, messages},
+};
 
 /// Vectors whose stub pushes no error code, because the CPU does: a bit each.
 const WITH_ERROR_CODE: u64 = 0x6022_7d00;
@@ -500,28 +504,28 @@ fatal_entry:
     map = const Call::Map as u32,
     unmap = const Call::Unmap as u32,
     share = const Call::Share as u32,
-    fast_send = sym trap::fast_send,
-    fast_send_bound = sym trap::fast_send_bound,
-    fast_reply_recv_bound = sym trap::fast_reply_recv_bound,
-    fast_notify = sym trap::fast_notify,
-    fast_recv = sym trap::fast_recv,
-    fast_send_room = sym trap::fast_send_room,
-    fast_reply_recv_room = sym trap::fast_reply_recv_room,
-    fast_send_bytes = sym trap::fast_send_bytes,
-    fast_send_pages = sym trap::fast_send_pages,
-    fast_send_handle = sym trap::fast_send_handle,
-    fast_reply_recv = sym trap::fast_reply_recv,
-    fast_reply_recv_bytes = sym trap::fast_reply_recv_bytes,
-    fast_reply_recv_pages = sym trap::fast_reply_recv_pages,
-    fast_reply_recv_handle = sym trap::fast_reply_recv_handle,
+    fast_send = sym messages::fast_send,
+    fast_send_bound = sym messages::fast_send_bound,
+    fast_reply_recv_bound = sym messages::fast_reply_recv_bound,
+    fast_notify = sym messages::fast_notify,
+    fast_recv = sym messages::fast_recv,
+    fast_send_room = sym messages::fast_send_room,
+    fast_reply_recv_room = sym messages::fast_reply_recv_room,
+    fast_send_bytes = sym messages::fast_send_bytes,
+    fast_send_pages = sym messages::fast_send_pages,
+    fast_send_handle = sym messages::fast_send_handle,
+    fast_reply_recv = sym messages::fast_reply_recv,
+    fast_reply_recv_bytes = sym messages::fast_reply_recv_bytes,
+    fast_reply_recv_pages = sym messages::fast_reply_recv_pages,
+    fast_reply_recv_handle = sym messages::fast_reply_recv_handle,
     has_handles = const !(Tag(0).moving_pages().0 >> 32) as u32,
     page = const PAGE_SIZE,
-    map_page = sym trap::map_page,
-    unmap_page = sym trap::unmap_page,
-    share_page = sym trap::share_page,
-    memory_call = sym trap::memory_call,
+    map_page = sym memory::map_page,
+    unmap_page = sym memory::unmap_page,
+    share_page = sym memory::share_page,
+    memory_call = sym memory::memory_call,
     system_call = sym trap::system_call,
-    page_fault = sym trap::page_fault,
+    page_fault = sym memory::page_fault,
     from_user = sym trap::from_user,
     from_kernel = sym trap::from_kernel,
     fatal = sym trap::fatal,

@@ -6,12 +6,12 @@ use kernel::{
 };
 use x86_64::instructions::port::Port;
 
-use super::{clock, lines, percpu::PerCpu, power, serial, smp, trap};
+use super::{clock, hold, lines, percpu::PerCpu, power, roots, serial, smp};
 
 /// The machine's memory, which has no frames before `boot` adds them.
 // SAFETY: the direct map has all memory of the memory map; what is not memory is never passed to the
 // map. The kernel's image is not either.
-pub static MM: Mm = Mm::new(unsafe { PhysMap::direct() }, trap::flush, PerCpu::number);
+pub static MM: Mm = Mm::new(unsafe { PhysMap::direct() }, roots::flush, PerCpu::number);
 
 /// This machine.
 pub struct Machine;
@@ -38,19 +38,19 @@ impl Platform for Machine {
     }
 
     fn halt(&self, cpu: usize) {
-        trap::halt(cpu);
+        hold::halt(cpu);
     }
 
     fn has_others(&self) -> bool {
-        trap::has_others()
+        hold::has_others()
     }
 
     fn settle(&self) -> bool {
-        trap::settle()
+        hold::settle()
     }
 
     fn retire(&self, root: Frame) {
-        trap::retire(root);
+        roots::retire(root);
     }
 
     fn interrupt_exists(&self, line: u32) -> bool {

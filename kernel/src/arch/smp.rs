@@ -20,7 +20,8 @@ use kernel::{
 };
 
 use super::{
-    acpi::Wiring, apic, clock, cpu, entry, fpu, paging, percpu, percpu::PerCpu, tlb, trap,
+    acpi::Wiring, apic, clock, cpu, entry, fpu, hold, paging, percpu, percpu::PerCpu, roots, tlb,
+    trap,
 };
 use crate::boot::memory::TRAMPOLINE;
 
@@ -203,7 +204,7 @@ extern "C" fn enter(number: usize) -> ! {
         hint::spin_loop();
     }
     // The first 2 MiB are forgotten by this.
-    trap::use_root(paging::root());
+    roots::use_root(paging::root());
     trap::run_other()
 }
 
@@ -234,7 +235,7 @@ pub fn answer() {
     if MAILBOXES.is_asked(me) {
         MAILBOXES.answer(me, |request| match request {
             Request::Flush(flush) => tlb::flush_here(flush),
-            Request::Retire(root) => trap::retire_here(*root),
+            Request::Retire(root) => roots::retire_here(*root),
         });
     }
 }
@@ -242,7 +243,7 @@ pub fn answer() {
 /// What a CPU does that waits for another one, which may wait until it has left a page table.
 #[inline]
 pub fn wait_a_little() {
-    trap::arrive();
+    roots::arrive();
     answer();
     hint::spin_loop();
 }
@@ -258,7 +259,7 @@ pub fn flush_others(flush: &Flush) {
     }
     let uses = |root: PhysAddr| flush.spaces().any(|space| space.root.addr() == root);
     ask_users(uses, || Request::Flush(*flush));
-    trap::wait_for_readers();
+    hold::wait_for_readers();
 }
 
 /// Makes all other CPUs leave a page table.
@@ -273,11 +274,11 @@ pub fn retire_others(root: Frame) {
 /// they are seen here, or the CPU sees the tables as they are now. One that has ceased to run threads answers as well. One that is
 /// on its way to another page table is waited for; it waits for nobody.
 fn ask_users(uses: impl Fn(PhysAddr) -> bool, request: impl FnOnce() -> Request) {
-    trap::arrive();
+    roots::arrive();
     core::sync::atomic::fence(SeqCst);
     let me = PerCpu::number();
     let mut others = 0;
-    let mut rest = trap::running() & !(1 << me);
+    let mut rest = hold::running() & !(1 << me);
     while let Some(number) = rest.checked_ilog2() {
         rest &= !(1 << number);
         let number = number as usize;

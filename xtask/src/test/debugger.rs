@@ -15,7 +15,7 @@ const NAME: &str = "gdb::stops_in_the_program_and_in_the_kernel";
 
 /// What is done once gdb has stopped in the program.
 const COMMANDS: &str = "backtrace 2
-thbreak cowslip::arch::trap::fast_send
+thbreak cowslip::arch::trap::messages::fast_send
 continue
 backtrace 2
 ";
@@ -24,8 +24,8 @@ backtrace 2
 const EXPECTED: [&str; 4] = [
     "hello::run () at ",
     "src/bin/hello.rs:",
-    "cowslip::arch::trap::fast_send () at ",
-    "kernel/src/arch/trap.rs:",
+    "cowslip::arch::trap::messages::fast_send () at ",
+    "kernel/src/arch/trap/messages.rs:",
 ];
 
 /// How much of what was said a failure shows.
