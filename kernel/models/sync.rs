@@ -4,13 +4,16 @@ use crate::atomic;
 
 #[path = "../src/sync/claim.rs"]
 mod claim;
+#[path = "../src/sync/door.rs"]
+mod door;
 #[path = "../src/sync/lock.rs"]
 mod lock;
 #[path = "../src/sync/mailbox.rs"]
 mod mailbox;
 
 pub use claim::{Claimed, Keep};
-pub use lock::{Apart, Door, Doors, Entrance, Guard, Lock, Shared};
+pub use door::{Apart, Door, Doors, Entrance};
+pub use lock::{Guard, Lock, Shared};
 pub use mailbox::Mailboxes;
 
 /// The most CPUs that a model has.

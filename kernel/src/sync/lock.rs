@@ -15,14 +15,6 @@
 //! [waits for those who read](Lock::wait_for_readers) before what it has replaced is used for something else. This is known as
 //! quiescent-state reclamation: who reads is inside, and who replaces is apart.
 //!
-//! ```text
-//!             enter                     shut, by who has it alone
-//!          <---------        open      ---------->
-//!  inside  --------->   (0 in the word)              shut
-//!             leave                    <----------
-//!                                      open, by its own CPU, while nobody has it alone
-//! ```
-//!
 //! Doors stay shut until their CPUs want to go in again, and [open](Lock::share_later) them. So whoever had the lock alone last can
 //! [have it again](Lock::retake) for less: as long as no door was opened, nobody else has had it, and there is
 //! no need to look at what others may have changed.
@@ -40,12 +32,12 @@ use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 
 use super::atomic::{
-    AtomicU32, AtomicU64, AtomicUsize,
+    AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
     fence,
 };
 
-use super::{Held, MAX_CPUS, NR_LOOKS, PATIENCE, Rank};
+use super::{Apart, Door, Doors, Entrance, Held, MAX_CPUS, NR_LOOKS, PATIENCE, Rank};
 
 /// Something that one CPU has alone, or several share.
 pub struct Lock<T: ?Sized, D = [Door; MAX_CPUS]> {
@@ -74,24 +66,6 @@ const TAKEN: usize = 1 << 8;
 const RESERVED: usize = 1 << 9;
 const _: () = assert!(NOBODY < TAKEN && TAKEN < RESERVED);
 
-/// Where a CPU goes in to share the lock: a line of the cache that others write only to shut it.
-#[repr(align(128))]
-pub struct Door(AtomicU32);
-
-/// The doors of all CPUs.
-pub trait Doors {
-    /// That of one of them.
-    fn of(&self, cpu: usize) -> &Door;
-}
-
-/// How a CPU knows its own [`Door`].
-pub trait Entrance {
-    /// Goes in, if the door is open. Nothing that follows happens before that can be seen.
-    fn enter(&self) -> bool;
-    /// Comes out, and leaves the door open.
-    fn leave(&self);
-}
-
 // SAFETY: the lock gives the value to one CPU at a time, or says to several where it is.
 unsafe impl<T: ?Sized + Send, D: Sync> Sync for Lock<T, D> {}
 
@@ -106,113 +80,6 @@ pub struct Shared<'l, T: ?Sized, E: Entrance> {
     value: &'l UnsafeCell<T>,
     entrance: E,
     _held: Held,
-}
-
-impl Door {
-    /// In the word: there is no way in, because its CPU is inside, or because it is shut. One bit, as setting and testing
-    /// it is one instruction.
-    pub const BARRED: u32 = 1 << 0;
-    /// In the word: nobody is inside, and it is not shut.
-    pub const OPEN: u32 = 0;
-    /// Its CPU is inside.
-    const INSIDE: u32 = Self::BARRED;
-    /// Shut by another CPU.
-    const SHUT: u32 = 1 << 1 | Self::BARRED;
-    /// Its CPU is not to begin to work [apart](Apart) before it has opened the door.
-    const SETTLED: u32 = 1 << 2;
-    /// Its CPU works [apart](Apart), whether it is open or shut.
-    const APART: u32 = 1 << 3;
-
-    /// A door that is shut.
-    #[must_use]
-    #[expect(clippy::new_without_default, reason = "it is made in constants")]
-    pub const fn new() -> Self {
-        Self(AtomicU32::new(Self::SHUT))
-    }
-
-    /// Shuts it, unless its CPU is inside. Returns whether it is shut.
-    fn shut(&self) -> bool {
-        let word = self.0.load(Relaxed);
-        if word == Self::INSIDE {
-            return false;
-        }
-        let open = word & !Self::SHUT;
-        let shut = word | Self::SHUT;
-        match self.0.compare_exchange(open, shut, Acquire, Relaxed) {
-            Ok(_) => true,
-            Err(word) => word & Self::SHUT == Self::SHUT,
-        }
-    }
-
-    /// Lets its CPU not begin to work apart before it has opened the door. Returns whether it does not work apart.
-    fn settle(&self) -> bool {
-        let mut word = self.0.load(Acquire);
-        if word & Self::SETTLED == 0 {
-            word = self.0.fetch_or(Self::SETTLED, Acquire);
-        }
-        word & Self::APART == 0
-    }
-
-    /// Lets its CPU work apart, unless the door was settled since it was opened last.
-    fn begin_apart(&self) -> bool {
-        let may = self.0.fetch_or(Self::APART, Relaxed) & Self::SETTLED == 0;
-        if !may {
-            self.0.fetch_and(!Self::APART, Relaxed);
-        }
-        may
-    }
-
-    /// Whether its CPU works apart.
-    fn is_apart(&self) -> bool {
-        self.0.load(Acquire) & Self::APART != 0
-    }
-
-    /// Whether its CPU is inside, and may read what others replace.
-    fn is_reading(&self) -> bool {
-        self.0.load(Acquire) & (Self::SHUT | Self::APART) == Self::INSIDE
-    }
-}
-
-impl Entrance for &Door {
-    #[inline(always)]
-    fn enter(&self) -> bool {
-        let is_open = self.0.fetch_or(Door::BARRED, Acquire) & Door::BARRED == 0;
-        // Whoever replaces something and then waits for readers sees that, or what it has replaced is seen here.
-        fence(SeqCst);
-        is_open
-    }
-
-    #[inline(always)]
-    fn leave(&self) {
-        self.0.fetch_and(Door::APART, Release);
-    }
-}
-
-/// A CPU that had the lock goes on with what it has claimed, though it has the lock no longer, until this is dropped. It looks at nothing
-/// else that is locked, and does not go in again.
-///
-/// It is no reader, and [waits](Lock::wait_for_readers) for those who read what it replaces.
-#[must_use = "others wait for the CPU until this is dropped"]
-pub struct Apart<'l>(&'l Door);
-
-impl<'l> Apart<'l> {
-    fn begin(door: &'l Door) -> Self {
-        // What the CPU has claimed is seen with that by who shuts the door.
-        door.0.fetch_or(Door::APART, Relaxed);
-        Self(door)
-    }
-}
-
-impl Drop for Apart<'_> {
-    fn drop(&mut self) {
-        self.0.0.fetch_and(!Door::APART, Release);
-    }
-}
-
-impl Doors for [Door; MAX_CPUS] {
-    fn of(&self, cpu: usize) -> &Door {
-        &self[cpu]
-    }
 }
 
 impl<T> Lock<T> {
@@ -268,7 +135,7 @@ impl<T: ?Sized, D: Doors> Lock<T, D> {
         self.while_waiting(cpu, || {
             self.take_state(cpu, NOBODY, wait);
             // Whoever takes the lock next looks at the door after this.
-            self.doors.of(cpu).0.store(Door::INSIDE, Relaxed);
+            self.door(cpu).open_and_enter();
             self.state.fetch_sub(TAKEN, Release);
         });
         // As in `Entrance::enter`.
@@ -313,9 +180,7 @@ impl<T: ?Sized, D: Doors> Lock<T, D> {
     /// [settled](Self::settle) since it has opened its door. If others [may share](Self::has_several_sharers) the lock now, they are
     /// there as long as it works apart.
     pub fn apart(&self, cpu: usize) -> Option<Apart<'_>> {
-        let door = self.door(cpu);
-        // Only then: what is dropped ends it.
-        door.begin_apart().then(|| Apart(door))
+        self.door(cpu).begin_apart()
     }
 
     /// Where the value is. What of it a CPU may use that neither shares nor has the lock is for the caller to know.
@@ -574,6 +439,7 @@ impl<T: ?Sized, E: Entrance> Drop for Shared<'_, T, E> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::atomic::AtomicU32;
     use super::*;
     use std::{mem, thread};
 

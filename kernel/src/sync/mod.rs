@@ -12,6 +12,7 @@
 //! itself, so two CPUs that want something of each other both get it.
 
 mod claim;
+mod door;
 mod lock;
 mod mailbox;
 pub mod order;
@@ -20,7 +21,8 @@ pub mod order;
 use core::sync::atomic;
 
 pub use claim::{Claimed, Keep};
-pub use lock::{Apart, Door, Doors, Entrance, Guard, Lock, Shared};
+pub use door::{Apart, Door, Doors, Entrance};
+pub use lock::{Guard, Lock, Shared};
 pub use mailbox::Mailboxes;
 pub use order::{Held, Ordered, OrderedGuard, Rank};
 
