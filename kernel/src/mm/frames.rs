@@ -1,18 +1,7 @@
 //! The free frames.
 //!
-//! Frames that were freed are listed in *books*. A book is itself a free frame: its first word leads
-//! to the next book, the others name up to 511 free frames, and once these are gone the book is
-//! handed out too. So freeing and allocating are constant time and need no memory, a free frame is
-//! not touched, and an operation that frees many writes a book of its own, which is put on top of
-//! the others in one step. Frames that were never used are handed out by bumping a pointer through
-//! the usable ranges, so booting does not touch all of memory. The count of free frames is exact.
-//!
-//! ```text
-//!  pool: top, len     word 0                      1     2    ..   len
-//!          |         +---------------------------+-----+-----+---+-----+
-//!          +-------> | next book, its len        | frame addresses    | (unused)
-//!                    +---------------------------+-----+-----+---+-----+
-//! ```
+//! Frames that were freed are listed in [books](pool), and those that were never used are in ranges: so freeing and allocating are
+//! constant time and need no memory, and a free frame is not touched. The count of free frames is exact.
 //!
 //! A [`Reserve`] is a number of frames set aside: an operation reserves what it may need before it
 //! changes anything, and gives back what is left. Only the number is set aside: the frames stay where
@@ -38,9 +27,15 @@
 //! stocks were *gathered*: all of them are locked at once, so there was a moment when it was short. So is the number of free frames
 //! found.
 
+mod pool;
+mod reserve;
+
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use cowslip_abi::Commit;
+
+use pool::{Book, Pool, whole_frames};
+pub use reserve::{PerClass, Reserve};
 
 use super::{
     OutOfMemory,
@@ -74,20 +69,9 @@ impl FrameAllocator {
     /// An allocator with no frames.
     #[must_use]
     pub const fn new(map: PhysMap, here: fn() -> usize) -> Self {
-        let untouched = [Range { next: 0, end: 0 }; MAX_RANGES];
         Self {
             map,
-            pool: Ordered::new(
-                Rank::Frames,
-                Pool {
-                    books: Book::NONE,
-                    untouched,
-                    nr_ranges: 0,
-                    free: 0,
-                    promise: 0,
-                    total: 0,
-                },
-            ),
+            pool: Ordered::new(Rank::Frames, Pool::new()),
             stocks: [const { CpuStock::new() }; MAX_CPUS],
             nr_stocks: AtomicUsize::new(0),
             is_shared: AtomicBool::new(false),
@@ -452,344 +436,6 @@ impl FrameAllocator {
     pub fn total_count(&self) -> u64 {
         self.pool.lock().total
     }
-}
-
-/// Numbers of frames, by the class of the space that they are for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PerClass {
-    /// For overcommit spaces, or for strict ones that have not been charged for them yet.
-    pub overcommit: u64,
-    /// For strict spaces, out of what is promised to them.
-    pub strict: u64,
-}
-
-impl PerClass {
-    /// Only frames for a space of this class.
-    #[must_use]
-    pub const fn of(class: Commit, nr_frames: usize) -> Self {
-        let nr_frames = nr_frames as u64;
-        match class {
-            Commit::Overcommit => Self {
-                overcommit: nr_frames,
-                strict: 0,
-            },
-            Commit::Strict => Self {
-                overcommit: 0,
-                strict: nr_frames,
-            },
-        }
-    }
-
-    /// For both classes.
-    #[must_use]
-    pub const fn total(self) -> u64 {
-        self.overcommit + self.strict
-    }
-
-    /// The lesser of both numbers, for each class.
-    #[must_use]
-    pub fn min(self, other: Self) -> Self {
-        Self {
-            overcommit: self.overcommit.min(other.overcommit),
-            strict: self.strict.min(other.strict),
-        }
-    }
-}
-
-impl core::ops::AddAssign for PerClass {
-    fn add_assign(&mut self, other: Self) {
-        self.overcommit += other.overcommit;
-        self.strict += other.strict;
-    }
-}
-
-impl core::ops::SubAssign for PerClass {
-    fn sub_assign(&mut self, other: Self) {
-        self.overcommit -= other.overcommit;
-        self.strict -= other.strict;
-    }
-}
-
-/// A number of frames set aside for one operation.
-///
-/// Dropping it gives back what was not taken.
-#[must_use]
-pub struct Reserve<'a> {
-    allocator: &'a FrameAllocator,
-    /// How many are left in the pool; below 0, how many are left in a stock.
-    left: isize,
-    /// The CPU whose stock that is.
-    stock: u8,
-    class: Commit,
-}
-
-impl Reserve<'_> {
-    /// One of the frames. Its contents are undefined.
-    ///
-    /// # Panics
-    ///
-    /// If none is left: the plan that sized the reserve was wrong.
-    #[inline(never)]
-    pub fn take(&mut self) -> Frame {
-        if self.left <= 0 {
-            return self.take_here();
-        }
-        self.left -= 1;
-        self.allocator.pop(self.allocator.pool.lock())
-    }
-
-    /// One of the frames, filled with zeros.
-    ///
-    /// # Panics
-    ///
-    /// If none is left: the plan that sized the reserve was wrong.
-    pub fn take_zeroed(&mut self) -> Frame {
-        let frame = self.take();
-        self.allocator.map.zero(frame);
-        frame
-    }
-
-    /// How many are left.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.left.unsigned_abs()
-    }
-
-    /// Whether none is left.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.left == 0
-    }
-
-    /// Gives back what is left; the same as dropping it.
-    pub fn release(self) {}
-
-    fn stock(&self) -> OrderedGuard<'_, Stock> {
-        self.allocator.stocks[usize::from(self.stock)].lock()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn take_here(&mut self) -> Frame {
-        assert!(self.left < 0, "more frames taken than reserved");
-        self.left += 1;
-        self.stock().take()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn give_back_here(&self) {
-        self.stock().give_back(self.len());
-    }
-
-    /// Keeps what is left set aside for longer than this value lives.
-    fn keep(self) {
-        core::mem::forget(self);
-    }
-}
-
-impl Drop for Reserve<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.is_empty() {
-            return;
-        }
-        if self.left < 0 {
-            return self.give_back_here();
-        }
-        let mut pool = self.allocator.pool.lock();
-        pool.free += self.left as u64;
-        pool.returned(self.len(), self.class);
-    }
-}
-
-/// A book and how many frames it lists; frame 0 for none.
-#[derive(Clone, Copy)]
-struct Book {
-    frame: Frame,
-    len: usize,
-}
-
-impl Book {
-    const NONE: Self = Self::of_word(0);
-
-    const fn is_some(self) -> bool {
-        self.frame.number() != 0
-    }
-
-    const fn to_word(self) -> u64 {
-        self.frame.addr().0 | self.len as u64
-    }
-
-    const fn of_word(word: u64) -> Self {
-        Self {
-            frame: Frame::of_entry(word),
-            len: (word % FRAME_SIZE) as usize,
-        }
-    }
-}
-
-struct Pool {
-    /// The book that frames are taken from and added to.
-    books: Book,
-    /// Memory that was never handed out, from `next` to `end`.
-    untouched: [Range; MAX_RANGES],
-    nr_ranges: usize,
-    /// Frames in books and ranges that are not set aside.
-    free: u64,
-    /// See the module.
-    promise: i64,
-    total: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Range {
-    next: u64,
-    end: u64,
-}
-
-impl Pool {
-    /// How many frames are set aside for strict spaces.
-    fn set_aside(&self) -> u64 {
-        self.promise.max(0) as u64
-    }
-
-    /// So many frames more are there, and so many more are promised.
-    fn settle(&mut self, frames: i64, promised: i64) -> Result<(), OutOfMemory> {
-        let there = (self.free + self.set_aside()) as i64 + frames;
-        let promise = self.promise + promised;
-        let free = there - promise.max(0);
-        self.free = u64::try_from(free).map_err(|_| OutOfMemory)?;
-        self.promise = promise;
-        Ok(())
-    }
-
-    /// So many of the free frames were taken back just now from spaces of this class. What a strict one gives back
-    /// is promised to it again, before anybody else can take it.
-    #[inline]
-    fn returned(&mut self, nr_frames: usize, class: Commit) {
-        if class == Commit::Strict {
-            self.promise_again(nr_frames);
-        }
-    }
-
-    /// Apart, so that overcommit spaces have only a comparison in their way.
-    #[cold]
-    #[inline(never)]
-    fn promise_again(&mut self, nr_frames: usize) {
-        let settled = self.settle(0, nr_frames as i64);
-        debug_assert!(settled.is_ok(), "these frames are there");
-    }
-
-    /// Sets so many of the free frames aside for a space of this class.
-    #[inline(always)]
-    fn reserve(&mut self, nr_frames: usize, class: Commit) -> Result<(), OutOfMemory> {
-        if class == Commit::Strict {
-            return self.settle(-(nr_frames as i64), -(nr_frames as i64));
-        }
-        let free = self.free.checked_sub(nr_frames as u64);
-        self.free = free.ok_or(OutOfMemory)?;
-        Ok(())
-    }
-
-    /// Takes a frame that was taken off `free`.
-    fn pop(&mut self, map: &PhysMap) -> Frame {
-        self.pop_listed(map).unwrap_or_else(|| self.pop_book(map))
-    }
-
-    /// The same, if the book lists one.
-    #[inline(always)]
-    fn pop_listed(&mut self, map: &PhysMap) -> Option<Frame> {
-        let Book { frame, len } = self.books;
-        self.books.len = len.checked_sub(1)?;
-        Some(Frame::of_entry(map.table(frame)[len % 512].load(Relaxed)))
-    }
-
-    /// Adds a free frame.
-    #[inline(always)]
-    fn add(&mut self, map: &PhysMap, frame: Frame) {
-        debug_assert!(self.free < self.total, "{frame:?} freed twice");
-        self.free += 1;
-        self.push(map, frame);
-    }
-
-    /// Adds so many frames of a stock, or all that are not set aside there.
-    #[inline(never)]
-    fn add_from(&mut self, map: &PhysMap, stock: &mut Stock, nr_frames: usize) {
-        for _ in 0..nr_frames.min(stock.nr_spare()) {
-            self.add(map, stock.pop());
-        }
-    }
-
-    /// The book itself, or else a frame from the last range.
-    fn pop_book(&mut self, map: &PhysMap) -> Frame {
-        if self.books.is_some() {
-            let book = self.books.frame;
-            self.books = Book::of_word(linked(map, book));
-            return book;
-        }
-        assert!(self.nr_ranges > 0, "the count of free frames is wrong");
-        let range = &mut self.untouched[self.nr_ranges - 1];
-        let frame = Frame::containing(PhysAddr(range.next));
-        range.next += FRAME_SIZE;
-        if range.next == range.end {
-            self.nr_ranges -= 1;
-        }
-        frame
-    }
-
-    #[inline(always)]
-    fn push(&mut self, map: &PhysMap, frame: Frame) {
-        let Book { frame: book, len } = self.books;
-        if self.books.is_some() && len < BOOK_LEN {
-            self.books.len = len + 1;
-            map.table(book)[(len + 1) % 512].store(frame.addr().0, Relaxed);
-        } else {
-            self.put_on_top(map, Book { frame, len: 0 });
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn put_on_top(&mut self, map: &PhysMap, book: Book) {
-        link(map, book.frame, self.books.to_word());
-        self.books = book;
-    }
-
-    /// Remembers `start..end`, joined to a neighbour if there is one; false if there is no room.
-    fn add_untouched(&mut self, start: u64, end: u64) -> bool {
-        for range in &mut self.untouched[..self.nr_ranges] {
-            if range.end == start {
-                range.end = end;
-                return true;
-            }
-            if range.next == end {
-                range.next = start;
-                return true;
-            }
-        }
-        let Some(slot) = self.untouched.get_mut(self.nr_ranges) else {
-            return false;
-        };
-        *slot = Range { next: start, end };
-        self.nr_ranges += 1;
-        true
-    }
-}
-
-/// The whole frames within `start..end`, without frame 0; `None` if there are none.
-fn whole_frames(start: PhysAddr, end: PhysAddr) -> Option<(u64, u64)> {
-    let start = start.0.max(1).next_multiple_of(FRAME_SIZE);
-    let end = end.0 & !(FRAME_SIZE - 1);
-    (start < end).then_some((start, end))
-}
-
-fn link(map: &PhysMap, frame: Frame, next: u64) {
-    map.table(frame)[0].store(next, Relaxed);
-}
-
-fn linked(map: &PhysMap, frame: Frame) -> u64 {
-    map.table(frame)[0].load(Relaxed)
 }
 
 #[cfg(test)]
