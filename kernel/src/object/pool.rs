@@ -9,197 +9,29 @@
 //! that they have claimed, and one at a time may [add](Room) some.
 
 mod berth;
+mod chunk;
 mod claim;
+mod hint;
+mod id;
+mod pin;
 mod room;
 
-use core::cell::UnsafeCell;
-use core::fmt;
-use core::marker::PhantomData;
 use core::mem::{MaybeUninit, size_of};
-use core::num::NonZeroU64;
 use core::ptr::NonNull;
-use core::sync::atomic::{
-    AtomicPtr, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::Guarded;
 use crate::mm::{Frame, Mm};
 use crate::sync::Claimed;
 pub use berth::{Berth, BerthClaim};
+use chunk::{CHUNK_BYTES, CHUNK_SHIFT, Chunk, ChunkPlace, HEAD_ONLY, MAX_SLOTS, Slot, slot_shift};
 pub use claim::{Claim, Claims, Pinned};
+pub use hint::Hint;
+use hint::NO_EPOCH;
+pub use id::Id;
+pub(super) use id::PLACE_BITS;
+pub use pin::Pin;
 use room::Room;
-
-/// Bits of an id that say where its object is.
-pub(super) const PLACE_BITS: u32 = 24;
-const PLACE_MASK: u64 = (1 << PLACE_BITS) - 1;
-const CHUNK_BYTES: usize = cowslip_abi::PAGE_SIZE;
-const CHUNK_SHIFT: u32 = CHUNK_BYTES.ilog2();
-/// A chunk has at most this many slots, one bit of a word each.
-const MAX_SLOTS: usize = 64;
-
-/// Names one object of one pool, for as long as it lives; 0 is no id.
-///
-/// ```text
-///  63                        24 23         12 11          0
-/// +----------------------------+-------------+-------------+
-/// | generation, from 1 on      | chunk       | byte offset |
-/// +----------------------------+-------------+-------------+
-/// ```
-pub struct Id<T> {
-    bits: NonZeroU64,
-    object: PhantomData<fn() -> T>,
-}
-
-impl<T> Id<T> {
-    #[inline]
-    fn from_bits(bits: u64) -> Option<Self> {
-        Some(Self {
-            bits: NonZeroU64::new(bits)?,
-            object: PhantomData,
-        })
-    }
-
-    /// Where the object is, in [`PLACE_BITS`] bits: chunk and byte offset. No two objects that
-    /// live at the same time are at the same place of a pool.
-    #[must_use]
-    #[inline]
-    pub fn place(self) -> u64 {
-        self.bits.get() & PLACE_MASK
-    }
-
-    /// The number that programs are told, to tell objects of a kind apart: not 0, never used again, and greater than
-    /// those of all that were created before.
-    #[must_use]
-    #[inline]
-    pub fn number(self) -> u64 {
-        self.bits.get()
-    }
-
-    /// A number that is not 0 if there is an id.
-    #[inline(always)]
-    pub(crate) fn word(id: Option<Self>) -> u64 {
-        id.map_or(0, |id| id.bits.get())
-    }
-
-    /// The slot in the pool; never 0.
-    #[must_use]
-    #[inline]
-    pub fn index(self) -> usize {
-        self.place() as usize >> slot_shift::<T>()
-    }
-
-    /// Which life of the pool's slots this is; lives are numbered from 1 and never reused.
-    #[must_use]
-    #[inline]
-    pub fn generation(self) -> u64 {
-        self.bits.get() >> PLACE_BITS
-    }
-}
-
-/// The binary logarithm of a slot's size: a power of two, so that finding a slot takes shifts.
-const fn slot_shift<T>() -> u32 {
-    let size = size_of::<Slot<T>>().next_power_of_two();
-    let least = CHUNK_BYTES / MAX_SLOTS;
-    if size > least {
-        size.ilog2()
-    } else {
-        least.ilog2()
-    }
-}
-
-/// The last epoch of any pool. An epoch belongs to one pool and ends when it loses an object.
-static LAST_EPOCH: AtomicU64 = AtomicU64::new(0);
-
-/// The epoch of pools that have never held an object: no hint is of it.
-const NO_EPOCH: u64 = u64::MAX;
-
-fn new_epoch() -> u64 {
-    LAST_EPOCH.fetch_add(1, Relaxed) + 1
-}
-
-/// Where an object is, which is true for one epoch of its pool: then the object is found without
-/// looking. Later the hint finds nothing.
-pub struct Hint<T> {
-    slot: NonNull<Slot<T>>,
-    epoch: u64,
-}
-
-impl<T> Slot<T> {
-    /// The id of the object in the slot.
-    ///
-    /// # Safety
-    ///
-    /// There is one.
-    #[inline(always)]
-    unsafe fn occupant(&self) -> Id<T> {
-        // SAFETY: as the caller promises; an id is not 0.
-        let bits = unsafe { NonZeroU64::new_unchecked(*self.id.as_ptr()) };
-        Id {
-            bits,
-            object: PhantomData,
-        }
-    }
-
-    /// The object in the slot, and its id.
-    ///
-    /// # Safety
-    ///
-    /// There is one.
-    #[inline(always)]
-    unsafe fn content(&self) -> (Id<T>, &T) {
-        // SAFETY: as the caller promises.
-        unsafe { (self.occupant(), self.object.assume_init_ref()) }
-    }
-}
-
-impl<T> Hint<T> {
-    /// Finds nothing.
-    pub(super) const NONE: Self = Self {
-        slot: NonNull::dangling(),
-        epoch: 0,
-    };
-}
-
-// SAFETY: a hint is good for nothing but to be shown to its pool.
-unsafe impl<T> Send for Hint<T> {}
-
-impl<T> Clone for Hint<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Hint<T> {}
-
-impl<T> fmt::Debug for Hint<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "in epoch {}", self.epoch)
-    }
-}
-
-impl<T> Clone for Id<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Id<T> {}
-
-impl<T> PartialEq for Id<T> {
-    #[inline]
-    fn eq(&self, other: &Self) -> bool {
-        self.bits == other.bits
-    }
-}
-
-impl<T> Eq for Id<T> {}
-
-impl<T> fmt::Debug for Id<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}.{}", self.index(), self.generation())
-    }
-}
 
 /// Why a pool could not take an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,105 +42,12 @@ pub enum PoolError {
     NoMemory,
 }
 
-/// The head of a chunk, in place of its slot 0.
-#[repr(C)]
-struct Chunk {
-    /// Where a slot has its id; 0, which is none.
-    id: u64,
-    frame: Frame,
-    /// Bit `i`: slot `i` holds an object.
-    used: u64,
-}
-
-/// [`Chunk::used`] of a chunk without objects.
-const HEAD_ONLY: u64 = 1;
-
-#[repr(C)]
-struct Slot<T> {
-    /// The bits of the object's id; 0: empty. Where it is not 0 the rest can be used.
-    id: AtomicU64,
-    /// Whether a CPU uses the object.
-    claimed: Claimed,
-    object: MaybeUninit<T>,
-}
-
-/// The object that a CPU has pinned: in a line of the cache that no other CPU uses.
-#[repr(align(128))]
-pub struct Pin<T>(UnsafeCell<Option<NonNull<Slot<T>>>>);
-
-impl<T> Pin<T> {
-    const fn new() -> Self {
-        Self(UnsafeCell::new(None))
-    }
-
-    /// Where the object is that is pinned.
-    ///
-    /// # Safety
-    ///
-    /// Nobody changes the pin meanwhile.
-    #[inline]
-    pub unsafe fn object(&self) -> Option<*const T> {
-        // SAFETY: as the caller promises; a pinned slot holds an object.
-        unsafe { (*self.0.get()).map(|slot| (&raw const (*slot.as_ptr()).object).cast()) }
-    }
-
-    /// The [number](Id::number) of the object that is pinned, or 0.
-    ///
-    /// # Safety
-    ///
-    /// Nobody changes the pin meanwhile.
-    #[cfg(feature = "trace")]
-    pub unsafe fn number(&self) -> u64 {
-        // SAFETY: as the caller promises; a pinned slot holds an object.
-        Id::word(unsafe { (*self.0.get()).map(|slot| slot.as_ref().occupant()) })
-    }
-}
-
 /// What a pool must know to add an object.
 struct Books {
     /// No chunk below this one has a free slot.
     first_free: usize,
     next_generation: u64,
     len: usize,
-}
-
-/// What stands for a chunk that there is not: its slots are empty.
-#[repr(align(4096))]
-struct NoChunk {
-    _zeros: [AtomicU64; CHUNK_BYTES / 8],
-}
-
-static NO_CHUNK: NoChunk = NoChunk {
-    _zeros: [const { AtomicU64::new(0) }; CHUNK_BYTES / 8],
-};
-
-/// Where a chunk is, or what stands for none.
-struct ChunkPlace(AtomicPtr<Chunk>);
-
-impl ChunkPlace {
-    /// There is no chunk.
-    const fn new() -> Self {
-        Self(AtomicPtr::new((&raw const NO_CHUNK).cast_mut().cast()))
-    }
-
-    /// For who knows that nobody makes one there meanwhile.
-    #[inline(always)]
-    fn get(&self) -> NonNull<Chunk> {
-        // SAFETY: nobody writes it, and it is a static, or was put there as this.
-        unsafe { NonNull::new_unchecked(*self.0.as_ptr()) }
-    }
-
-    /// For everybody.
-    #[inline(always)]
-    fn get_beside(&self) -> NonNull<Chunk> {
-        // SAFETY: it is a static, or was put there as this.
-        unsafe { NonNull::new_unchecked(self.0.load(Acquire)) }
-    }
-
-    /// Whoever finds the chunk also finds what it is now.
-    fn put(&self, chunk: NonNull<Chunk>) {
-        self.0.store(chunk.as_ptr(), Release);
-    }
 }
 
 /// A pool of objects in at most `CHUNKS` frames, a power of two.
@@ -535,44 +274,6 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
         }
     }
 
-    /// Where an object is, for this epoch.
-    #[must_use]
-    pub fn hint(&self, id: Id<T>) -> Option<Hint<T>> {
-        let slot = self.find(id)?;
-        Some(Hint {
-            slot,
-            epoch: self.epoch,
-        })
-    }
-
-    /// Whether a hint still finds something.
-    #[must_use]
-    #[inline]
-    pub fn is_current(&self, hint: Hint<T>) -> bool {
-        hint.epoch == self.epoch
-    }
-
-    /// The object that a hint of this epoch is about.
-    #[must_use]
-    #[inline(always)]
-    pub fn hinted(&self, hint: Hint<T>) -> Option<(Id<T>, &T)> {
-        if hint.epoch != self.epoch {
-            return None;
-        }
-        // SAFETY: as above.
-        Some(unsafe { hint.slot.as_ref().content() })
-    }
-
-    /// Lets every hint find nothing.
-    pub fn end_epoch(&mut self) {
-        self.epoch = new_epoch();
-    }
-
-    /// Where it is said what a CPU has pinned.
-    pub fn pin_of(&self, cpu: usize) -> *const Pin<T> {
-        &raw const self.pins[cpu]
-    }
-
     /// An object that stays where it is, in a pool that others use, whatever they do with the object.
     ///
     /// # Safety
@@ -590,81 +291,6 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
     fn is_claimed(slot: NonNull<Slot<T>>) -> bool {
         // SAFETY: the slot is one of a pool and holds an object.
         unsafe { slot.as_ref().claimed.is_claimed() }
-    }
-
-    /// Lets another CPU act, whose number is below `PINS`.
-    pub fn enter(&mut self, cpu: usize) {
-        assert!(cpu < PINS);
-        self.here = cpu * size_of::<Pin<T>>();
-    }
-
-    /// Where it is said what the CPU that acts has pinned.
-    #[inline(always)]
-    pub(super) fn pin_here(&self) -> &Pin<T> {
-        const { assert!(PINS > 0) };
-        // SAFETY: there is a pin.
-        unsafe { &*self.pins.as_ptr().byte_add(self.here) }
-    }
-
-    #[inline(always)]
-    fn slot_here(&self) -> Option<NonNull<Slot<T>>> {
-        // SAFETY: nobody writes it while the pool is borrowed.
-        unsafe { *self.pin_here().0.get() }
-    }
-
-    /// Pins an object for the CPU that acts, in place of the one that it has pinned; `None` pins nothing.
-    pub fn pin(&mut self, id: Option<Id<T>>) {
-        let slot = id.and_then(|id| self.find(id));
-        // SAFETY: the pool is ours alone.
-        let old = unsafe { core::mem::replace(&mut *self.pin_here().0.get(), slot) };
-        Self::release(old);
-        if let Some(slot) = slot {
-            // SAFETY: it is a slot that holds an object.
-            let is_free = unsafe { slot.as_ref().claimed.claim() };
-            debug_assert!(is_free, "it is pinned elsewhere");
-        }
-    }
-
-    /// Lets another CPU have nothing pinned.
-    pub fn unpin_on(&mut self, cpu: usize) {
-        Self::release(self.pins[cpu].0.get_mut().take());
-    }
-
-    fn release(pinned: Option<NonNull<Slot<T>>>) {
-        if let Some(slot) = pinned {
-            // SAFETY: it is a slot that holds an object.
-            unsafe { slot.as_ref().claimed.release_once() };
-        }
-    }
-
-    /// The id of what a CPU has pinned.
-    #[must_use]
-    pub fn pinned_on(&self, cpu: usize) -> Option<Id<T>> {
-        // SAFETY: nobody writes it while the pool is borrowed, and a pinned slot holds an object.
-        unsafe { (*self.pins.get(cpu)?.0.get()).map(|slot| slot.as_ref().occupant()) }
-    }
-
-    /// The id of what the CPU that acts has pinned.
-    #[must_use]
-    #[inline]
-    pub fn pinned_id(&self) -> Option<Id<T>> {
-        // SAFETY: a pinned slot holds an object.
-        Some(unsafe { self.slot_here()?.as_ref().occupant() })
-    }
-
-    /// What the CPU that acts has pinned.
-    #[must_use]
-    #[inline]
-    pub fn pinned(&self) -> Option<&T> {
-        // SAFETY: a pinned slot holds an object, borrowed like the pool.
-        Some(unsafe { self.slot_here()?.as_ref().object.assume_init_ref() })
-    }
-
-    /// What the CPU that acts has pinned.
-    #[inline]
-    pub fn pinned_mut(&mut self) -> Option<&mut T> {
-        // SAFETY: a pinned slot holds an object, borrowed like the pool.
-        Some(unsafe { self.slot_here()?.as_mut().object.assume_init_mut() })
     }
 
     /// The id of the object in a slot, whatever the number.
@@ -842,8 +468,6 @@ impl<T, const CHUNKS: usize, const PINS: usize> Default for Pool<T, CHUNKS, PINS
         Self::new()
     }
 }
-
-const _: () = assert!(CHUNK_BYTES as u64 == crate::mm::phys::FRAME_SIZE);
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-use core::sync::atomic::AtomicPtr;
+use core::sync::atomic::{AtomicPtr, AtomicU64};
 
 use super::*;
 use crate::mm::sim::SimMemory;
