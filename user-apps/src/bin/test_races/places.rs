@@ -125,7 +125,7 @@ pub(crate) fn a_thread_bound_from_several_cpus_at_once_goes_on() {
 pub(crate) fn more_threads_than_cpus_all_make_progress() {
     let nr = (3 * cpus::count() as usize).min(MOST);
     let running: Vec<_> = (0..nr).map(spinner).collect();
-    for _ in rounds(10) {
+    for _ in rounds(50) {
         let before: Vec<_> = (0..nr).map(turns).collect();
         until("all of them", || {
             (0..nr).all(|who| turns(who) > before[who])
