@@ -5,13 +5,16 @@
 //! measurement goes out for `cargo xtask bench --scale` to read:
 //!
 //! ```text
-//! scale WORK CPUS OPERATIONS_PER_SECOND
+//! scale WORK CPUS OPERATIONS_PER_SECOND ...
 //! ```
+//!
+//! with a number for each of some windows of time, one after the other.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 extern crate alloc;
 
-use alloc::vec::Vec;
+use alloc::{string::ToString, vec::Vec};
+use core::array;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use libipc::abi::{Call, Error as KernelError};
@@ -27,8 +30,10 @@ use user_apps::scenario::twin::{Gift, Twin, fork_and_wait, system};
 
 libipc::program!(run);
 
-/// How long the workers are watched, in nanoseconds.
-const WATCH_NS: u64 = 500_000_000;
+/// How many times the workers are looked at, and for how long each time, in nanoseconds: a host that also runs something else is
+/// calm for tenths of a second at a time.
+const NR_WINDOWS: usize = 10;
+const WINDOW_NS: u64 = 50_000_000;
 
 /// Pages that a process has written before it forks, or that it maps, writes and unmaps.
 const PAGES: usize = 16;
@@ -56,15 +61,16 @@ fn run() -> Result<(), Error> {
             None => 2,
         };
         for nr_cpus in 1..=most {
-            let rate = rate(&system, worker, counters.addr(), nr_cpus);
-            println!("scale {name} {nr_cpus} {rate}");
+            let rates = rates(&system, worker, counters.addr(), nr_cpus);
+            let words: Vec<_> = rates.iter().map(u64::to_string).collect();
+            println!("scale {name} {nr_cpus} {}", words.join(" "));
         }
     }
     Ok(())
 }
 
-/// Operations per second of so many workers, each on a CPU of its own.
-fn rate(system: &System, worker: Worker, counters: u64, nr_cpus: u64) -> u64 {
+/// Operations per second of so many workers, each on a CPU of its own, in each window.
+fn rates(system: &System, worker: Worker, counters: u64, nr_cpus: u64) -> [u64; NR_WINDOWS] {
     let counter = |cpu| -> &'static AtomicU64 {
         // SAFETY: the counters stay mapped until the program ends.
         unsafe { AtomicU64::from_ptr((counters + cpu * PAGE_SIZE as u64) as *mut u64) }
@@ -82,11 +88,14 @@ fn rate(system: &System, worker: Worker, counters: u64, nr_cpus: u64) -> u64 {
     until("all work", || {
         (0..nr_cpus).all(|cpu| counter(cpu).load(Relaxed) > 100)
     });
-    let (begin, before) = (now(), total());
-    rest(WATCH_NS);
-    let (nr_done, elapsed_ns) = (total() - before, now() - begin);
+    let rates = array::from_fn(|_| {
+        let (begin, before) = (now(), total());
+        rest(WINDOW_NS);
+        let (nr_done, elapsed_ns) = (total() - before, now() - begin);
+        (u128::from(nr_done) * 1_000_000_000 / u128::from(elapsed_ns)) as u64
+    });
     twins.into_iter().for_each(Twin::kill);
-    (u128::from(nr_done) * 1_000_000_000 / u128::from(elapsed_ns)) as u64
+    rates
 }
 
 /// Into the kernel and out again, with a call that does not exist: nothing is shared there.
