@@ -98,13 +98,20 @@ pub fn init() {
             base.write(value | BASE_X2APIC | BASE_ENABLE);
         }
     }
+    // First: one that is off, as after a reset, keeps all its own interrupts masked, whatever is written there.
+    write(SPURIOUS_VECTOR, ENABLE | u32::from(SPURIOUS));
     write(LVT_LINT0, MASKED);
     write(LVT_ERROR, u32::from(ERROR));
     write(DIVIDE, DIVIDE_BY_ONE);
     write(LVT_TIMER, u32::from(TIMER));
     write(TASK_PRIORITY, 0);
-    write(SPURIOUS_VECTOR, ENABLE | u32::from(SPURIOUS));
     write(END_OF_INTERRUPT, 0);
+    for own in [LVT_TIMER, LVT_ERROR] {
+        assert!(
+            read(own) & MASKED == 0,
+            "local APIC: an interrupt of its own stays masked"
+        );
+    }
 }
 
 /// The number by which interrupts are sent to this CPU.
