@@ -22,6 +22,8 @@ use crate::serial::Plain;
 
 /// The emulator.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
+/// The program that emulates a stricter one, for tests.
+pub(crate) const BOCHS: &str = "bochs";
 
 /// How often a running machine is looked at.
 const TICK: Duration = Duration::from_millis(5);

@@ -21,7 +21,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::Guarded;
-use crate::mm::{Frame, Mm};
+use crate::mm::Mm;
 use crate::sync::Claimed;
 pub use berth::{Berth, BerthClaim};
 use chunk::{CHUNK_BYTES, CHUNK_SHIFT, Chunk, ChunkPlace, HEAD_ONLY, MAX_SLOTS, Slot, slot_shift};
@@ -125,7 +125,7 @@ impl<T, const CHUNKS: usize, const PINS: usize> Pool<T, CHUNKS, PINS> {
 
     /// The frames that the pool has.
     #[cfg(any(not(target_os = "none"), debug_assertions))]
-    pub fn frames(&self) -> impl Iterator<Item = Frame> {
+    pub fn frames(&self) -> impl Iterator<Item = crate::mm::Frame> {
         // SAFETY: as in `next_id`.
         let heads = self
             .chunks

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use super::packages::Package;
 use crate::firmware::{Uefi, data_file, uefi};
 use crate::gdb::GDB;
-use crate::machine::QEMU;
+use crate::machine::{BOCHS, QEMU};
 use crate::workspace::BARE_METAL;
 
 /// What a tool is needed for.
@@ -112,6 +112,14 @@ pub(super) const TOOLS: &[Tool] = &[
         optional: true,
         install: Install::Package(Package::Gdb),
         find: || in_path(GDB),
+    },
+    Tool {
+        name: "Bochs",
+        why: "test, on a machine with PCID and x2APIC, with Limine",
+        purposes: &[],
+        optional: true,
+        install: Install::ByHand,
+        find: || in_path(BOCHS),
     },
     Tool {
         name: "Miri",

@@ -5,13 +5,14 @@
 //!    one program, and a case is named `PROGRAM::CASE`.
 //! 3. *Scenarios*: `cargo xtask run` itself, seen from outside: output, exit status, doors. They are in
 //!    the table of [`scenarios`]. And what `cargo xtask new` makes, a program in another language, what `trace` tells and
-//!    what `gdb` shows: see [`new`], [`foreign`], [`tracing`] and [`debugger`].
+//!    what `gdb` shows: see [`new`], [`foreign`], [`tracing`] and [`debugger`]; and races on a machine that is stricter than QEMU's: [`bochs`].
 //!
 //! With `--app`, a program or crate from elsewhere, only its own host tests and test programs run.
 //!
 //! The last line says `N passed, N failed`. What cannot be run here is skipped with a reason, and
 //! listed; it counts as neither.
 
+mod bochs;
 mod debugger;
 mod foreign;
 mod host;
@@ -141,6 +142,7 @@ fn in_machines(args: &TestArgs, report: &Report) -> Result<()> {
                 foreign::names(&args.filters),
                 tracing::names(&args.cpus(), &args.filters),
                 debugger::names(&args.filters),
+                bochs::names(&args.filters),
             ];
             others.iter().flatten().for_each(|name| println!("{name}"));
         }
@@ -148,9 +150,10 @@ fn in_machines(args: &TestArgs, report: &Report) -> Result<()> {
         run_all(jobs, args, &built, report);
         built.discard_own_archive();
         if news {
+            let limit = Duration::from_secs(args.timeout);
+            bochs::run(&args.filters, limit, &built, report)?;
             new::run(&args.filters, report)?;
             foreign::run(&args.filters, report)?;
-            let limit = Duration::from_secs(args.timeout);
             tracing::run(&args.cpus(), &args.filters, limit, report)?;
             debugger::run(&args.filters, limit, report)?;
         }

@@ -36,7 +36,7 @@ pub(super) struct Scenario {
 
 /// The door to boot through.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Door {
+pub(super) enum Door {
     Direct,
     LimineBios,
     LimineUefi,
@@ -575,7 +575,7 @@ impl Door {
     }
 
     /// Why nothing can go through this door on this machine, if so.
-    fn closed(self) -> Option<String> {
+    pub(super) fn closed(self) -> Option<String> {
         if self == Door::Direct {
             return None;
         }
