@@ -18,6 +18,7 @@ use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol};
 
 use crate::build::{BuildArgs, Built, build};
+use crate::child::{TICK, end_within};
 use crate::limine_conf;
 use crate::machine::{Machine, Scratch};
 use crate::setup::{self, Purpose};
@@ -28,7 +29,6 @@ pub(crate) const GDB: &str = "gdb";
 
 /// How long QEMU may take until gdb can connect.
 const PATIENCE: Duration = Duration::from_secs(10);
-const TICK: Duration = Duration::from_millis(10);
 
 /// How much of a function's code tells it from others at its address.
 const NR_WORDS: usize = 4;
@@ -108,22 +108,11 @@ fn run_gdb(args: &GdbArgs, script: &Path) -> Result<ExitStatus> {
         command.arg("-batch").arg("-x").arg(batch);
     }
     let mut gdb = command.spawn().context("cannot start gdb")?;
-    let start = Instant::now();
     let limit = args.timeout.map(Duration::from_secs);
-    loop {
-        if let Some(status) = gdb.try_wait()? {
-            return Ok(status);
-        }
-        if limit.is_some_and(|limit| start.elapsed() >= limit) {
-            gdb.kill()?;
-            gdb.wait()?;
-            bail!(
-                "gdb was still running after {} s",
-                start.elapsed().as_secs()
-            );
-        }
-        thread::sleep(TICK);
-    }
+    end_within(&mut gdb, limit)?.with_context(|| {
+        let limit = limit.unwrap_or_default();
+        format!("gdb was still running after {} s", limit.as_secs())
+    })
 }
 
 /// Writes the commands that gdb begins with.

@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal};
 
 use crate::build::Built;
+use crate::child::{TICK, wait_within};
 use crate::cmdline::command_line;
 use crate::ending::Ending;
 use crate::firmware::{Uefi, data_file, uefi};
@@ -25,8 +26,6 @@ pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// The program that emulates a stricter one, for tests.
 pub(crate) const BOCHS: &str = "bochs";
 
-/// How often a running machine is looked at.
-const TICK: Duration = Duration::from_millis(5);
 /// How long QEMU gets to put the terminal in order before it is killed.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -351,16 +350,9 @@ struct Running {
 impl Running {
     /// Waits for the end, at most to the limit.
     fn watch(&mut self, limit: Option<Duration>) -> Result<Ending> {
-        let start = Instant::now();
-        let status = loop {
-            if let Some(status) = self.qemu.try_wait()? {
-                break status;
-            }
-            if let Some(limit) = limit.filter(|&limit| start.elapsed() >= limit) {
-                self.stop()?;
-                return Ok(Ending::Timeout(limit.as_secs()));
-            }
-            thread::sleep(TICK);
+        let Some(status) = wait_within(&mut self.qemu, limit)? else {
+            self.stop()?;
+            return Ok(Ending::Timeout(limit.unwrap_or_default().as_secs()));
         };
         let read =
             |path| String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
@@ -375,12 +367,8 @@ impl Running {
     fn stop(&mut self) -> Result<()> {
         if self.owns_terminal {
             rustix::process::kill_process(Pid::from_child(&self.qemu), Signal::TERM)?;
-            let start = Instant::now();
-            while start.elapsed() < GRACE {
-                if self.qemu.try_wait()?.is_some() {
-                    return Ok(());
-                }
-                thread::sleep(TICK);
+            if wait_within(&mut self.qemu, Some(GRACE))?.is_some() {
+                return Ok(());
             }
         }
         self.qemu.kill()?;

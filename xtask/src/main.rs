@@ -8,6 +8,7 @@ mod bench;
 mod book;
 mod build;
 mod check;
+mod child;
 mod cmdline;
 mod ending;
 mod firmware;

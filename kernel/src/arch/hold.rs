@@ -73,7 +73,7 @@ pub(super) fn lock_for_thread() -> Option<Guard> {
 /// Takes the kernel again if there is no other CPU.
 #[inline(always)]
 pub(super) fn retake_only() -> Option<Guard> {
-    if KERNEL.has_several_sharers() {
+    if has_others() {
         None
     } else {
         KERNEL.retake(PerCpu::number())
@@ -105,7 +105,7 @@ pub(super) fn join() -> Guard {
 /// Lets this CPU share the kernel, to run threads, or does so no longer.
 pub(super) fn admit(guard: &mut Guard, may_share: bool) {
     guard.admit(PerCpu::number(), may_share);
-    MM.frames.set_shared(KERNEL.has_several_sharers());
+    MM.frames.set_shared(has_others());
 }
 
 /// Waits until no CPU has the kernel alone, and shares it. The running thread may be gone then.
@@ -126,7 +126,7 @@ pub(super) fn on_own_table(act: impl FnOnce(&vm::Locked<'_>) -> bool) -> bool {
     // thread was taken meanwhile, there is none.
     let table = unsafe { PerCpu::seat().own_table(KERNEL.as_ptr()) };
     let locked = table.and_then(vm::PageTable::try_lock);
-    KERNEL.has_several_sharers() && locked.is_some_and(|locked| act(&locked))
+    has_others() && locked.is_some_and(|locked| act(&locked))
 }
 
 /// Does something to page tables apart from the kernel, if there are other CPUs: `lock` gets hold of what it takes, in the kernel, and
@@ -154,7 +154,7 @@ pub(super) fn apart<T>(
         }
     };
     // Whoever works apart has others until it is done.
-    let is_done = KERNEL.has_several_sharers() && locked.is_some_and(|locked| act(&locked));
+    let is_done = has_others() && locked.is_some_and(|locked| act(&locked));
     drop(apart);
     is_done
 }
@@ -162,7 +162,7 @@ pub(super) fn apart<T>(
 /// Waits until no other CPU works on page tables or frames apart from the kernel, which this CPU has alone. Returns whether one did.
 #[inline]
 pub fn settle() -> bool {
-    KERNEL.has_several_sharers() && settle_others()
+    has_others() && settle_others()
 }
 
 #[cold]

@@ -91,7 +91,7 @@ fn create_or_take() -> Resumed {
 fn create_beside() -> bool {
     // SAFETY: the entry code has just saved the registers there, and nobody else uses them.
     let number = unsafe { (*PerCpu::get().registers()).rax } as u32;
-    if !sys::is_creation(number) || !KERNEL.has_several_sharers() {
+    if !sys::is_creation(number) || !hold::has_others() {
         return false;
     }
     let shared = go_in(OwnDoor);
@@ -245,7 +245,7 @@ fn reschedule(mut guard: Guard) -> *const Registers {
             }
             Some(thread) => {
                 let registers = switch(cpu, kernel, thread);
-                if KERNEL.has_several_sharers() && !kernel.mm.dead.is_empty() {
+                if hold::has_others() && !kernel.mm.dead.is_empty() {
                     work_off(guard);
                 } else {
                     let_go(guard);

@@ -52,13 +52,12 @@ pub(super) fn scale(guest: &Guest) -> Result<String> {
         eprintln!("xtask: round {round} of {ROUNDS}");
         let rates = rates(&guest.scale(None)?)?;
         for work in names(&rates) {
-            if !works.iter().any(|(name, _)| name == work) {
+            let known = works.iter().position(|(name, _)| name == work);
+            let at = known.unwrap_or_else(|| {
                 works.push((work.to_owned(), Measured::default()));
-            }
-            let (_, measured) = works
-                .iter_mut()
-                .find(|(name, _)| name == work)
-                .expect("it was put there");
+                works.len() - 1
+            });
+            let (_, measured) = &mut works[at];
             measured.one_cpu.extend(rates_of(&rates, work, 1)?);
             measured.two_cpus.extend(rates_of(&rates, work, 2)?);
             measured.two_machines.extend(two_machines(guest, work)?);

@@ -7,12 +7,12 @@ use std::fmt::Write;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
+use crate::child::end_within;
 use crate::workspace::output_dir;
 
 const REPOSITORY: &str = "https://github.com/limine-bootloader/limine";
@@ -107,30 +107,22 @@ fn git(dir: &Path, args: &[&str]) -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .context("cannot start git")?;
-    let start = Instant::now();
-    loop {
-        match child.try_wait()? {
-            Some(status) if status.success() => return Ok(()),
-            Some(_) => {
-                let mut why = String::new();
-                child
-                    .stderr
-                    .take()
-                    .expect("stderr is piped")
-                    .read_to_string(&mut why)?;
-                bail!("git {}: {}", args[0], why.trim());
-            }
-            None if start.elapsed() > DOWNLOAD_LIMIT => {
-                child.kill()?;
-                child.wait()?;
-                bail!(
-                    "git {} took more than {} s",
-                    args[0],
-                    DOWNLOAD_LIMIT.as_secs()
-                );
-            }
-            None => thread::sleep(Duration::from_millis(20)),
+    match end_within(&mut child, Some(DOWNLOAD_LIMIT))? {
+        Some(status) if status.success() => Ok(()),
+        Some(_) => {
+            let mut why = String::new();
+            child
+                .stderr
+                .take()
+                .expect("stderr is piped")
+                .read_to_string(&mut why)?;
+            bail!("git {}: {}", args[0], why.trim());
         }
+        None => bail!(
+            "git {} took more than {} s",
+            args[0],
+            DOWNLOAD_LIMIT.as_secs()
+        ),
     }
 }
 

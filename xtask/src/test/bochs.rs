@@ -4,12 +4,10 @@
 //!
 //! It knows no other way than from a disc, and so takes Limine.
 
-use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -17,6 +15,7 @@ use super::report::{Outcome, Report, Verdict};
 use super::scenarios::Door;
 use super::{RACES, last_lines, selected};
 use crate::build::Built;
+use crate::child::end_within;
 use crate::cmdline::command_line;
 use crate::machine::{BOCHS, Scratch};
 use crate::setup;
@@ -116,7 +115,7 @@ impl Case {
         // One that was built with its debugger waits for this.
         let mut stdin = bochs.stdin.take().context("stdin is piped")?;
         let _ = stdin.write_all(b"continue\n");
-        let has_ended = ends_within(&mut bochs, limit)?;
+        let has_ended = end_within(&mut bochs, Some(limit))?.is_some();
         let output = std::fs::read(&serial).unwrap_or_default();
         let output = String::from_utf8_lossy(&output).into_owned();
         let verdict = match self.missing(&output) {
@@ -141,7 +140,8 @@ impl Case {
 
 /// A machine with two CPUs of a kind that has both.
 fn configuration(disc: &Path, serial: &Path, log: &Path) -> String {
-    let mut text = String::from(
+    let (disc, serial, log) = (disc.display(), serial.display(), log.display());
+    format!(
         "config_interface: textconfig
 display_library: rfb, options=\"timeout=0\"
 cpu: model=corei7_skylake_x, count=2, ips=100000000
@@ -150,34 +150,13 @@ memory: guest=256, host=256
 romimage: file=$BXSHARE/BIOS-bochs-latest
 vgaromimage: file=$BXSHARE/VGABIOS-lgpl-latest
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
+ata0-master: type=cdrom, path={disc}, status=inserted
 boot: cdrom
+com1: enabled=1, mode=file, dev={serial}
+log: {log}
 panic: action=fatal
-",
-    );
-    let (disc, serial, log) = (disc.display(), serial.display(), log.display());
-    let _ = writeln!(
-        text,
-        "ata0-master: type=cdrom, path={disc}, status=inserted"
-    );
-    let _ = writeln!(text, "com1: enabled=1, mode=file, dev={serial}");
-    let _ = writeln!(text, "log: {log}");
-    text
-}
-
-/// Waits for the end of a process, and ends it if it takes too long. Returns whether it did not.
-fn ends_within(child: &mut Child, limit: Duration) -> Result<bool> {
-    /// Between two looks.
-    const PAUSE: Duration = Duration::from_millis(100);
-    let begin = Instant::now();
-    while begin.elapsed() < limit {
-        if child.try_wait()?.is_some() {
-            return Ok(true);
-        }
-        thread::sleep(PAUSE);
-    }
-    child.kill()?;
-    child.wait()?;
-    Ok(false)
+"
+    )
 }
 
 #[cfg(test)]
@@ -199,15 +178,5 @@ mod tests {
         assert_eq!(case.missing(&output), None);
         assert!(case.missing(&output.replace("2 of 2", "1 of 2")).is_some());
         assert!(case.missing(&output.replace("x2APIC", "xAPIC")).is_some());
-    }
-
-    #[test]
-    fn what_takes_too_long_is_ended() {
-        let mut cat = Command::new("cat")
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("cat");
-        assert!(!ends_within(&mut cat, Duration::ZERO).expect("it can be ended"));
-        assert!(cat.try_wait().expect("status").is_some());
     }
 }
